@@ -1,0 +1,61 @@
+# make report   the CT contrast study, quick preset, from nothing to an HTML report
+# make test     every test
+# make reports  every study          make lab    JupyterLab on the notebooks
+# make check    what CI checks       make bench  the benchmarks
+#
+# Everything goes into $(VENV). PYTHON=... picks the interpreter, 3.10 or newer.
+
+VENV ?= .venv
+STUDY ?= ct_contrast
+PRESET ?= quick
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo "$$p" && break; done)
+
+bin := $(VENV)/bin
+notebooks := $(wildcard notebooks/*.ipynb notebooks/lessons/*.ipynb)
+studies := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
+
+.PHONY: report reports test lab lint check bench
+.DEFAULT_GOAL := report
+
+report: $(VENV)/installed
+	$(bin)/xaitools report $(STUDY) --preset $(PRESET)
+
+reports: $(VENV)/installed
+	@set -e; for study in $(studies); do $(bin)/xaitools report $$study --preset $(PRESET); done
+
+test: $(VENV)/installed-dev
+	$(bin)/python -m pytest
+
+lab: $(VENV)/installed
+	$(bin)/jupyter lab notebooks
+
+lint: $(VENV)/installed-dev
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/lint-imports
+	$(if $(notebooks),$(bin)/nbstripout --verify $(notebooks))
+
+check: lint test
+
+bench: $(VENV)/installed-bench
+	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(bin)/python $$benchmark; done
+
+# A stamp file for each set of packages: installed again only when pyproject.toml has changed.
+$(VENV)/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "xaitools needs Python 3.10 or newer, and none was found: install one, or say" \
+		"where it is with 'make PYTHON=/path/to/python3'."; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "xaitools needs Python 3.10 or" \
+		"newer, and '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1)."; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "'$(PYTHON)' cannot create virtual" \
+		"environments: install its venv package (on Debian and Ubuntu: apt install python3-venv)."; exit 1; }
+	@echo "Installing into $(VENV): PyTorch and the rest take two to three minutes and about 7 GB."
+	@test -x $(bin)/python || "$(PYTHON)" -m venv $(VENV)
+	$(bin)/python -m pip install --quiet --upgrade pip
+	$(bin)/python -m pip install -e .
+	@touch $@
+
+$(VENV)/installed-%: $(VENV)/installed
+	$(bin)/python -m pip install -e '.[$*]'
+	@touch $@
