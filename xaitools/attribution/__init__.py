@@ -1,0 +1,34 @@
+"""Attribution methods: which pixels speak for the network's answer."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from xaitools.attribution.attribute import Maps, attribute
+from xaitools.attribution.deconvolution import deconvolution
+from xaitools.attribution.expected_gradients import expected_gradients
+from xaitools.attribution.gradient import gradient
+from xaitools.attribution.integrated_gradients import integrated_gradients
+from xaitools.attribution.names import MethodName, combine, parse
+from xaitools.attribution.xrai import Segments, segment, xrai
+
+METHODS: dict[str, Callable[..., Tensor]] = {
+    function.__name__: function
+    for function in (gradient, integrated_gradients, expected_gradients, deconvolution)
+}
+
+__all__ = [
+    "METHODS",
+    "MethodName",
+    "Maps",
+    "Segments",
+    "attribute",
+    "combine",
+    "deconvolution",
+    "expected_gradients",
+    "gradient",
+    "integrated_gradients",
+    "parse",
+    "segment",
+    "xrai",
+]

@@ -1,0 +1,49 @@
+"""Plain gradient (Simonyan, Vedaldi and Zisserman 2014), "backpropagation" in the CT paper."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from xaitools.attribution.passes import Path, single
+
+
+def path() -> Path:
+    """One gradient, at the image itself."""
+    return Path(1, lambda row, part, key: (row[None], torch.ones((), device=row.device)))
+
+
+def gradient(
+    model: nn.Module,
+    inputs: Float[Tensor, "batch channel *spatial"],
+    target: Int[Tensor, " batch"] | None = None,
+    *,
+    batch_size: int = 16,
+) -> Float[Tensor, "batch channel *spatial"]:
+    """Gradient of the target output with respect to each pixel.
+
+    Parameters
+    ----------
+    model
+        Network in evaluation mode, returning (batch, classes) or (batch,).
+    inputs
+        Images.
+    target
+        Class to explain for each image; None for the single output of a regression.
+
+    Returns
+    -------
+    Tensor
+        Output change per unit of pixel value; positive where a brighter pixel raises the output.
+
+    Raises
+    ------
+    TargetError
+        If the network has no such output.
+    UnsupportedModelError
+        If the network is not differentiable.
+
+    References
+    ----------
+    Simonyan et al. 2014, arXiv:1312.6034, section 3.1.
+    """
+    return single(model, inputs, target, path(), batch_size=batch_size)

@@ -1,0 +1,144 @@
+"""Method names: one grammar, one parser, one printer.
+
+    base[option]+modifier+modifier@regions
+
+for example ``integrated_gradients[black+white]+smoothgrad_squared+absolute@xrai``.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from xaitools.errors import MethodError
+
+BASES = ("gradient", "integrated_gradients", "expected_gradients", "deconvolution")
+SMOOTHINGS = ("smoothgrad", "smoothgrad_squared", "vargrad")
+REGIONS = ("xrai",)
+CAPTUM = "captum."
+
+_GRAMMAR = re.compile(
+    r"(?P<base>[\w.]+)(\[(?P<option>[^\[\]]*)\])?(?P<modifiers>(\+\w+)*)(@(?P<regions>\w+))?"
+)
+_SHORT = {
+    "gradient": "BP",
+    "expected_gradients": "EG",
+    "deconvolution": "D",
+    "smoothgrad": "SG",
+    "smoothgrad_squared": "SG²",
+    "vargrad": "VG",
+}
+
+
+@dataclass(frozen=True)
+class MethodName:
+    """A parsed method name; ``str()`` prints it so that it parses back to the same.
+
+    Attributes
+    ----------
+    base
+        Key of the method, such as "gradient" or "captum.InputXGradient".
+    option
+        Text between the brackets: the baselines of integrated gradients, joined by "+".
+    smoothing
+        "", "smoothgrad", "smoothgrad_squared" or "vargrad".
+    absolute
+        Whether the absolute value of the (smoothed) map is taken.
+    regions
+        "" for a map of pixels, "xrai" for one of regions.
+    """
+
+    base: str
+    option: str = ""
+    smoothing: str = ""
+    absolute: bool = False
+    regions: str = ""
+
+    def __str__(self) -> str:
+        option = f"[{self.option}]" if self.option else ""
+        smoothing = f"+{self.smoothing}" if self.smoothing else ""
+        absolute = "+absolute" if self.absolute else ""
+        regions = f"@{self.regions}" if self.regions else ""
+        return f"{self.base}{option}{smoothing}{absolute}{regions}"
+
+    @property
+    def source(self) -> str:
+        """The base with its option: what has to be computed before smoothing."""
+        return str(MethodName(self.base, self.option))
+
+    @property
+    def label(self) -> str:
+        """Short label as the CT paper writes it, such as "IGBW SG²"; the absolute value is not shown."""
+        initials = "".join(part[0].upper() for part in self.option.split("+") if part)
+        base = f"IG{initials}" if self.base == "integrated_gradients" else _SHORT.get(self.base, self.base)
+        smoothing = f" {_SHORT[self.smoothing]}" if self.smoothing else ""
+        return base + smoothing + (" regions" if self.regions else "")
+
+
+def parse(name: str) -> MethodName:
+    """Parse a method name.
+
+    Raises
+    ------
+    MethodError
+        If the name does not follow the grammar or a part of it is unknown; the message lists what is known.
+    """
+    match = _GRAMMAR.fullmatch(name)
+    if match is None:
+        raise MethodError(
+            f"Method name {name!r} cannot be read; expected base[option]+modifier@regions, for example "
+            "'integrated_gradients[black+white]+smoothgrad_squared+absolute@xrai'."
+        )
+    base, option, regions = match["base"], match["option"] or "", match["regions"] or ""
+    if not base.startswith(CAPTUM):
+        _known("method", base, BASES, name, hint=f"; captum's classes are reachable as '{CAPTUM}ClassName'")
+    if base == "integrated_gradients":
+        option = option or "black"
+    elif option:
+        raise MethodError(
+            f"{base} takes no option, but {name!r} gives [{option}]; only integrated_gradients does."
+        )
+    if regions:
+        _known("region method", regions, REGIONS, name)
+    modifiers = [part for part in match["modifiers"].split("+") if part]
+    for modifier in modifiers:
+        _known("modifier", modifier, (*SMOOTHINGS, "absolute"), name)
+    smoothings = [modifier for modifier in modifiers if modifier in SMOOTHINGS]
+    if len(smoothings) > 1 or modifiers not in (smoothings, [*smoothings, "absolute"]):
+        raise MethodError(
+            f"Modifiers of {name!r} do not fit together; expected at most one of {', '.join(SMOOTHINGS)}, "
+            "then at most one 'absolute'."
+        )
+    return MethodName(base, option, "".join(smoothings), "absolute" in modifiers, regions)
+
+
+def combine(
+    bases: Iterable[str],
+    smoothings: Iterable[str] = ("",),
+    regions: Iterable[str] = ("",),
+    absolute: bool = True,
+) -> list[str]:
+    """All combinations of bases, smoothings and region methods, as names.
+
+    Examples
+    --------
+    >>> combine(["gradient"], ["", "smoothgrad"], ["", "xrai"])  # doctest: +NORMALIZE_WHITESPACE
+    ['gradient+absolute', 'gradient+smoothgrad+absolute',
+     'gradient+absolute@xrai', 'gradient+smoothgrad+absolute@xrai']
+    """
+    return [
+        str(MethodName(parsed.base, parsed.option, smoothing, absolute, region))
+        for region in regions
+        for smoothing in smoothings
+        for parsed in map(parse, bases)
+    ]
+
+
+def _known(kind: str, value: str, known: Iterable[str], name: str, hint: str = "") -> None:
+    known = list(known)
+    if value not in known:
+        close = difflib.get_close_matches(value, known, n=1)
+        suggestion = f" Did you mean {close[0]!r}?" if close else ""
+        raise MethodError(
+            f"Unknown {kind} {value!r} in {name!r}; known: {', '.join(known)}{hint}.{suggestion}"
+        )

@@ -1,0 +1,94 @@
+"""Change how gradients pass back through ReLUs, on any network.
+
+The rule is set on the nodes of the recorded autograd graph, not on modules. So it holds for ReLU modules,
+functional and in-place ReLUs, and modules used several times alike.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xaitools.attribution.passes import forward
+from xaitools.errors import UnsupportedModelError
+
+BackwardRule = Callable[[Tensor, Tensor], Tensor]
+
+_RELU = "ReluBackward0"
+_OTHER_ACTIVATIONS = {
+    "LeakyReluBackward": "leaky ReLU",
+    "HardtanhBackward": "ReLU6 or hardtanh",
+    "ThresholdBackward": "threshold",
+    "EluBackward": "ELU",
+    "CeluBackward": "CELU",
+    "GeluBackward": "GELU",
+    "SiluBackward": "SiLU",
+    "MishBackward": "Mish",
+    "HardswishBackward": "hardswish",
+    "SoftplusBackward": "softplus",
+    "PreluKernelBackward": "PReLU",
+    "RreluWithNoiseBackward": "RReLU",
+    "ClampBackward": "clamp",
+    "ClampMinBackward": "clamp",
+    "MaximumBackward": "maximum",
+    "WhereBackward": "where",
+}
+
+
+def rectified_gradients(
+    model: nn.Module, inputs: Tensor, target: Tensor | None, rule: BackwardRule
+) -> Tensor:
+    """Gradient in which each ReLU passes back ``rule(plain, incoming)`` instead of the plain gradient.
+
+    Parameters
+    ----------
+    rule
+        Gets the plain gradient of the ReLU's input and the gradient that came to its output.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the network has no ReLU, another activation for which the rule is not defined, or a part whose
+        operations were not recorded.
+    """
+    leaf, score = forward(model, inputs, target)
+    relus = 0
+    for node in _nodes(score.grad_fn):
+        name = node.name()
+        if name == _RELU:
+            relus += 1
+            node.register_hook(lambda plain, incoming: (rule(plain[0], incoming[0]),))
+        else:
+            _refuse(name, node, model)
+    if relus == 0:
+        raise UnsupportedModelError(
+            f"No ReLU was found in {type(model).__name__}, and this method is defined by what it does at ReLUs; "
+            "use gradient or integrated_gradients on this network."
+        )
+    return torch.autograd.grad(score, leaf)[0]
+
+
+def _nodes(root: Any) -> Iterator[Any]:
+    seen, waiting = {root}, [root]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+
+
+def _refuse(name: str, node: Any, model: nn.Module) -> None:
+    activation = _OTHER_ACTIVATIONS.get(name.rstrip("0123456789"))
+    if activation:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} applies {activation}, and this method has a rule for ReLU only; "
+            "use gradient or integrated_gradients on this network."
+        )
+    if isinstance(node, torch.autograd.function.BackwardCFunction) or "Graph" in name:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} contains the custom or compiled operation {name}, inside which ReLUs cannot be "
+            "seen; give the plain PyTorch network without checkpointing, scripting or compilation."
+        )

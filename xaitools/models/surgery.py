@@ -1,0 +1,106 @@
+"""Make a copy of a trained network that is quick and safe to explain; the original is left untouched."""
+
+import copy
+import logging
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+from torch.fx.proxy import TraceError
+
+from xaitools.errors import MethodError, UnsupportedModelError
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+class _InPrecision(nn.Module):
+    """Run a network in another floating point format; inputs and outputs stay float32."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype):
+        super().__init__()
+        self.network = network.to(dtype)
+        self.dtype = dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images.to(self.dtype)).float()
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """Copy of `model` in evaluation mode whose parameters ask for no gradient.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model cannot be copied.
+    """
+    try:
+        twin = copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise UnsupportedModelError(
+            f"The network {type(model).__name__} cannot be copied ({error}); explanations work on a copy so that "
+            "the original stays as it is. Detach the tensors that it stores, or rebuild it from its weights."
+        ) from error
+    return twin.eval().requires_grad_(False)
+
+
+def explainable(model: nn.Module, example: Tensor, precision: str = "float32") -> nn.Module:
+    """Copy of `model` that computes the same function faster.
+
+    Parameters are frozen, batch normalisation is folded into the convolution before it, and weights lie
+    channels-last. Folding is kept only if the outputs on `example` stay the same.
+
+    Parameters
+    ----------
+    model
+        Any network; it is not changed.
+    example
+        Images (batch, channel, *spatial) on which the copy is compared with the original.
+    precision
+        "float32", or "bf16" to compute in bfloat16 (half the time on processors that know it, rounded to
+        three digits).
+
+    Raises
+    ------
+    MethodError
+        If `precision` has another value.
+    UnsupportedModelError
+        If the model cannot be copied or its outputs on `example` are not finite.
+    """
+    if precision not in PRECISIONS:
+        raise MethodError(f"precision={precision!r} is unknown; choose one of {', '.join(PRECISIONS)}.")
+    plain = frozen_copy(model)
+    expected = _outputs(plain, example)
+    if not torch.isfinite(expected).all():
+        raise UnsupportedModelError(
+            f"The network {type(model).__name__} returns NaN or infinity on these images, so they have no "
+            "explanation. Check its weights and the range of the images."
+        )
+    quick = _folded(plain, example, expected).to(memory_format=_memory_format(example))
+    if precision == "float32":
+        return quick
+    return _InPrecision(quick, PRECISIONS[precision])
+
+
+def _outputs(model: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(images)
+
+
+def _memory_format(images: Tensor) -> torch.memory_format:
+    return torch.channels_last_3d if images.ndim == 5 else torch.channels_last
+
+
+def _folded(model: nn.Module, example: Tensor, expected: Tensor) -> nn.Module:
+    try:
+        folded = fuse(model).requires_grad_(False)
+        same = torch.allclose(
+            _outputs(folded, example), expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item()
+        )
+    except (TraceError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        logger.info("Batch normalisation is not folded: %s", error)
+        return model
+    if not same:
+        logger.info("Batch normalisation is not folded: the outputs would differ.")
+    return folded if same else model
