@@ -1,0 +1,528 @@
+"""Arrays and tables in, plotly figures out: nothing here computes a result or keeps a state."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+from plotly.subplots import make_subplots
+from skimage.measure import find_contours
+
+from xaitools.errors import DataError, ParameterError, ShapeError
+
+# Okabe & Ito (2008), readable with every common colour blindness.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "star")
+DASHES = ("solid", "dash", "dot", "dashdot")
+OUTLINE, CONTROL = "#00E5FF", "#888888"
+
+# Relevance has heavy tails: colours follow the square root, so that more than the peaks show.
+_STEPS = np.linspace(0, 1, 33)
+SEQUENTIAL = list(zip(_STEPS**2, sample_colorscale("Inferno", _STEPS), strict=True))
+_SIGNED = np.linspace(-1, 1, 65)
+DIVERGING = list(
+    zip((1 + np.sign(_SIGNED) * _SIGNED**2) / 2, sample_colorscale("RdBu_r", (1 + _SIGNED) / 2), strict=True)
+)
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {
+            "family": "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif",
+            "size": 13,
+            "color": "#222",
+        },
+        "title": {
+            "x": 0.01,
+            "xanchor": "left",
+            "font": {"size": 17},
+            "subtitle": {"font": {"color": "#555"}},
+        },
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "colorway": PALETTE,
+        "xaxis": {"gridcolor": "#E5E5E5", "linecolor": "#888", "ticks": "outside", "automargin": True},
+        "yaxis": {"gridcolor": "#E5E5E5", "linecolor": "#888", "ticks": "outside", "automargin": True},
+        "legend": {"title": {"text": ""}},
+        "hoverlabel": {"font": {"size": 13}},
+        "margin": {"l": 70, "r": 30, "t": 90, "b": 60},
+    }
+)
+
+
+def map_panel(
+    image: npt.ArrayLike,
+    maps: Mapping[str, Mapping[str, npt.ArrayLike]],
+    mask: npt.ArrayLike | None = None,
+    *,
+    title: str = "Relevance maps of one slice",
+    subtitle: str = "",
+    mask_name: str = "reference mask",
+    width: int = 1100,
+) -> go.Figure:
+    """Show every map of one slice as a grid of tiles, with the slice itself in the first column.
+
+    Parameters
+    ----------
+    image : array, (row, column)
+        The slice that the maps explain.
+    maps : mapping of row label to mapping of column label to array, (row, column)
+        The tiles, in order. A cell that is missing stays empty. Each map is drawn in percent of its own
+        largest absolute value; a map with negative values makes the whole panel signed.
+    mask : bool array, (row, column), optional
+        What an expert expects to be highlighted: its outline is drawn over the slice and every map.
+    title, subtitle, mask_name : str
+        Text of the figure; `mask_name` labels the outline in the legend.
+    width : int
+        Width of the figure in pixels; the height follows from the tiles.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Heatmaps hold whole percents as 8 bit integers, which keeps 30 maps of 128x128 below 1 MB.
+
+    Raises
+    ------
+    ParameterError
+        If there is no map.
+    ShapeError
+        If a map or the mask differs from the image in shape.
+    DataError
+        If the image or a map holds NaN or infinity.
+    """
+    image = _finite(image, "the image")
+    columns = list(dict.fromkeys(name for row in maps.values() for name in row))
+    if not columns:
+        raise ParameterError("No map was given to map_panel; give at least one row with one map.")
+    tiles = {
+        (row, name): _percent(values, image.shape, f"the map '{row}, {name}'")
+        for row in maps
+        for name, values in maps[row].items()
+    }
+    signed = any(tile.min() < 0 for tile in tiles.values())
+    outline = _outline(mask, image.shape)
+
+    n_rows = max(len(maps), 1 if mask is None else 2)
+    fig = make_subplots(
+        n_rows,
+        len(columns) + 2,
+        column_widths=[1, 0.1] + [1] * len(columns),
+        horizontal_spacing=0.006,
+        vertical_spacing=0.03 / n_rows,
+    )
+    fig.add_trace(_grey_tile(image, "slice"), 1, 1)
+    if mask is not None:
+        fig.add_trace(_grey_tile(image, "slice"), 2, 1)
+        fig.add_trace(_outline_trace(outline, mask_name, legend=True), 2, 1)
+    for (label, name), tile in tiles.items():
+        row, column = list(maps).index(label) + 1, columns.index(name) + 3
+        fig.add_trace(_map_tile(tile, f"{label}, {name}"), row, column)
+        if mask is not None:
+            fig.add_trace(_outline_trace(outline, mask_name), row, column)
+    for column, name in [(1, "slice"), *enumerate(columns, start=3)]:
+        fig.update_xaxes(title={"text": name, "standoff": 4}, side="top", row=1, col=column)
+    for row, label in enumerate(maps, start=1):
+        fig.update_yaxes(title={"text": label, "standoff": 4}, row=row, col=3)
+    tile_height = width * 0.97 / (len(columns) + 1.1) * image.shape[0] / image.shape[1]
+    _show_pixels(fig, image.shape)
+    fig.update_layout(
+        coloraxis=_percent_axis(signed),
+        width=width,
+        height=round(tile_height * n_rows * 1.03 + 130),
+        margin={"l": 10, "r": 10, "t": 120, "b": 10},
+        legend={"x": 0, "y": 1 - 2 / n_rows, "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"},
+    )
+    return _titled(fig, title, subtitle)
+
+
+def slices_plot(
+    images: npt.ArrayLike,
+    labels: Sequence[str],
+    *,
+    masks: npt.ArrayLike | None = None,
+    columns: int = 6,
+    title: str = "Example slices",
+    subtitle: str = "",
+    width: int = 1100,
+) -> go.Figure:
+    """Lay slices out as a contact sheet, all on one grey scale.
+
+    Parameters
+    ----------
+    images : array, (slice, row, column)
+        The slices, in the unit of the data.
+    labels : sequence of str
+        One caption a slice.
+    masks : bool array, (slice, row, column), optional
+        Outlined where given.
+    columns : int
+        Slices in one row of the sheet.
+    title, subtitle : str
+        Text of the figure.
+    width : int
+        Width of the figure in pixels.
+
+    Raises
+    ------
+    ShapeError
+        If there is not one label and one mask for each slice.
+    DataError
+        If a slice holds NaN or infinity.
+    """
+    images = _finite(images, "the slices")
+    if images.ndim != 3 or len(labels) != len(images) or len(images) == 0:
+        raise ShapeError(
+            f"Got slices of shape {images.shape} and {len(labels)} labels; "
+            "expected (slice, row, column) and one label for each slice."
+        )
+    columns = min(columns, len(images))
+    n_rows = -(-len(images) // columns)
+    bounds = float(images.min()), float(images.max())
+    fig = make_subplots(n_rows, columns, horizontal_spacing=0.008, vertical_spacing=0.15 / n_rows)
+    for index, image in enumerate(images):
+        row, column = index // columns + 1, index % columns + 1
+        fig.add_trace(_grey_tile(image, labels[index], bounds), row, column)
+        fig.update_xaxes(title={"text": labels[index], "standoff": 4}, side="top", row=row, col=column)
+        if masks is not None:
+            outline = _outline(np.asarray(masks)[index], image.shape)
+            fig.add_trace(_outline_trace(outline, "reference mask", legend=index == 0), row, column)
+    _show_pixels(fig, images.shape[1:])
+    tile_height = width / columns * images.shape[1] / images.shape[2]
+    fig.update_layout(
+        width=width,
+        height=round(tile_height * n_rows * 1.15 + 130),
+        margin={"l": 10, "r": 10, "t": 120, "b": 10},
+        legend={
+            "orientation": "h",
+            "x": 1,
+            "xanchor": "right",
+            "y": 0.98,
+            "yanchor": "top",
+            "yref": "container",
+        },
+    )
+    return _titled(fig, title, subtitle)
+
+
+def quality_plot(
+    table: pd.DataFrame,
+    *,
+    metric: str = "ROC AUC",
+    title: str = "Agreement of the maps with the reference mask",
+    finding: str = "",
+    chance: float | None = None,
+) -> go.Figure:
+    """Compare methods on one metric: a dot with its confidence interval per method and smoothing.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a dot: `method`, `smoothing`, `unit` (one panel each, "pixel" and "region" say) and `value`,
+        with the interval's bounds in `low` and `high`. Groups keep the order in which they first come.
+    metric : str
+        Title of the value axis, with the unit if it has one.
+    title : str
+        Title of the figure.
+    finding : str
+        A published result to print under the title.
+    chance : float, optional
+        Value of a map without information, drawn as a dashed line.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or a number is NaN or infinite.
+    """
+    _check_table(table, "quality_plot", ["method", "smoothing", "unit"], ["value", "low", "high"])
+    units, smoothings = table["unit"].unique(), table["smoothing"].unique()
+    methods = list(table["method"].unique())
+    fig = make_subplots(1, len(units), shared_yaxes=True, subplot_titles=list(units), horizontal_spacing=0.03)
+    for column, unit in enumerate(units, start=1):
+        for smoothing, color, symbol in zip(smoothings, cycle(PALETTE), cycle(SYMBOLS), strict=False):
+            dots = table[(table["unit"] == unit) & (table["smoothing"] == smoothing)]
+            fig.add_trace(
+                go.Scatter(
+                    x=dots["method"],
+                    y=dots["value"],
+                    error_y=_interval(dots),
+                    name=smoothing,
+                    mode="markers",
+                    marker={"color": color, "symbol": symbol, "size": 10},
+                    offsetgroup=smoothing,
+                    legendgroup=smoothing,
+                    showlegend=column == 1,
+                    customdata=dots[["low", "high"]],
+                    hovertemplate=f"%{{x}}, {smoothing}, {unit}<br>{metric} %{{y:.3f}} "
+                    "(95 % CI %{customdata[0]:.3f} to %{customdata[1]:.3f})<extra></extra>",
+                ),
+                1,
+                column,
+            )
+    if chance is not None:
+        fig.add_hline(
+            chance,
+            line={"dash": "dash", "color": CONTROL},
+            annotation_text="chance",
+            annotation_position="bottom left",
+            annotation_font_color="#555",
+        )
+    fig.update_xaxes(title="method", categoryorder="array", categoryarray=methods)
+    bounds = [table["low"].min(), table["high"].max(), *([] if chance is None else [chance])]
+    margin = 0.05 * (max(bounds) - min(bounds)) + 0.01
+    fig.update_yaxes(range=[min(bounds) - margin, max(bounds) + margin])
+    fig.update_yaxes(title=f"{metric}, mean and 95 % CI", col=1)
+    fig.update_layout(
+        scattermode="group",
+        scattergap=0.4,
+        height=500,
+        margin={"t": 120},
+        legend={"title": {"text": "smoothing"}},
+    )
+    return _titled(fig, title, finding)
+
+
+def fidelity_plot(
+    curves: pd.DataFrame,
+    *,
+    controls: Sequence[str] = ("random", "least relevant first"),
+    title: str = "Fidelity: the class's probability as pixels are replaced",
+    finding: str = "",
+) -> go.Figure:
+    """Draw how the predicted probability falls when the most relevant pixels are replaced.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        One row a point: `method`, `fraction` (replaced, 0 to 1), `value` (mean probability of the class), and
+        the interval's bounds `low` and `high`.
+    controls : sequence of str
+        Methods that serve as controls: grey, each with a dash of its own, drawn below the others.
+    title : str
+        Title of the figure.
+    finding : str
+        A published result to print under the title.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or a number is NaN or infinite.
+    """
+    _check_table(curves, "fidelity_plot", ["method"], ["fraction", "value", "low", "high"])
+    present = list(curves["method"].unique())
+    methods = [name for name in present if name not in controls]
+    fig = go.Figure()
+    for name, dash in zip([name for name in present if name in controls], cycle(DASHES[1:]), strict=False):
+        _add_curve(fig, curves[curves["method"] == name], name, CONTROL, dash)
+    for index, name in enumerate(methods):
+        dash = DASHES[index // len(PALETTE) % len(DASHES)]
+        _add_curve(fig, curves[curves["method"] == name], name, PALETTE[index % len(PALETTE)], dash)
+    fig.update_xaxes(title="pixels replaced (% of the image)", range=[0, 100 * curves["fraction"].max()])
+    fig.update_yaxes(title="probability of the class, mean and 95 % CI", rangemode="tozero")
+    fig.update_layout(height=520, legend={"title": {"text": "order of replacement"}})
+    return _titled(fig, title, finding)
+
+
+def training_plot(
+    history: pd.DataFrame, *, best_epoch: int | None = None, title: str = "Training", subtitle: str = ""
+) -> go.Figure:
+    """Draw the course of a training: losses on the left, scores on the right.
+
+    Parameters
+    ----------
+    history : DataFrame
+        `epoch` and one column a curve; a name that ends in "loss" goes left, every other one right.
+        Epochs at which a curve was not measured may be NaN.
+    best_epoch : int, optional
+        Epoch whose weights were kept, marked by a dashed line.
+    title, subtitle : str
+        Text of the figure.
+
+    Raises
+    ------
+    DataError
+        If `epoch` or every curve is missing.
+    """
+    curves = [name for name in history.columns if name != "epoch"]
+    if "epoch" not in history.columns or not curves:
+        raise DataError(
+            f"training_plot got the columns {list(history.columns)}; "
+            "expected 'epoch' and one column for each curve."
+        )
+    losses = [name for name in curves if name.endswith("loss")]
+    scores = [name for name in curves if name not in losses]
+    panels = {"loss": losses, "score (0 to 1)": scores}
+    panels = {label: names for label, names in panels.items() if names}
+    fig = make_subplots(1, len(panels), horizontal_spacing=0.1)
+    for column, (label, names) in enumerate(panels.items(), start=1):
+        for name, color, symbol in zip(names, cycle(PALETTE), cycle(SYMBOLS), strict=False):
+            points = history[["epoch", name]].dropna()
+            fig.add_trace(
+                go.Scatter(
+                    x=points["epoch"],
+                    y=points[name],
+                    name=name.replace("_", " "),
+                    mode="lines+markers",
+                    line={"color": color},
+                    marker={"symbol": symbol},
+                ),
+                1,
+                column,
+            )
+        fig.update_yaxes(title=label, rangemode="tozero", col=column)
+    if best_epoch is not None:
+        fig.add_vline(
+            best_epoch,
+            line={"dash": "dash", "color": CONTROL},
+            annotation_text="kept",
+            annotation_font_color="#555",
+        )
+    fig.update_xaxes(title="epoch")
+    fig.update_layout(height=400)
+    return _titled(fig, title, subtitle)
+
+
+def _titled(fig: go.Figure, title: str, subtitle: str) -> go.Figure:
+    return fig.update_layout(template=TEMPLATE, title={"text": title, "subtitle": {"text": subtitle}})
+
+
+def _finite(values: npt.ArrayLike, what: str) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float32)
+    if not np.isfinite(array).all():
+        raise DataError(f"{what} holds NaN or infinity; expected finite numbers. Check how it was computed.")
+    return array
+
+
+def _percent(values: npt.ArrayLike, shape: tuple[int, ...], what: str) -> np.ndarray:
+    array = _finite(values, what)
+    if array.shape != shape:
+        raise ShapeError(f"{what} has shape {array.shape}; expected that of the image, {shape}.")
+    percent = np.rint(100 * array / (np.abs(array).max() or 1))
+    return percent.astype(np.int8 if percent.min() < 0 else np.uint8)
+
+
+def _percent_axis(signed: bool) -> dict[str, Any]:
+    return {
+        "colorscale": DIVERGING if signed else SEQUENTIAL,
+        "cmin": -100 if signed else 0,
+        "cmax": 100,
+        "colorbar": {
+            "title": {"text": "% of each<br>map's maximum"},
+            "orientation": "v",
+            "x": 0.02,
+            "xanchor": "left",
+            "y": 0.02,
+            "yanchor": "bottom",
+            "len": 0.4,
+            "thickness": 14,
+        },
+    }
+
+
+def _map_tile(percent: np.ndarray, name: str) -> go.Heatmap:
+    hover = f"{name}<br>row %{{y}}, column %{{x}}<br>%{{z}} % of the map's maximum<extra></extra>"
+    return go.Heatmap(z=percent, name=name, coloraxis="coloraxis", hovertemplate=hover)
+
+
+def _grey_tile(image: np.ndarray, name: str, bounds: tuple[float, float] | None = None) -> go.Heatmap:
+    low, high = bounds or (float(image.min()), float(image.max()))
+    levels = np.rint(255 * (image - low) / ((high - low) or 1)).astype(np.uint8)
+    hover = f"{name}<br>row %{{y}}, column %{{x}}<br>grey level %{{z}} of 255<extra></extra>"
+    return go.Heatmap(
+        z=levels, name=name, zmin=0, zmax=255, colorscale="Greys_r", showscale=False, hovertemplate=hover
+    )
+
+
+def _outline(mask: npt.ArrayLike | None, shape: tuple[int, ...]) -> list[np.ndarray]:
+    if mask is None:
+        return []
+    mask = np.asarray(mask, dtype=bool)
+    if mask.shape != shape:
+        raise ShapeError(f"The mask has shape {mask.shape}; expected that of the image, {shape}.")
+    return [line - 1 for line in find_contours(np.pad(mask, 1).astype(np.float32), 0.5)]
+
+
+def _outline_trace(outline: list[np.ndarray], name: str, *, legend: bool = False) -> go.Scatter:
+    axes: list[list[float | None]] = [[], []]
+    for line in outline:
+        for axis, points in zip(axes, line.T, strict=True):
+            axis.extend([*points.tolist(), None])
+    y, x = axes
+    return go.Scatter(
+        x=x,
+        y=y,
+        name=name,
+        mode="lines",
+        line={"color": OUTLINE, "width": 1},
+        hoverinfo="skip",
+        legendgroup="outline",
+        showlegend=legend,
+    )
+
+
+def _show_pixels(fig: go.Figure, shape: tuple[int, ...]) -> None:
+    bare = {
+        "showticklabels": False,
+        "ticks": "",
+        "showgrid": False,
+        "zeroline": False,
+        "showline": False,
+        "automargin": False,
+    }
+    fig.update_xaxes(range=[-0.5, shape[1] - 0.5], constrain="domain", **bare)
+    fig.update_yaxes(range=[shape[0] - 0.5, -0.5], constrain="domain", **bare)
+    fig.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
+
+
+def _check_table(table: pd.DataFrame, plot: str, names: Sequence[str], numbers: Sequence[str]) -> None:
+    missing = [name for name in [*names, *numbers] if name not in table.columns]
+    if missing:
+        raise DataError(f"The table for {plot} has no column {missing}; it has {list(table.columns)}.")
+    if table.empty or not np.isfinite(table[list(numbers)].to_numpy(dtype=float)).all():
+        raise DataError(
+            f"The table for {plot} is empty or holds NaN in {list(numbers)}; leave such rows out."
+        )
+
+
+def _interval(rows: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": rows["high"] - rows["value"],
+        "arrayminus": rows["value"] - rows["low"],
+        "thickness": 1.5,
+        "width": 3,
+    }
+
+
+def _add_curve(fig: go.Figure, points: pd.DataFrame, name: str, color: str, dash: str) -> None:
+    points = points.sort_values("fraction")
+    percent = 100 * points["fraction"].to_numpy()
+    fig.add_trace(
+        go.Scatter(
+            x=np.concatenate([percent, percent[::-1]]),
+            y=np.concatenate([points["low"], points["high"][::-1]]),
+            name=name,
+            fill="toself",
+            fillcolor=color,
+            opacity=0.15,
+            line={"width": 0},
+            mode="lines",
+            hoverinfo="skip",
+            legendgroup=name,
+            showlegend=False,
+        )
+    )
+    fig.add_trace(
+        go.Scatter(
+            x=percent,
+            y=points["value"],
+            name=name,
+            mode="lines",
+            legendgroup=name,
+            line={"color": color, "dash": dash, "width": 2},
+            hovertemplate=f"{name}<br>%{{x:.0f}} % replaced: probability %{{y:.3f}}<extra></extra>",
+        )
+    )
