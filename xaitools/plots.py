@@ -21,12 +21,11 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 OUTLINE, CONTROL = "#00E5FF", "#888888"
 
 # Relevance has heavy tails: colours follow the square root, so that more than the peaks show.
-_STEPS = np.linspace(0, 1, 33)
-SEQUENTIAL = list(zip(_STEPS**2, sample_colorscale("Inferno", _STEPS), strict=True))
-_SIGNED = np.linspace(-1, 1, 65)
-DIVERGING = list(
-    zip((1 + np.sign(_SIGNED) * _SIGNED**2) / 2, sample_colorscale("RdBu_r", (1 + _SIGNED) / 2), strict=True)
-)
+_STEPS = np.linspace(-1, 1, 65)
+_SEQUENTIAL = sample_colorscale("Inferno", _STEPS[32:])
+_DIVERGING = sample_colorscale("RdBu_r", (1 + _STEPS) / 2)
+SEQUENTIAL = [[step**2, color] for step, color in zip(_STEPS[32:], _SEQUENTIAL, strict=True)]
+DIVERGING = [[(1 + step * abs(step)) / 2, color] for step, color in zip(_STEPS, _DIVERGING, strict=True)]
 
 TEMPLATE = go.layout.Template(
     layout={

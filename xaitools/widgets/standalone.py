@@ -1,0 +1,31 @@
+"""A viewer as a piece of HTML that needs no kernel, no network and no other file."""
+
+import base64
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+
+def standalone(state: Mapping[str, Any], *, script: str, style: str) -> str:
+    """Write the HTML of one viewer; any number of them can stand in one page.
+
+    Parameters
+    ----------
+    state : mapping
+        What the kernel would send: numbers, text, lists, mappings and bytes.
+    script : str
+        The viewer's ES module, which defines `mountStandalone`.
+    style : str
+        The viewer's style sheet.
+    """
+    name = f"xai-{uuid.uuid4().hex}"
+    data = json.dumps(state, default=_as_base64).replace("<", "\\u003c")
+    return (
+        f'<div id="{name}"><style>{style}</style><script type="application/json">{data}</script></div>\n'
+        f'<script type="module">{script}\nmountStandalone("{name}");</script>'
+    )
+
+
+def _as_base64(value: bytes) -> dict[str, str]:
+    return {"base64": base64.b64encode(value).decode()}
