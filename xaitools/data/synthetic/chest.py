@@ -17,6 +17,7 @@ from xaitools.data.samples import Samples
 from xaitools.errors import ParameterError
 
 AIR, LUNG, FAT, SOFT_TISSUE = -1000.0, -850.0, -100.0, 52.0
+OUTLINE_STEPS = 2048
 
 # One axial level each. blood: center x, y, half axes, angle (degrees, counterclockwise), wall thickness.
 # heart: the muscle around the chambers, center x, y, half axes, angle. airways: center x, y, radius.
@@ -141,192 +142,194 @@ def chest_hu(size: int, *, enhanced: bool, seed: tuple[int, ...]) -> tuple[np.nd
     """
     rng = np.random.default_rng(seed)
     level = LEVELS[rng.choice(list(LEVELS))]
-    canvas, chest = _patient(rng, size, narrow=level is LEVELS["aortic arch"])
+    canvas, chest = _patient(rng, size, level)
     _table(canvas, chest, rng)
     _chest_wall(canvas, chest, rng)
-    lungs = _lungs(canvas, chest, level, rng)
-    blood = _mediastinum(canvas, lungs, level, rng, enhanced=enhanced)
+    inside = _lungs(canvas, chest, level, rng)
+    vessels, tissue = _mediastinum(canvas, inside, level, rng)
     _spine(canvas, rng)
-    _ribs_and_sternum(canvas, chest, rng)
+    _ribs(canvas, chest, rng)
+    blood = _blood(canvas, inside, vessels, tissue, rng, enhanced=enhanced)
     hu = canvas.hu + _noise(canvas, chest, rng)
     return np.maximum(hu, -1024).astype(np.float32), blood > 0.5
 
 
 @dataclass
 class _Canvas:
-    """A slice being drawn: densities, and the position of each pixel in the patient (both bent a little)."""
+    """A slice being drawn: densities, and for each pixel its position in the (turned and bent) patient."""
 
     hu: np.ndarray
     x: np.ndarray
     y: np.ndarray
     pixel: float
+    turn: float
+    shift: np.ndarray
+    texture: np.ndarray
 
-    def near(self, cx: float, cy: float, reach: float) -> tuple[slice, slice]:
-        """Rows and columns that may lie within `reach` of a point."""
-        size = len(self.hu)
-        low = [int((c - reach - 22) / self.pixel + size / 2) for c in (cy, cx)]
-        high = [int((c + reach + 22) / self.pixel + size / 2) + 1 for c in (cy, cx)]
-        rows, columns = (slice(max(a, 0), max(b, 0)) for a, b in zip(low, high, strict=True))
-        return rows, columns
-
-    def blend(self, where: Any, share: np.ndarray, hu: float | np.ndarray) -> None:
-        """Replace `share` of each pixel by tissue of density `hu`."""
-        self.hu[where] += share * (hu - self.hu[where])
-
-    def ellipse(
+    def distance(
         self, cx: float, cy: float, a: float, b: float, degrees: float = 0
     ) -> tuple[tuple[slice, slice], np.ndarray]:
-        """Rows and columns near an ellipse, and the share of each pixel inside it."""
-        where = self.near(cx, cy, max(a, b))
+        """Rows and columns near an ellipse, and there the signed distance to it in mm, negative inside."""
+        where = self._near(cx, cy, max(a, b) + 14)
         dx, dy = self.x[where] - cx, self.y[where] - cy
         cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
         u, v = (dx * cos - dy * sin) / a, (dx * sin + dy * cos) / b
         radius = np.sqrt(u**2 + v**2)
-        distance = radius * (radius - 1) / (np.sqrt((u / a) ** 2 + (v / b) ** 2) + 1e-6)
-        return where, self.share(distance)
+        return where, radius * (radius - 1) / (np.sqrt((u / a) ** 2 + (v / b) ** 2) + 1e-6)
+
+    def _near(self, cx: float, cy: float, reach: float) -> tuple[slice, slice]:
+        cos, sin = np.cos(self.turn), np.sin(self.turn)
+        dx, dy = cx - self.shift[0], cy - self.shift[1]
+        center = np.array([-sin * dx + cos * dy, cos * dx + sin * dy]) / self.pixel + len(self.hu) / 2
+        low = np.maximum(center - reach / self.pixel, 0).astype(int)
+        high = np.maximum(center + reach / self.pixel + 1, 0).astype(int)
+        return slice(low[0], high[0]), slice(low[1], high[1])
 
     def share(self, distance: np.ndarray) -> np.ndarray:
         """Share of each pixel on the negative side of a signed distance."""
         return np.clip(0.5 - distance / self.pixel, 0, 1)
 
+    def blend(self, where: Any, share: np.ndarray, hu: float | np.ndarray) -> None:
+        """Replace a share of each pixel by tissue of density `hu`."""
+        self.hu[where] += share * (hu - self.hu[where])
+
 
 @dataclass
 class _Chest:
-    """Outlines of one patient in polar coordinates: radius of each pixel and of the outlines at its angle."""
+    """Outlines of one patient in polar coordinates, each over equal steps of the angle (0 is the left side)."""
 
-    angle: np.ndarray
-    radius: np.ndarray
     pleura: np.ndarray
     muscle: np.ndarray
     skin: np.ndarray
+    radius: np.ndarray
+    step: np.ndarray
+
+    def beyond(self, outline: np.ndarray) -> np.ndarray:
+        """Signed distance of each pixel to an outline in mm, along the radius, negative inside."""
+        return self.radius - outline[self.step]
 
 
-def _patient(rng: np.random.Generator, size: int, narrow: bool) -> tuple[_Canvas, _Chest]:
-    width, depth = (112, 74) if narrow else (127, 82)
+def _patient(rng: np.random.Generator, size: int, level: dict) -> tuple[_Canvas, _Chest]:
+    width, depth = (114, 80) if level is LEVELS["aortic arch"] else (128, 90)
     width, depth = width * rng.normal(1, 0.05), depth * rng.normal(1, 0.06)
-    fat, muscle = rng.gamma(4, 3.2) + 3, rng.uniform(0.7, 1.35)
-    pixel = (2 * (width + 26 * muscle + fat) * rng.uniform(1.03, 1.22)) / size
-    canvas = _bent_canvas(rng, size, pixel)
-    angle = np.arctan2(canvas.y, canvas.x)
-    radius = np.hypot(canvas.x, canvas.y)
+    fat, strength = rng.gamma(3, 4.5) + 3, rng.uniform(0.7, 1.35)
+    angle = np.arange(OUTLINE_STEPS) * 2 * np.pi / OUTLINE_STEPS
     cos, sin = np.abs(np.cos(angle)), np.abs(np.sin(angle))
-    exponent = rng.uniform(2.15, 2.5)
-    pleura = ((cos / width) ** exponent + (sin / depth) ** exponent) ** (-1 / exponent)
-    pleura = pleura * _wobble(angle, rng) - 15 * _bump(angle, 90, 11)
+    roundness = rng.uniform(2.1, 2.45)
+    pleura = ((cos / width) ** roundness + (sin / depth) ** roundness) ** (-1 / roundness)
+    pleura = pleura * _wobble(angle, rng) - 13 * _bump(angle, 90, 11)
     pectoral = rng.uniform(6, 17) * (_bump(angle, -50, 17) + _bump(angle, -130, 17))
     back = rng.uniform(8, 22) * (_bump(angle, 33, 17) + _bump(angle, 147, 17))
-    paraspinal = rng.uniform(22, 32) * (_bump(angle, 72, 10) + _bump(angle, 108, 10))
-    muscle_edge = pleura + 13 + muscle * (pectoral + back + paraspinal)
+    muscle = pleura + 13 + strength * (pectoral + back) + rng.uniform(24, 34) * _bump(angle, 90, 27)
     breast = rng.choice([0, 1]) * rng.uniform(8, 34) * (_bump(angle, -48, 16) + _bump(angle, -132, 16))
-    layer = fat * (0.75 + 0.35 * cos + 0.5 * _bump(angle, 90, 16)) + breast
-    return canvas, _Chest(angle, radius, pleura, muscle_edge, muscle_edge + layer * _wobble(angle, rng))
+    skin = muscle + (fat * (0.75 + 0.35 * cos) + breast) * _wobble(angle, rng) + 2
+    lying = rng.uniform(0.86, 0.93) * (skin * np.sin(angle)).max() / np.maximum(np.sin(angle), 1e-3)
+    skin = -10 * np.logaddexp(-skin / 10, -lying / 10)
+    pixel = 2 * (skin * cos).max() * rng.uniform(1.03, 1.25) / size
+    canvas = _bent_canvas(rng, size, pixel)
+    step = np.arctan2(canvas.y, canvas.x) * (OUTLINE_STEPS / (2 * np.pi))
+    radius = np.hypot(canvas.x, canvas.y)
+    muscle = np.minimum(muscle, skin - 4)
+    return canvas, _Chest(pleura, muscle, skin, radius, step.round().astype(int) % OUTLINE_STEPS)
 
 
 def _bent_canvas(rng: np.random.Generator, size: int, pixel: float) -> _Canvas:
-    axis = ((np.arange(size) + 0.5) - size / 2) * pixel
+    axis = ((np.arange(size) + 0.5 - size / 2) * pixel).astype(np.float32)
     y, x = np.meshgrid(axis, axis, indexing="ij")
-    turn = np.deg2rad(rng.normal(0, 2.5))
-    shift_x, shift_y = rng.normal(0, 4, size=2)
-    x, y = np.cos(turn) * x - np.sin(turn) * y + shift_x, np.sin(turn) * x + np.cos(turn) * y + shift_y
-    phase = rng.uniform(0, 2 * np.pi, size=4)
-    wave = 2 * np.pi / rng.uniform(90, 170, size=4)
-    amplitude = rng.uniform(0.5, 2.5, size=4)
-    bent_x = x + amplitude[0] * np.sin(wave[0] * y + phase[0]) + amplitude[1] * np.sin(wave[1] * x + phase[1])
-    bent_y = y + amplitude[2] * np.sin(wave[2] * x + phase[2]) + amplitude[3] * np.sin(wave[3] * y + phase[3])
-    return _Canvas(np.full((size, size), AIR), bent_x, bent_y, pixel)
+    turn, shift = float(np.deg2rad(rng.normal(0, 2.5))), rng.normal(0, 4, size=2)
+    cos, sin = float(np.cos(turn)), float(np.sin(turn))
+    x, y = cos * x - sin * y + float(shift[0]), sin * x + cos * y + float(shift[1])
+    phase, wave = rng.uniform(0, 2 * np.pi, size=2), 2 * np.pi / rng.uniform(90, 170, size=2)
+    bent_x = x + rng.uniform(1, 4) * np.sin(wave[0] * y + phase[0])
+    bent_y = y + rng.uniform(1, 4) * np.sin(wave[1] * x + phase[1])
+    texture = _smooth_noise(rng, size, 5 / pixel)
+    return _Canvas(np.full_like(x, AIR), bent_x, bent_y, pixel, turn, shift, texture)
 
 
 def _bump(angle: np.ndarray, center: float, width: float) -> np.ndarray:
-    """Bell curve of height 1 over the angle; center and width in degrees (90 is posterior)."""
+    """Bell curve of height 1 over the angle; center and width in degrees (90 is the back)."""
     away = (np.rad2deg(angle) - center + 180) % 360 - 180
     return np.exp(-0.5 * (away / width) ** 2)
 
 
 def _wobble(angle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    phase = rng.uniform(0, 2 * np.pi, size=3)
-    return 1 + sum(rng.normal(0, 0.012) * np.cos(k * angle + phase[k - 1]) for k in (1, 2, 3))
+    phase, height = rng.uniform(0, 2 * np.pi, size=(3, 1)), rng.normal(0, 0.012, size=(3, 1))
+    return 1 + (height * np.cos(np.array([[1], [2], [3]]) * angle + phase)).sum(axis=0)
 
 
 def _smooth_noise(rng: np.random.Generator, size: int, pixels: float) -> np.ndarray:
     """Noise with mean 0, standard deviation 1 and a correlation length in pixels."""
-    noise = ndimage.gaussian_filter(rng.standard_normal((size, size)), pixels, mode="wrap", truncate=3)
+    noise = ndimage.gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), pixels, mode="wrap", truncate=3)
     return (noise - noise.mean()) / noise.std()
 
 
 def _table(canvas: _Canvas, chest: _Chest, rng: np.random.Generator) -> None:
-    back = (chest.skin * np.sin(chest.angle)).max() + rng.uniform(0, 8)
-    bend = 1 / rng.uniform(350, 1500)
-    density = rng.uniform(-150, 150)
-    for depth in (0.0, rng.uniform(18, 35)):
-        line = np.abs(canvas.y - back - depth + 0.5 * bend * canvas.x**2) - 1.6
-        canvas.blend(..., canvas.share(line) * (np.abs(canvas.x) < 210), density)
+    angle = np.arange(OUTLINE_STEPS) * 2 * np.pi / OUTLINE_STEPS
+    back = (chest.skin * np.sin(angle)).max() - canvas.shift[1] + rng.uniform(1, 8)
+    y, x = (np.indices(canvas.hu.shape) - len(canvas.hu) / 2) * canvas.pixel
+    bend, density = 1 / rng.uniform(350, 1500), rng.uniform(-60, 200)
+    for depth in (0, rng.uniform(18, 35)):
+        line = np.abs(y - back - depth + 0.5 * bend * x**2) - max(1.5, 0.8 * canvas.pixel)
+        canvas.blend(..., canvas.share(line) * (np.abs(x) < 210), density)
 
 
 def _chest_wall(canvas: _Canvas, chest: _Chest, rng: np.random.Generator) -> None:
-    size = len(canvas.hu)
     soft_tissue, fat = SOFT_TISSUE + rng.normal(0, 7), FAT + rng.normal(0, 8)
-    canvas.blend(..., canvas.share(chest.radius - chest.skin), 20)
-    canvas.blend(
-        ..., canvas.share(chest.radius - chest.skin + 2.2), fat + 9 * _smooth_noise(rng, size, 9 / canvas.pixel)
-    )
-    within = canvas.share(chest.radius - chest.muscle)
-    canvas.blend(..., within, soft_tissue + 8 * _smooth_noise(rng, size, 6 / canvas.pixel))
-    depth = (chest.radius - chest.pleura - 9) / np.maximum(chest.muscle - chest.pleura - 9, 1)
-    sheet = np.exp(-0.5 * ((depth - rng.uniform(0.35, 0.6)) / 0.11) ** 2)
-    streaky = np.clip(0.6 + 0.6 * np.cos(7 * chest.angle + rng.uniform(0, 2 * np.pi)), 0, 1)
-    canvas.blend(..., within * sheet * streaky * (depth > 0), fat)
+    canvas.blend(..., canvas.share(chest.beyond(chest.skin)), 20)
+    canvas.blend(..., canvas.share(chest.beyond(chest.skin) + 2.2), fat + 9 * canvas.texture)
+    within = canvas.share(chest.beyond(chest.muscle))
+    canvas.blend(..., within, soft_tissue + 8 * canvas.texture)
+    thickness = np.maximum(chest.muscle - chest.pleura - 9, 1)[chest.step]
+    sheet = np.exp(-0.5 * (((chest.beyond(chest.pleura) - 9) / thickness - rng.uniform(0.35, 0.6)) / 0.1) ** 2)
+    gap = np.cos(7 * np.arange(OUTLINE_STEPS) * 2 * np.pi / OUTLINE_STEPS + rng.uniform(0, 2 * np.pi))
+    canvas.blend(..., within * sheet * np.clip(0.5 + 0.6 * gap, 0, 1)[chest.step], fat)
 
 
 def _lungs(canvas: _Canvas, chest: _Chest, level: dict, rng: np.random.Generator) -> np.ndarray:
-    """Fill the inside of the ribs with lung; the share of each pixel in it is returned."""
-    size = len(canvas.hu)
-    inside = canvas.share(chest.radius - chest.pleura)
-    texture = 35 * _smooth_noise(rng, size, 3 / canvas.pixel) + 0.5 * canvas.y
-    canvas.blend(..., inside, LUNG + rng.normal(0, 35) + texture)
-    for side in (-1, 1):
-        for _ in range(26):
-            away = rng.uniform(0.18, 0.92)
-            x, y = side * (25 + 85 * away), rng.normal(2, 12 + 34 * away)
-            thin = rng.uniform(1.0, 4.2) * (1.1 - away)
-            long = thin * rng.choice([1, 1, 2, 4])
-            where, share = canvas.ellipse(x, y, long + 0.3, thin + 0.3, -np.rad2deg(np.arctan2(y, x)))
-            canvas.blend(where, share * inside[where], 35)
+    """Fill the inside of the ribs with lung; returns the share of each pixel inside."""
+    inside = canvas.share(chest.beyond(chest.pleura))
+    canvas.blend(..., inside, LUNG + rng.normal(0, 35) + 30 * canvas.texture + 0.5 * canvas.y)
+    for hilum in (-30, 30):
+        for _ in range(18):
+            away, direction = rng.uniform(8, 95), np.deg2rad(rng.normal(0, 42))
+            x, y = hilum + np.sign(hilum) * away * np.cos(direction), 4 + 0.8 * away * np.sin(direction)
+            thin = rng.uniform(0.5, 1) * (5.2 - 0.042 * away)
+            long = thin * rng.choice([1, 1.3, 2.5])
+            where, distance = canvas.distance(x, y, long, thin, -np.sign(hilum) * np.rad2deg(direction))
+            canvas.blend(where, canvas.share(distance) * inside[where], 40)
     if level is LEVELS["ventricles"] and rng.random() < 0.45:
-        reach = rng.uniform(28, 52)
-        where, share = canvas.ellipse(-rng.uniform(62, 78), rng.uniform(0, 20), reach, 0.85 * reach, 20)
-        canvas.blend(where, share * inside[where], 58 + rng.normal(0, 9))
+        a, x, y = rng.uniform(28, 52), -rng.uniform(62, 78), rng.uniform(0, 20)
+        where, distance = canvas.distance(x, y, a, 0.85 * a, 20)
+        canvas.blend(where, canvas.share(distance) * inside[where], 58 + rng.normal(0, 9))
     return inside
 
 
 def _mediastinum(
-    canvas: _Canvas, inside: np.ndarray, level: dict, rng: np.random.Generator, *, enhanced: bool
-) -> np.ndarray:
-    """Draw fat, heart, vessels and airways; the share of blood in each pixel is returned."""
+    canvas: _Canvas, inside: np.ndarray, level: dict, rng: np.random.Generator
+) -> tuple[list[tuple[float, ...]], float]:
+    """Draw fat, heart muscle and airways; returns the vessels and chambers to draw and the tissue around them."""
     scale, shift = rng.normal(1, 0.07), rng.normal(0, 4, size=2)
     vessels = [_vary(vessel, scale, shift, rng) for vessel in level["blood"]]
     hearts = [_vary(heart, scale, shift, rng) for heart in level["heart"]]
+    column = [(0, 58, 27, 34, 0), (2, 26, 17, 26, 0), (1, -64, rng.uniform(7, 20), 36, 0), (-3, -5, 24, 40, 0)]
     solid = np.zeros_like(canvas.hu)
-    column = [(0, 58, 27, 34, 0), (2, 26, 17, 26, 0), (1, -62, rng.uniform(7, 20), 34, 0), (-3, -5, 24, 40, 0)]
     for x, y, a, b, degrees, *_ in [*vessels, *hearts, *column]:
-        where, share = canvas.ellipse(x, y, a + 5, b + 5, degrees)
-        solid[where] = np.maximum(solid[where], share)
-    solid = np.clip((ndimage.gaussian_filter(solid, 5.5 / canvas.pixel, truncate=3) - 0.38) * 5 + 0.5, 0, 1)
-    fat = FAT + 12 + rng.normal(0, 10) + 10 * _smooth_noise(rng, len(solid), 4 / canvas.pixel)
-    canvas.blend(..., solid * inside, fat)
+        where, distance = canvas.distance(x, y, a, b, degrees)
+        solid[where] = np.maximum(solid[where], canvas.share(distance - 5))
+    solid = ndimage.gaussian_filter(solid, 5.5 / canvas.pixel, truncate=2)
+    solid = np.clip((solid - 0.38) * 5 + 0.5, 0, 1) * inside
+    canvas.blend(..., solid, FAT + 12 + rng.normal(0, 10) + 10 * canvas.texture)
     tissue = SOFT_TISSUE - 4 + rng.normal(0, 7)
     nodes = [(*rng.normal((0, 0), (22, 26)), *rng.uniform(2, 4.5, size=2), 0) for _ in range(5)]
     for x, y, a, b, degrees in [*hearts, *nodes, (7, 28, 8, 6, 0)]:
-        where, share = canvas.ellipse(x, y, a, b, degrees)
-        canvas.blend(where, share * solid[where] * inside[where], tissue)
-    for x, y, a, b, degrees, wall in vessels:
-        where, share = canvas.ellipse(x, y, a + wall, b + wall, degrees)
-        canvas.blend(where, share * inside[where], tissue)
-    for x, y, radius in level["airways"]:
-        where, share = canvas.ellipse(x + shift[0], y + shift[1], radius + 1.5, radius + 1.5)
-        canvas.blend(where, share, tissue)
-        where, share = canvas.ellipse(x + shift[0], y + shift[1], radius, radius)
-        canvas.blend(where, share, AIR)
-    return _blood(canvas, inside, vessels, rng, enhanced=enhanced)
+        where, distance = canvas.distance(x, y, a, b, degrees)
+        canvas.blend(where, canvas.share(distance) * solid[where], tissue)
+    airways = [(x + shift[0], y + shift[1], radius) for x, y, radius in level["airways"]]
+    for x, y, radius in airways:
+        where, distance = canvas.distance(x, y, radius, radius)
+        canvas.blend(where, canvas.share(distance - 1.5), tissue)
+        canvas.blend(where, canvas.share(distance), AIR)
+    return vessels, tissue
 
 
 def _vary(
@@ -339,52 +342,59 @@ def _vary(
 
 
 def _blood(
-    canvas: _Canvas, inside: np.ndarray, vessels: list, rng: np.random.Generator, *, enhanced: bool
+    canvas: _Canvas,
+    inside: np.ndarray,
+    vessels: list[tuple[float, ...]],
+    tissue: float,
+    rng: np.random.Generator,
+    *,
+    enhanced: bool,
 ) -> np.ndarray:
+    """Draw vessels and chambers, last so that nothing covers them; returns the share of blood in each pixel."""
     blood = np.zeros_like(canvas.hu)
-    plain, contrast = rng.normal(42, 6), rng.uniform(110, 330)
-    for x, y, a, b, degrees, _ in vessels:
-        mixing = rng.normal(1, 0.12)
-        where, share = canvas.ellipse(x, y, a, b, degrees)
-        share = share * inside[where]
+    plain, contrast = rng.normal(42, 6), rng.uniform(100, 320)
+    drawn = [(canvas.distance(*vessel[:5]), vessel[5]) for vessel in vessels]
+    for (where, distance), wall in drawn:
+        canvas.blend(where, canvas.share(distance - wall) * inside[where], tissue)
+    for (where, distance), _ in drawn:
+        mixing = rng.normal(1, 0.1)
+        share = canvas.share(distance) * inside[where]
         canvas.blend(where, share, contrast * mixing if enhanced else plain + 8 * (mixing - 1))
         blood[where] = np.maximum(blood[where], share)
     return blood
 
 
 def _bone(canvas: _Canvas, cx: float, cy: float, a: float, b: float, degrees: float, marrow: float) -> None:
-    where, share = canvas.ellipse(cx, cy, a, b, degrees)
-    canvas.blend(where, share, 260 + 1.2 * marrow)
-    where, share = canvas.ellipse(cx, cy, max(a - 2.4, 0.5), max(b - 2.4, 0.5), degrees)
-    canvas.blend(where, share, marrow)
+    where, distance = canvas.distance(cx, cy, a, b, degrees)
+    canvas.blend(where, canvas.share(distance), 260 + 1.2 * marrow)
+    canvas.blend(where, canvas.share(distance + 2.4), marrow)
 
 
 def _spine(canvas: _Canvas, rng: np.random.Generator) -> None:
     marrow = rng.uniform(90, 260)
     for side in (-1, 1):
-        _bone(canvas, side * 28, 73, 17, 5, side * rng.uniform(5, 25), marrow + 60)
+        _bone(canvas, side * 28, 73, 17, 5, side * rng.uniform(-20, 10), marrow + 60)
         _bone(canvas, side * 27, 60, 9, 5, -side * 30, marrow)
-    _bone(canvas, 0, 98, 3.5, rng.uniform(12, 18), rng.normal(0, 3), marrow + 60)
+    _bone(canvas, 0, 98, 3.5, rng.uniform(10, 16), rng.normal(0, 3), marrow + 60)
     _bone(canvas, 0, 75, 16, 14, 0, marrow + 100)
     _bone(canvas, 0, 53, rng.uniform(17, 21), rng.uniform(14, 17), 0, marrow)
-    where, share = canvas.ellipse(0, 75, 9, 7.5)
-    canvas.blend(where, share, 25)
+    where, distance = canvas.distance(0, 75, 9, 7.5)
+    canvas.blend(where, canvas.share(distance), 25)
 
 
-def _ribs_and_sternum(canvas: _Canvas, chest: _Chest, rng: np.random.Generator) -> None:
+def _ribs(canvas: _Canvas, chest: _Chest, rng: np.random.Generator) -> None:
     marrow = rng.uniform(120, 280)
     for side in (-1, 1):
-        for angle in np.linspace(-58, 66, rng.integers(5, 8)) + rng.normal(0, 5):
-            at = np.deg2rad(angle if side > 0 else 180 - angle)
-            pixel = np.abs(np.angle(np.exp(1j * (chest.angle - at)))).argmin()
-            reach = chest.pleura.flat[pixel] + 6.5
-            tangent = -np.rad2deg(np.arctan2(-np.cos(at) * 1.6, np.sin(at)))
+        for degrees in np.linspace(-58, 66, rng.integers(5, 8)) + rng.normal(0, 5):
+            angle = np.deg2rad(degrees if side > 0 else 180 - degrees)
+            reach = chest.pleura[int(angle / (2 * np.pi) * OUTLINE_STEPS)] + 6.5
+            tangent = -np.rad2deg(np.arctan2(-1.6 * np.cos(angle), np.sin(angle)))
             long, thin = rng.uniform(8, 25), rng.uniform(4.2, 5.8)
-            _bone(canvas, reach * np.cos(at), reach * np.sin(at), long, thin, tangent, marrow)
-    front = chest.pleura[(np.abs(np.rad2deg(chest.angle) + 90) < 4)].mean()
-    _bone(canvas, 0, -front - 7, rng.uniform(15, 24), rng.uniform(5.5, 7.5), rng.normal(0, 4), marrow - 20)
+            _bone(canvas, reach * np.cos(angle), reach * np.sin(angle), long, thin, tangent, marrow)
+    front = chest.pleura[OUTLINE_STEPS * 3 // 4] + 7
+    _bone(canvas, 0, -front, rng.uniform(15, 24), rng.uniform(5.5, 7.5), rng.normal(0, 4), marrow - 20)
 
 
 def _noise(canvas: _Canvas, chest: _Chest, rng: np.random.Generator) -> np.ndarray:
-    deep = np.clip(1 - chest.radius / chest.skin, 0, 1)
+    deep = np.clip(1 - chest.radius / chest.skin[chest.step], 0, 1)
     return rng.uniform(5, 16) * (0.7 + 0.8 * deep) * _smooth_noise(rng, len(deep), rng.uniform(0.45, 0.9))
