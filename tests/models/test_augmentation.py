@@ -1,0 +1,36 @@
+import torch
+
+from xaitools.models import flip_and_shift
+
+
+def changed(images: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    return flip_and_shift(images, torch.Generator().manual_seed(seed))
+
+
+def test_matches_a_loop_over_flips_and_shifts() -> None:
+    images = torch.rand(12, 2, 32, 48)
+    outcomes = {}
+    for flip in (False, True):
+        for down in range(-2, 3):
+            for right in range(-3, 4):
+                rows = [min(max(row + down, 0), 31) for row in range(32)]
+                columns = [min(max(column + right, 0), 47) for column in range(48)]
+                moved = images[:, :, rows][:, :, :, columns]
+                if flip:
+                    moved = images.flip(-1)[:, :, rows][:, :, :, columns]
+                outcomes[flip, down, right] = moved
+    found = []
+    for index, image in enumerate(changed(images)):
+        found.append([key for key, moved in outcomes.items() if torch.equal(moved[index], image)])
+    assert all(found)
+    assert len({keys[0] for keys in found}) > 6
+    assert {keys[0][0] for keys in found} == {False, True}
+
+
+def test_volumes_seeds_and_the_input_untouched() -> None:
+    volumes = torch.rand(4, 1, 16, 17, 18)
+    before = volumes.clone()
+    assert changed(volumes).shape == volumes.shape
+    assert torch.equal(changed(volumes), changed(volumes))
+    assert not torch.equal(changed(volumes, seed=1), changed(volumes))
+    assert torch.equal(volumes, before)

@@ -1,0 +1,298 @@
+"""Weights on disk: files that say what they are, a cache of them, and models that a user brings."""
+
+import hashlib
+import importlib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from xaitools.errors import ParameterError, WeightsError
+from xaitools.models.resnet import NETWORKS
+
+HEADER = "xaitools"
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says of itself.
+
+    Attributes
+    ----------
+    network
+        Name of the network, a key of :data:`~xaitools.models.resnet.NETWORKS`.
+    in_channels
+        Channels of the images it takes.
+    class_names
+        Names of the classes; the index is the label.
+    note
+        Where the weights come from, in words.
+    """
+
+    network: str
+    in_channels: int
+    class_names: tuple[str, ...]
+    note: str = ""
+
+    @property
+    def n_classes(self) -> int:
+        """Number of the classes."""
+        return len(self.class_names)
+
+
+def save_weights(model: nn.Module, path: str | Path, info: WeightsInfo) -> Path:
+    """Write the model's weights as safetensors, in one step: readers see the whole file or none.
+
+    Parameters
+    ----------
+    model
+        Any network, on any device.
+    path
+        File to write, ``.safetensors``; its folder is made.
+    info
+        What the file shall say of itself.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        save_file(state, Path(folder) / path.name, metadata={HEADER: json.dumps(asdict(info))})
+        (Path(folder) / path.name).replace(path)
+    return path
+
+
+def read_info(path: str | Path) -> WeightsInfo:
+    """What a file written by :func:`save_weights` says of itself.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, or was not written by :func:`save_weights`.
+    """
+    with _opened(path) as file:
+        header = (file.metadata() or {}).get(HEADER)
+    if header is None:
+        raise WeightsError(
+            f"{path} was not written by xaitools' save_weights: it does not say what network it is for"
+        )
+    try:
+        fields = json.loads(header)
+        return WeightsInfo(**{**fields, "class_names": tuple(fields["class_names"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise WeightsError(
+            f"{path} describes itself as {header!r}, which this version can not read"
+        ) from error
+
+
+def load_weights(model: nn.Module, path: str | Path) -> WeightsInfo:
+    """Read weights written by :func:`save_weights` into a model of the same network.
+
+    Parameters
+    ----------
+    model
+        Network to fill, in place.
+    path
+        The file.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, not written by :func:`save_weights`, or made for another network;
+        then the model is unchanged.
+    """
+    info = read_info(path)
+    with _opened(path) as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    _fill(model, state, path)
+    return info
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again: the variable XAITOOLS_CACHE, else ``~/.cache/xaitools``."""
+    return Path(os.environ.get("XAITOOLS_CACHE") or "~/.cache/xaitools").expanduser()
+
+
+def cached_weights(network: str, settings: Mapping[str, Any], data: str) -> Path:
+    """Where the cache keeps the weights that come of this network, these settings and this data.
+
+    Parameters
+    ----------
+    network
+        Name of the network.
+    settings
+        Whatever else the weights depend on (seed, learning rate, ...); values that JSON can hold.
+    data
+        Fingerprint of the training and validation data.
+
+    Returns
+    -------
+    Path
+        ``NETWORK-KEY.safetensors``, which may not exist yet. The key also changes with the package's major
+        and minor version.
+
+    Raises
+    ------
+    ParameterError
+        If JSON can not hold a setting.
+    """
+    release = version("xaitools").split(".")[:2]
+    try:
+        content = json.dumps([network, dict(settings), data, release], sort_keys=True)
+    except TypeError as error:
+        raise ParameterError(f"settings {settings!r} are not plain values ({error})") from error
+    return (
+        cache_dir() / "weights" / f"{network}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
+    )
+
+
+def load_model(spec: str, *, network: str, in_channels: int = 1, n_classes: int = 2) -> nn.Module:
+    """The model that a user names, in evaluation mode.
+
+    Parameters
+    ----------
+    spec
+        One of
+
+        - a ``.safetensors`` file written by :func:`save_weights`, which knows its network;
+        - any other file: a state dict written by ``torch.save(model.state_dict(), file)``, for `network`;
+        - ``package.module:factory``: a function without arguments that returns a module; the current
+          directory is searched too.
+    network
+        Name of the network that a plain state dict is for.
+    in_channels, n_classes
+        Channels of the images and number of classes that the model has to fit.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, or made for another network, number of channels or of classes.
+    ParameterError
+        If the network is unknown, or the factory can not be found, fails, or returns no module.
+    """
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec) and not Path(spec).exists():
+        return _made_by(spec).eval()
+    if Path(spec).suffix != ".safetensors":
+        model = _build(network, in_channels, n_classes)
+        _fill(model, _torch_state(Path(spec)), spec)
+        return model.eval()
+    info = read_info(spec)
+    if (info.in_channels, info.n_classes) != (in_channels, n_classes):
+        raise WeightsError(
+            f"{spec} is for {info.in_channels} channels and {info.n_classes} classes "
+            f"({', '.join(info.class_names)}), expected {in_channels} and {n_classes}"
+        )
+    model = _build(info.network, in_channels, n_classes)
+    load_weights(model, spec)
+    return model.eval()
+
+
+def _build(network: str, in_channels: int, n_classes: int) -> nn.Module:
+    if network not in NETWORKS:
+        raise ParameterError(f"unknown network {network!r}; known: {', '.join(NETWORKS)}")
+    return NETWORKS[network](in_channels=in_channels, n_classes=n_classes)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    if not Path(path).is_file():
+        raise WeightsError(f"no weights file at {path}; check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise WeightsError(
+            f"{path} is damaged or not a safetensors file ({error}); make or fetch it anew"
+        ) from error
+
+
+def _torch_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(
+            f"no weights file at {path}, and no package.module:factory of that name; check the spelling"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's reader raises whatever a damaged file leads it to
+        raise WeightsError(
+            f"{path} is damaged or holds more than tensors ({type(error).__name__}), "
+            "which is not read; expected a file written by torch.save(model.state_dict(), file)"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        found = (
+            f"a dict with {', '.join(map(repr, list(state)[:4]))}" if isinstance(state, dict) else type(state)
+        )
+        raise WeightsError(
+            f"{path} holds {found}, expected names and tensors, "
+            "as written by torch.save(model.state_dict(), file)"
+        )
+    return state
+
+
+def _fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    theirs = {name: tuple(value.shape) for name, value in state.items()}
+    differences = [
+        f"{name}: {theirs.get(name, 'absent')} in the file, {own.get(name, 'absent')} in the model"
+        for name in {**own, **theirs}
+        if own.get(name) != theirs.get(name)
+    ]
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise WeightsError(
+            f"{path} is for another network than {type(model).__name__} as built here; "
+            f"{'; '.join(differences[:3])}{more}"
+        )
+    model.load_state_dict(state)
+
+
+def _made_by(spec: str) -> nn.Module:
+    module_name, _, function_name = spec.partition(":")
+    with _current_directory_importable():
+        try:
+            module = importlib.import_module(module_name)
+        except Exception as error:
+            raise ParameterError(
+                f"model {spec!r}: importing {module_name} failed with {type(error).__name__}: {error}; "
+                "install it, or put its file beside the notebook"
+            ) from error
+        factory = getattr(module, function_name, None)
+        if not callable(factory):
+            raise ParameterError(f"model {spec!r}: {module_name} has no function {function_name}")
+        try:
+            model = factory()
+        except Exception as error:
+            raise ParameterError(
+                f"model {spec!r}: the call {function_name}() failed with {type(error).__name__}: {error}; "
+                "it must work without arguments"
+            ) from error
+    if not isinstance(model, nn.Module):
+        raise ParameterError(f"model {spec!r}: returned {type(model).__name__}, expected a torch.nn.Module")
+    return model
+
+
+@contextmanager
+def _current_directory_importable() -> Iterator[None]:
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
