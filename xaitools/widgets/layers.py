@@ -29,6 +29,8 @@ def encode_grid(shape: Sequence[int], affine: npt.ArrayLike | None) -> dict[str,
         `axes` and `flips`: for each shown axis, the array's axis and whether it is reversed; `dims` and
         `spacing` (mm, or 1) of the shown axes; `rank`; `letters`: whether directions of the body are known.
     """
+    if affine is not None:
+        _check_affine(np.asarray(affine, dtype=float), len(shape))
     if len(shape) == 2:
         axes, flips, spacing = [1, 0, 2], [False, True, False], np.ones(3)
     else:
@@ -112,6 +114,15 @@ def check_masks(masks: npt.ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     return _match(_array(masks, "The mask"), "The mask", shape) > 0
 
 
+def _check_affine(affine: np.ndarray, rank: int) -> None:
+    if rank == 2:
+        raise ShapeError("Got an affine for images (n, 1, row, column); only volumes take one. Leave it out.")
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
+        raise ShapeError(
+            f"The affine has shape {affine.shape} or is singular; expected an invertible (4, 4) matrix."
+        )
+
+
 def _array(values: Any, what: str) -> np.ndarray:
     values = values.detach().cpu() if hasattr(values, "detach") else values
     array = np.asarray(values, dtype=np.float32)
@@ -130,7 +141,7 @@ def _match(array: np.ndarray, what: str, shape: tuple[int, ...]) -> np.ndarray:
 def _layer(kind: str, name: str, levels: np.ndarray, grid: dict[str, Any], **meaning: Any) -> dict[str, Any]:
     volumes = levels.reshape(*levels.shape, *[1] * (4 - levels.ndim))
     shown = volumes.transpose(0, *[axis + 1 for axis in grid["axes"]])
-    shown = np.flip(shown, [axis + 1 for axis, flip in enumerate(grid["flips"]) if flip])
+    shown = np.flip(shown, tuple(axis + 1 for axis, flip in enumerate(grid["flips"]) if flip))
     data = gzip.compress(shown.transpose(0, 3, 2, 1).tobytes(), compresslevel=4, mtime=0)
     return {"kind": kind, "name": name, "data": data, **meaning}
 

@@ -23,10 +23,6 @@ from xaitools.widgets.standalone import standalone
 
 STATIC = Path(__file__).parent / "static"
 MODULES = ("data.js", "paint.js", "controls.js", "viewer.js")
-SHOWN = (
-    "image", "method", "opacity", "threshold", "outline", "plane", "voxel",
-    "names", "grid", "layers", "colormaps",
-)  # fmt: skip
 
 
 def _read(*files: str) -> str:
@@ -91,10 +87,10 @@ class SliceViewer(anywidget.AnyWidget):
     plane = traitlets.Enum(["axial", "coronal", "sagittal"], "axial").tag(sync=True)
     voxel = traitlets.List(traitlets.Int()).tag(sync=True)
 
-    names = traitlets.List(traitlets.Unicode(), read_only=True).tag(sync=True)
-    grid = traitlets.Dict(read_only=True).tag(sync=True)
-    layers = traitlets.List(read_only=True).tag(sync=True)
-    colormaps = traitlets.Dict(read_only=True).tag(sync=True)
+    names: traitlets.List = traitlets.List(traitlets.Unicode(), read_only=True).tag(sync=True)
+    grid: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
+    layers: traitlets.List = traitlets.List(read_only=True).tag(sync=True)
+    colormaps: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
 
     def __init__(
         self,
@@ -116,12 +112,8 @@ class SliceViewer(anywidget.AnyWidget):
         layers += [encode_map(name, values, grid) for name, values in map_arrays.items()]
         if masks is not None:
             layers.append(encode_mask(check_masks(masks, arrays.shape), grid))
-        for name, value in {
-            "names": names,
-            "grid": grid,
-            "layers": layers,
-            "colormaps": encode_colormaps(),
-        }.items():
+        sent = {"names": names, "grid": grid, "layers": layers, "colormaps": encode_colormaps()}
+        for name, value in sent.items():
             self.set_trait(name, value)
         center = [size // 2 for size in (*arrays.shape[1:], 1)[:3]]
         super().__init__(**{"method": next(iter(maps)), "voxel": center, **state})
@@ -131,12 +123,12 @@ class SliceViewer(anywidget.AnyWidget):
 
         Any number of viewers can stand in one page.
         """
-        state = {name: getattr(self, name) for name in SHOWN}
+        state = {name: getattr(self, name) for name in SliceViewer.class_own_traits(sync=True)}
         return standalone(state, script=_read(*MODULES, "standalone.js"), style=self._css)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         # JupyterLab shows the widget; an export to HTML, which has no kernel, shows the page.
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
         return {**data, "text/html": self.to_html()}, metadata
 
     @traitlets.validate("method")
