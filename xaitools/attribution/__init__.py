@@ -19,8 +19,8 @@ METHODS: dict[str, Callable[..., Tensor]] = {
 
 __all__ = [
     "METHODS",
-    "MethodName",
     "Maps",
+    "MethodName",
     "Segments",
     "attribute",
     "combine",

@@ -40,13 +40,13 @@ class Maps(dict[str, Tensor]):
 def attribute(
     model: nn.Module,
     images: Float[Tensor, "batch channel *spatial"],
-    target: Int[Tensor, " batch"] | int | None = None,
+    target: Int[Tensor, " targets"] | int | None = None,
     methods: Sequence[str] = ("gradient",),
     *,
     steps: int = 50,
     draws: int = 25,
     noise_level: float = 0.15,
-    references: Float[Tensor, "reference refchannel *refspatial"] | None = None,
+    references: Float[Tensor, "reference ref_channel *ref_spatial"] | None = None,
     baselines: Mapping[str, Tensor | float] | None = None,
     segments: Sequence[Segments] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -116,9 +116,8 @@ def attribute(
     """
     names = {text: parse(text) for text in methods}
     _check_request(names, images, steps=steps, draws=draws, batch_size=batch_size, noise_level=noise_level)
-    device = next(model.parameters(), images).device
-    inputs = images.to(device, torch.float32)
-    targets = _as_targets(target, len(images), device)
+    inputs = images.to(next(model.parameters(), images))
+    targets = _as_targets(target, len(images), inputs.device)
     quick = explainable(model, inputs[:1], precision)
     known_baselines = {**_integrated_gradients.BASELINES, **(baselines or {})}
 
@@ -208,7 +207,7 @@ def _check_request(
             "work with; leave the image out."
         )
     if noise_level <= 0 and any(name.smoothing for name in names.values()):
-        raise MethodError(f"noise_level={noise_level}; smoothing needs a level above 0, usually 0.1 to 0.2.")
+        raise MethodError(f"noise_level={noise_level}; smoothing needs one above 0, usually 0.1 to 0.2.")
 
 
 def _as_targets(target: Tensor | int | None, n_images: int, device: torch.device) -> Tensor | None:

@@ -51,7 +51,9 @@ def _attribute(
     if isinstance(at_construction.get("layer"), str):
         at_construction["layer"] = model.get_submodule(at_construction["layer"])
     try:
-        maps = kind(model, **at_construction).attribute(inputs, target=target, **options)
+        maps = kind(model, **at_construction).attribute(
+            inputs.clone().requires_grad_(), target=target, **options
+        )
     except (TypeError, RuntimeError, AssertionError) as error:
         raise UnsupportedModelError(f"captum.{kind.__name__} does not run here: {error}") from error
     if maps.shape != inputs.shape:

@@ -42,7 +42,7 @@ def expected_gradients(
     inputs: Float[Tensor, "batch channel *spatial"],
     target: Int[Tensor, " batch"] | None = None,
     *,
-    references: Float[Tensor, "reference channel *spatial"],
+    references: Float[Tensor, "reference ref_channel *ref_spatial"],
     samples: int = 50,
     batch_size: int = 16,
     seed: int = 0,

@@ -18,7 +18,7 @@ BASELINES: dict[str, float] = {"black": 0.0, "white": 1.0}
 def _gauss_legendre(steps: int) -> tuple[Tensor, Tensor]:
     """Nodes in (0, 1) and weights that sum to one."""
     nodes, weights = np.polynomial.legendre.leggauss(steps)
-    return torch.tensor((nodes + 1) / 2, dtype=torch.float32), torch.tensor(weights / 2, dtype=torch.float32)
+    return torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
 
 
 def path(baseline: Tensor | float, steps: int) -> Path:
@@ -29,8 +29,8 @@ def path(baseline: Tensor | float, steps: int) -> Path:
         line = (-1, *[1] * row.ndim)
         start = torch.as_tensor(baseline, dtype=row.dtype, device=row.device).expand_as(row)
         difference = row - start
-        along = nodes[part].to(row.device).view(line) * difference
-        return start + along, weights[part].to(row.device).view(line) * difference
+        along = nodes[part].to(row).view(line) * difference
+        return start + along, weights[part].to(row).view(line) * difference
 
     return Path(steps, points)
 

@@ -1,0 +1,90 @@
+"""Small networks that contain what goes wrong in practice."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+
+class ResidualNet(nn.Module):
+    """torchvision's own blocks: one in-place ReLU used several times, sums in place."""
+
+    def __init__(self, block: type = Bottleneck, classes: int = 3):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.relu = nn.ReLU(inplace=True)
+        width = 8 // block.expansion
+        self.blocks = nn.Sequential(block(8, width), block(8, width))
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(self.relu(self.norm(self.stem(x))))
+        return self.head(x.mean((2, 3)))
+
+
+class FunctionalNet(nn.Module):
+    """ReLUs that are no modules, in three spellings, and a branch that tracing cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        if float(x.detach().sum()) > -1:
+            x = torch.relu_(self.second(x))
+        return self.head((x - 0.1).relu().mean((2, 3)))
+
+
+class VolumeNet(nn.Module):
+    """Three spatial axes and one output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.norm(self.conv(x))).mean((2, 3, 4)))
+
+
+def trained(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Random weights and batch statistics that are not those of a fresh network, in evaluation mode."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            for tensor in (module.running_mean, module.bias.data):
+                tensor.copy_(0.3 * torch.randn(tensor.shape, generator=generator))
+            for tensor in (module.running_var, module.weight.data):
+                tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+    return network.eval()
+
+
+@pytest.fixture(params=[BasicBlock, Bottleneck])
+def residual_net(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(0)
+    return trained(ResidualNet(request.param))
+
+
+@pytest.fixture
+def functional_net() -> nn.Module:
+    torch.manual_seed(1)
+    return trained(FunctionalNet())
+
+
+@pytest.fixture
+def volume_net() -> nn.Module:
+    torch.manual_seed(2)
+    return trained(VolumeNet())
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(3, 1, 12, 10, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def targets() -> Tensor:
+    return torch.tensor([2, 0, 1])

@@ -1,0 +1,192 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from xaitools.attribution import METHODS, attribute, combine, parse
+from xaitools.attribution.passes import add_noise, seed_of
+from xaitools.errors import DataError, MethodError, ShapeError, TargetError, UnsupportedModelError
+
+BASES = [
+    "gradient",
+    "integrated_gradients[black]",
+    "integrated_gradients[black+white]",
+    "expected_gradients",
+    "deconvolution",
+]
+SMALL = {"steps": 3, "draws": 4, "noise_level": 0.2, "progress": False}
+
+
+@pytest.fixture
+def big_images():
+    return torch.rand(2, 1, 24, 20, generator=torch.Generator().manual_seed(5))
+
+
+def one_map(net, x, target, base, references, seed):
+    """A clean map of one method, by its own function."""
+    name = parse(base)
+    if name.base == "integrated_gradients":
+        options = [{"black": 0.0, "white": 1.0}[key] for key in name.option.split("+")]
+        maps = [METHODS[name.base](net, x, target, baseline=value, steps=3) for value in options]
+        return torch.stack(maps).mean(0)
+    if name.base == "expected_gradients":
+        return METHODS[name.base](net, x, target, references=references, samples=3, seed=seed)
+    return METHODS[name.base](net, x, target)
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("base", [base for base in BASES if base != "expected_gradients"])
+def test_shared_passes_equal_separate_ones(residual_net, images, targets, base) -> None:
+    """All maps of one call against each method alone on noisy copies made one by one."""
+    maps = attribute(
+        residual_net,
+        images,
+        targets,
+        combine(BASES, ["", "smoothgrad", "smoothgrad_squared", "vargrad"], absolute=False),
+        references=images,
+        **SMALL,
+    )
+    close(maps[base], one_map(residual_net, images, targets, base, images, 0))
+    for i, image in enumerate(images):
+        key = seed_of(image, 0)
+        copies = [add_noise(image, draw, 0.2, key + (draw << 12)) for draw in range(1, 5)]
+        noisy = [one_map(residual_net, x[None], targets[i : i + 1], base, images, 0)[0] for x in copies]
+        stack = torch.stack(noisy)
+        close(maps[f"{base}+smoothgrad"][i], stack.mean(0))
+        close(maps[f"{base}+smoothgrad_squared"][i], (stack**2).mean(0))
+        close(maps[f"{base}+vargrad"][i], stack.var(0, correction=0))
+
+
+def test_a_method_does_not_depend_on_its_company(residual_net, images, targets) -> None:
+    names = combine(BASES, ["", "smoothgrad"], absolute=False)
+    together = attribute(residual_net, images, targets, names, references=images, **SMALL)
+    for name in names:
+        close(
+            attribute(residual_net, images, targets, [name], references=images, **SMALL)[name], together[name]
+        )
+
+
+def test_an_image_does_not_depend_on_its_batch(residual_net, images, targets) -> None:
+    names = combine(BASES, ["", "smoothgrad_squared"])
+    together = attribute(residual_net, images, targets, names, references=images, batch_size=5, **SMALL)
+    alone = attribute(
+        residual_net, images[1:2], targets[1:2], names, references=images, batch_size=3, **SMALL
+    )
+    for name in names:
+        close(alone[name][0], together[name][1])
+
+
+def test_the_table_of_the_ct_study_needs_3952_gradients(residual_net, monkeypatch, big_images) -> None:
+    counted = []
+    forward = residual_net.forward
+    names = combine(BASES, ["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
+    maps = attribute(
+        residual_net, big_images[:1], 1, names, references=big_images, progress=False, batch_size=64
+    )
+    assert maps.passes == 3952
+    assert list(maps) == names
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = residual_net
+
+        def forward(self, x):
+            if torch.is_grad_enabled() and x.requires_grad:
+                counted.append(len(x))
+            if float(x.detach()[0, 0, 0, 0]) > 1e9:  # tracing stops here
+                return x
+            return self.net(x)
+
+    attribute(Counting(), big_images[:1], 1, names, references=big_images, progress=False, batch_size=64)
+    assert sum(counted) == 3952
+    assert max(counted) == 64
+    assert residual_net.forward == forward
+
+
+def test_same_seed_same_bits(residual_net, images, targets) -> None:
+    def run(seed):
+        return attribute(residual_net, images, targets, ["gradient+smoothgrad"], seed=seed, **SMALL)
+
+    assert torch.equal(run(3)["gradient+smoothgrad"], run(3)["gradient+smoothgrad"])
+    assert not torch.equal(run(3)["gradient+smoothgrad"], run(4)["gradient+smoothgrad"])
+
+
+def test_model_and_images_stay_as_they_were(residual_net, images, targets) -> None:
+    residual_net.train()
+    state = copy.deepcopy(residual_net.state_dict())
+    before = images.clone()
+    attribute(residual_net, images, targets, combine(BASES, ["", "smoothgrad"]), references=images, **SMALL)
+    assert torch.equal(images, before)
+    assert images.grad is None
+    assert residual_net.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in residual_net.parameters())
+    assert all(torch.equal(value, state[key]) for key, value in residual_net.state_dict().items())
+    assert all(not module._forward_hooks and not module._backward_hooks for module in residual_net.modules())
+
+
+def test_functional_network_and_volumes(functional_net, volume_net, images, targets) -> None:
+    names = combine(BASES, ["", "smoothgrad"])
+    maps = attribute(functional_net, images, targets, names, references=images, **SMALL)
+    close(maps["deconvolution+absolute"], METHODS["deconvolution"](functional_net, images, targets).abs())
+    volumes = torch.rand(2, 1, 8, 9, 7)
+    maps = attribute(
+        volume_net, volumes, None, [*names, "gradient+absolute@xrai"], references=volumes, **SMALL
+    )
+    assert all(value.shape == volumes.shape for value in maps.values())
+
+
+def test_completeness_gap_is_told(residual_net, images, targets) -> None:
+    names = ["integrated_gradients[black+white]", "integrated_gradients[grey]+absolute"]
+    coarse = attribute(residual_net, images, targets, names, steps=2, baselines={"grey": 0.5})
+    fine = attribute(residual_net, images, targets, names, steps=300, baselines={"grey": 0.5})
+    for key in ("integrated_gradients[black+white]", "integrated_gradients[grey]"):
+        assert fine.completeness_gap[key].shape == (3,)
+        assert fine.completeness_gap[key].abs().max() < 2e-3
+        assert coarse.completeness_gap[key].abs().max() > fine.completeness_gap[key].abs().max()
+
+
+def test_bf16_is_near_float32(residual_net, images, targets) -> None:
+    names = ["gradient+smoothgrad", "integrated_gradients[black]"]
+    exact = attribute(residual_net, images, targets, names, **SMALL)
+    rough = attribute(residual_net, images, targets, names, precision="bf16", **SMALL)
+    for name in names:
+        assert rough[name].dtype == torch.float32
+        assert torch.corrcoef(torch.stack([exact[name].flatten(), rough[name].flatten()]))[0, 1] > 0.99
+        assert not torch.equal(exact[name], rough[name])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"methods": []}, MethodError, "methods is empty"),
+        ({"methods": ["integrated_gradients[grey]"]}, MethodError, "Unknown baseline 'grey'.*black, white"),
+        ({"methods": ["expected_gradients"]}, MethodError, "pass references="),
+        ({"target": 7}, TargetError, "Target 7 is not among the network's 3 outputs"),
+        ({"target": torch.tensor([0, 1])}, ShapeError, r"shape \(2,\) for 3 images"),
+        ({"steps": 0}, MethodError, "steps=0"),
+        ({"precision": "fp8"}, MethodError, "'fp8' is unknown; choose one of float32, bf16"),
+        ({"noise_level": 0.0, "methods": ["gradient+smoothgrad"]}, MethodError, "noise_level=0.0"),
+        ({"images": torch.rand(3, 12, 10)}, ShapeError, r"\(3, 12, 10\); expected \(batch, channel"),
+        ({"images": torch.full((3, 1, 12, 10), torch.nan)}, DataError, "Image 0 of the batch contains NaN"),
+        (
+            {"images": torch.ones(3, 1, 12, 10), "methods": ["gradient+smoothgrad"]},
+            DataError,
+            "Image 0 of the batch is constant",
+        ),
+    ],
+)
+def test_bad_input(residual_net, images, targets, change, error, message) -> None:
+    request = {"model": residual_net, "images": images, "target": targets, "methods": ["gradient"], **change}
+    with pytest.raises(error, match=message):
+        attribute(**request)
+
+
+def test_a_network_with_nan_weights(residual_net, images, targets) -> None:
+    residual_net.head.bias.data[0] = torch.nan
+    with pytest.raises(UnsupportedModelError, match="returns NaN or infinity"):
+        attribute(residual_net, images, targets)

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+
+from xaitools.attribution import integrated_gradients
+from xaitools.attribution.integrated_gradients import completeness_gap
+from xaitools.errors import ShapeError
+
+
+def slow_integrated_gradients(net, x, target, baseline, steps):
+    """Equation 1 of Sundararajan et al. 2017, one point at a time in float64."""
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    total = torch.zeros_like(x)
+    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        point = (baseline + node * (x - baseline)).requires_grad_()
+        net(point)[0, target].backward()
+        total += weight * point.grad
+    return (x - baseline) * total
+
+
+@pytest.mark.parametrize("baseline", [0.0, 1.0, "tensor"])
+@pytest.mark.parametrize("batch_size", [3, 16])
+def test_equals_slow_reference(residual_net, images, targets, baseline, batch_size) -> None:
+    baseline = torch.linspace(0, 1, 120).view(1, 12, 10) if baseline == "tensor" else baseline
+    maps = integrated_gradients(
+        residual_net, images, targets, baseline=baseline, steps=7, batch_size=batch_size
+    )
+    for map_, x, t in zip(maps, images, targets, strict=True):
+        start = torch.as_tensor(baseline).double() * torch.ones_like(x, dtype=torch.float64)
+        slow = slow_integrated_gradients(residual_net.double(), x[None].double(), int(t), start[None], 7)
+        residual_net.float()
+        torch.testing.assert_close(map_.double(), slow[0], rtol=1e-4, atol=1e-6)
+
+
+def test_completeness(residual_net, images, targets) -> None:
+    gaps = []
+    for steps in (5, 200):
+        maps = integrated_gradients(residual_net, images, targets, baseline=1.0, steps=steps)
+        gaps.append(completeness_gap(residual_net, images, targets, maps, [1.0]).abs().max())
+    assert gaps[1] < 1e-3
+    assert gaps[1] < gaps[0]
+
+
+def test_closed_form_of_the_paper() -> None:
+    """f(x1, x2) = ReLU(ReLU(x1) - 1 - ReLU(x2)): x = (3, 1) has attributions 1.5 and -0.5."""
+
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            x = torch.relu(x.flatten(1))
+            return torch.relu(x[:, 0] - 1 - x[:, 1])
+
+    x = torch.tensor([3.0, 1.0], dtype=torch.float64).view(1, 1, 1, 2)
+    maps = integrated_gradients(Net(), x, steps=2000)
+    torch.testing.assert_close(maps.flatten().tolist(), [1.5, -0.5], rtol=1e-3, atol=1e-3)
+
+
+def test_baseline_of_another_shape(residual_net, images, targets) -> None:
+    with pytest.raises(ShapeError, match=r"\(1, 3, 3\) does not fit images of shape \(1, 12, 10\)"):
+        integrated_gradients(residual_net, images, targets, baseline=torch.zeros(1, 3, 3))
