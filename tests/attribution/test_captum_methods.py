@@ -27,13 +27,13 @@ def test_options_reach_the_class_and_smoothing_works(residual_net, images, targe
 
 
 def test_unknown_names_and_options(residual_net, images, targets) -> None:
-    with pytest.raises(MethodError, match="no attribution class 'Nonsense'; it has .*DeepLift"):
+    with pytest.raises(MethodError, match=r"no attribution class 'Nonsense'; it has .*DeepLift"):
         attribute(residual_net, images, targets, ["captum.Nonsense"])
     options = {"captum.Occlusion": {"window": 3}}
-    with pytest.raises(MethodError, match="no option 'window'; it takes .*sliding_window_shapes"):
+    with pytest.raises(MethodError, match=r"no option 'window'; it takes .*sliding_window_shapes"):
         attribute(residual_net, images, targets, ["captum.Occlusion"], options=options)
 
 
 def test_what_captum_cannot_do_is_said(residual_net, images, targets) -> None:
-    with pytest.raises(UnsupportedModelError, match="captum.Occlusion does not run here"):
+    with pytest.raises(UnsupportedModelError, match=r"captum.Occlusion does not run here"):
         attribute(residual_net, images, targets, ["captum.Occlusion"])

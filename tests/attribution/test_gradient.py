@@ -9,13 +9,13 @@ def test_equals_finite_differences(residual_net, images, targets) -> None:
     net, x = residual_net.double(), images.double()
     maps = gradient(net, x, targets)
     step = 1e-6
-    for pixel in [(0, 0), (5, 7), (11, 9)]:
+    for row, column in [(0, 0), (5, 7), (11, 9)]:
         up, down = x.clone(), x.clone()
-        up[:, 0, *pixel] += step
-        down[:, 0, *pixel] -= step
+        up[:, 0, row, column] += step
+        down[:, 0, row, column] -= step
         with torch.no_grad():
             slope = (net(up) - net(down)).gather(1, targets[:, None])[:, 0] / (2 * step)
-        torch.testing.assert_close(maps[:, 0, *pixel], slope, rtol=1e-4, atol=1e-8)
+        torch.testing.assert_close(maps[:, 0, row, column], slope, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
