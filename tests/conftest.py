@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("xaitools", "beartype.beartype")
+# As for mypy, an int is welcome where a float is expected.
+install_import_hook("xaitools", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,148 @@
+import nbformat
+import plotly.graph_objects as go
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from xaitools.reports.html import contents, parameters_table, title, to_html
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PLOTLY = "application/vnd.plotly.v1+json"
+
+
+def shown(**data):
+    return new_output("display_data", data=data)
+
+
+def plot(**trace):
+    figure = go.Figure(go.Scatter(y=[1, 3, 2], **trace), layout={"title": {"text": "</script><b>curve"}})
+    return shown(**{PLOTLY: figure.to_plotly_json(), "text/plain": "Figure()"})
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(*cells):
+        nbformat.write(new_notebook(cells=list(cells)), tmp_path / "study.ipynb")
+        return to_html(tmp_path / "study.ipynb", tmp_path / "study.html")
+
+    return write
+
+
+def test_plots_live_from_one_inlined_script_without_any_request(write, browser):
+    path = write(
+        new_markdown_cell("# Curves"),
+        new_code_cell("figure.show()", outputs=[plot(name="one")]),
+        new_code_cell("figure.show()", outputs=[plot(name="two")]),
+    )
+    assert path.read_text().count("plotly.js v") == 1
+    page = browser.open(path)
+    page.wait_for_selector(".plot .main-svg")
+    assert page.locator(".plot.js-plotly-plot").count() == 2
+    assert page.evaluate("document.querySelector('.plot').data[0].y") == [1, 3, 2]
+    assert browser.requests == [path.as_uri()]
+    assert browser.errors == []
+
+
+def test_the_page_forbids_what_an_output_would_request(write, browser):
+    image = '<img src="https://example.com/x.png">'
+    script = '<script src="https://example.com/x.js"></script>'
+    browser.open(write(new_code_cell("x", outputs=[shown(**{"text/html": image + script})])))
+    assert [error for error in browser.errors if "Content Security Policy" not in error] == []
+    assert len(browser.errors) == 2
+
+
+def test_without_a_plot_there_is_no_plotly(write):
+    assert write(new_markdown_cell("# Words")).stat().st_size < 50_000
+
+
+def test_a_widget_shows_as_its_html_or_not_at_all(write, browser):
+    path = write(
+        new_code_cell(
+            "viewer", outputs=[shown(**{WIDGET: {"model_id": "1"}, "text/html": "<p id='view'>slice</p>"})]
+        ),
+        new_code_cell(
+            "slider", outputs=[shown(**{WIDGET: {"model_id": "2"}, "text/plain": "IntSlider(value=0)"})]
+        ),
+    )
+    page = browser.open(path)
+    assert page.locator("#view").inner_text() == "slice"
+    assert "IntSlider" not in path.read_text()
+    assert page.locator(".output").count() == 1
+
+
+def test_a_script_in_an_output_runs_with_its_data_urls(write, browser):
+    """What the slice viewer's standalone HTML needs: modules, data and blobs from inside the page."""
+    module = """<script type="module">
+        const bytes = await (await fetch("data:application/octet-stream;base64,AQID")).arrayBuffer();
+        const blob = new Blob(["export default 7"], {type: "text/javascript"});
+        const made = await import(URL.createObjectURL(blob));
+        document.title = `${bytes.byteLength} ${made.default}`;
+    </script>"""
+    page = browser.open(write(new_code_cell("x", outputs=[shown(**{"text/html": module})])))
+    page.wait_for_function("document.title === '3 7'")
+    assert browser.errors == []
+
+
+def test_code_is_folded_until_asked_for(write, browser):
+    page = browser.open(write(new_code_cell("secret = 1"), new_code_cell("more = 2")))
+    code = page.locator("details.code pre")
+    assert not code.first.is_visible()
+    page.click("#show-code")
+    assert code.first.is_visible()
+    assert code.last.is_visible()
+    page.click("#show-code")
+    assert not code.last.is_visible()
+
+
+def test_messages_are_folded_and_text_errors_and_tables_show(write, browser):
+    table = '<table class="dataframe"><tr><td>0.75</td></tr></table>'
+    page = browser.open(
+        write(
+            new_code_cell(
+                "x",
+                outputs=[
+                    new_output("stream", name="stdout", text="printed <b>\n"),
+                    new_output("stream", name="stderr", text="chatter\n"),
+                    new_output("execute_result", data={"text/html": table, "text/plain": "0.75"}),
+                    new_output(
+                        "error",
+                        ename="ValueError",
+                        evalue="bad",
+                        traceback=["\x1b[31mValueError\x1b[0m: bad"],
+                    ),
+                ],
+            )
+        )
+    )
+    assert page.get_by_text("printed <b>").is_visible()
+    assert not page.get_by_text("chatter").is_visible()
+    assert page.get_by_text("0.75").count() == 1
+    assert page.locator(".error").inner_text() == "ValueError: bad"
+
+
+def test_title_and_contents_come_from_the_headings(write, browser):
+    cells = [
+        new_markdown_cell("Words first\n\n# The *study*\n\n```\n## not one\n```"),
+        new_markdown_cell("## Which map is `right`?\n\n### Detail\n\n## Why & how"),
+    ]
+    node = new_notebook(cells=cells)
+    assert title(node) == "The study"
+    assert [text for _, text in contents(node)] == ["Which map is right?", "Why & how"]
+    page = browser.open(write(*cells))
+    assert page.title() == "The study"
+    for link in page.locator("nav a").all():
+        page.locator(f"[id={link.get_attribute('href')[1:]!r}]").wait_for()
+
+
+def test_the_table_shows_the_parameters_as_run(write, browser):
+    declared = new_code_cell('seed: int = 0  # of every draw\nmethods: list = ["a"]\ndata_dir: str = ""')
+    declared.metadata["tags"] = ["parameters"]
+    injected = new_code_cell('# Parameters\nmethods = ["b", "c"]\ndata_dir = "/home/jane/ct"\n')
+    injected.metadata["tags"] = ["injected-parameters"]
+    assert parameters_table(new_notebook(cells=[declared, injected])) == [
+        {"name": "seed", "value": "0", "help": "of every draw"},
+        {"name": "methods", "value": "b, c", "help": ""},
+        {"name": "data_dir", "value": "ct", "help": ""},
+    ]
+    page = browser.open(write(declared, injected))
+    page.click("details.parameters summary")
+    assert page.locator("details.parameters tr").all_inner_texts()[0].split("\t")[:2] == ["seed", "0"]

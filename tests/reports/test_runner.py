@@ -1,0 +1,150 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+
+from xaitools.errors import DataError, ParameterError, XaitoolsError
+from xaitools.reports.notebooks import find_notebook, read_parameters, studies
+from xaitools.reports.output import read_manifest
+from xaitools.reports.runner import run_study
+
+
+def test_a_study_writes_its_whole_folder(notebooks, tmp_path, browser):
+    data = tmp_path / "jane" / "ct"
+    report = run_study(
+        notebooks / "tiny.ipynb",
+        parameters={"seed": "3", "data_dir": str(data)},
+        out=tmp_path / "out",
+        progress=False,
+    )
+    out = tmp_path / "out"
+    assert report == out / "tiny.html"
+    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert names == {
+        "tiny.html",
+        "tiny.ipynb",
+        "manifest.json",
+        "metrics.csv",
+        "maps/map-3.txt",
+        "figures/line.html",
+        "figures/plotly.min.js",
+    }
+    manifest = read_manifest(out)
+    assert manifest["status"] == "done"
+    assert manifest["parameters"]["seed"] == 3
+    assert manifest["parameters"]["preset"] == "quick"
+    for name in ("manifest.json", "tiny.ipynb", "tiny.html"):
+        assert "jane" not in (out / name).read_text(), name
+
+    page = browser.open(report)
+    page.wait_for_selector(".main-svg")
+    assert [url for url in browser.requests if not url.startswith("file://")] == []
+    assert browser.errors == []
+
+
+def test_the_kernel_is_the_running_python_even_if_another_is_registered(notebooks, tmp_path, monkeypatch):
+    registered = tmp_path / "jupyter" / "kernels" / "python3"
+    registered.mkdir(parents=True)
+    spec = {
+        "argv": ["/nowhere/python", "-f", "{connection_file}"],
+        "display_name": "Other",
+        "language": "python",
+    }
+    (registered / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    notebook = nbformat.read(notebooks / "broken.ipynb", as_version=4)
+    notebook.cells[-1].source = "import sys; print(sys.executable)"
+    nbformat.write(notebook, tmp_path / "broken.ipynb")
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "broken.quick.yaml").write_text("{}")
+    run_study(tmp_path / "broken.ipynb", out=tmp_path / "out", progress=False)
+    printed = nbformat.read(tmp_path / "out" / "broken.ipynb", as_version=4).cells[-1].outputs[0].text
+    assert printed.strip() == sys.executable.replace(sys.prefix, "python")
+
+
+def test_relative_paths_count_from_the_current_folder(notebooks, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = run_study(notebooks / "tiny.ipynb", out="here", progress=False)
+    assert report == tmp_path / "here" / "tiny.html"
+    assert report.exists()
+
+
+def test_a_failing_cell_gives_its_error_keeps_the_notebook_and_resumes(notebooks, tmp_path):
+    with pytest.raises(
+        DataError, match=r"broken failed in 'Load the data': DataError: .*label column is missing"
+    ):
+        run_study(
+            notebooks / "broken.ipynb", parameters={"data_dir": "/home/jane/ct"}, out=tmp_path, progress=False
+        )
+    manifest = read_manifest(tmp_path)
+    assert manifest["status"] == "failed"
+    assert "label column is missing" in manifest["error"]
+    assert "jane" not in (tmp_path / "broken.ipynb").read_text() + json.dumps(manifest)
+    assert not (tmp_path / "broken.html").exists()
+    assert (tmp_path / "maps" / "first.txt").read_text() == "kept"
+
+    run_study(notebooks / "broken.ipynb", out=tmp_path, progress=False)
+    manifest = read_manifest(tmp_path)
+    assert manifest["status"] == "done"
+    assert "error" not in manifest
+
+
+def test_a_dead_kernel_is_reported(notebooks, tmp_path):
+    with pytest.raises(XaitoolsError, match="its Python process died"):
+        run_study(notebooks / "broken.ipynb", parameters={"data_dir": "dies"}, out=tmp_path, progress=False)
+    assert read_manifest(tmp_path)["status"] == "failed"
+
+
+def test_bad_parameters_run_nothing(notebooks, tmp_path):
+    for parameters in ({"sed": 1}, {"seed": "many"}, {"output_dir": "x"}):
+        with pytest.raises(ParameterError):
+            run_study(notebooks / "tiny.ipynb", parameters=parameters, out=tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_marks_the_run_and_leaves_no_kernel(notebooks, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "xaitools",
+        "report",
+        str(notebooks / "slow.ipynb"),
+        "--out",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    manifest = _wait_for(lambda: read_manifest(tmp_path), lambda found: "versions" in found)
+    assert manifest["status"] == "running"
+    started = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    _, messages = process.communicate(timeout=30)
+    assert time.monotonic() - started < 30
+    assert process.returncode == 130
+    assert "Interrupted" in messages
+    assert "Traceback" not in messages
+    assert read_manifest(tmp_path)["status"] == "interrupted"
+
+
+def _wait_for(read, is_enough, seconds=60):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if is_enough(value := read()):
+            return value
+        time.sleep(0.1)
+    raise AssertionError(f"nothing within {seconds} s")
+
+
+def test_plain_papermill_sees_every_parameter_of_every_study(notebooks):
+    """One that it cannot parse makes it warn: `int | None`, or an equals sign in a comment."""
+    from papermill import inspect_notebook
+
+    assert "limit" not in inspect_notebook(notebooks / "tiny.ipynb")
+    for study in studies():
+        notebook = find_notebook(study)
+        assert list(inspect_notebook(notebook)) == list(read_parameters(notebook)), study

@@ -1,0 +1,78 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from xaitools.cli import main
+
+TINY = str(Path(__file__).parent / "notebooks" / "tiny.ipynb")
+BROKEN = str(Path(__file__).parent / "notebooks" / "broken.ipynb")
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def test_help_answers_at_once():
+    heavy = {"papermill", "nbconvert", "joblib", "torch"}
+    check = f"import sys, xaitools.cli; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+    start = time.perf_counter()
+    shown = subprocess.run(
+        [sys.executable, "-m", "xaitools", "--help"], capture_output=True, text=True, check=True
+    )
+    assert time.perf_counter() - start < 2
+    assert all(command in shown.stdout for command in ("report", "sweep", "studies"))
+
+
+def test_report_runs_a_study_and_says_where_the_report_lies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("report", TINY, "-p", "seed", "4", "-p", "methods", "gradient", "--no-progress")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "Report: output/tiny/quick/tiny.html\n"
+    assert (tmp_path / "output/tiny/quick/tiny.html").exists()
+    assert "gradient,product,4.0" in (tmp_path / "output/tiny/quick/metrics.csv").read_text()
+
+
+def test_sweep_prints_the_table_and_fails_if_a_run_did(tmp_path):
+    result = call("sweep", BROKEN, "--grid", "data_dir=ct,", "--out", tmp_path, "--no-progress")
+    assert result.exit_code == 1
+    assert result.stdout == f"Table: {tmp_path}/metrics.csv\n"
+    assert result.stderr.startswith("Error: 1 runs failed:\n  broken failed in 'Load the data'")
+
+
+def test_studies_lists_parameters_with_type_default_and_comment(monkeypatch):
+    monkeypatch.setattr("xaitools.reports.notebooks.notebooks_dir", lambda: Path(TINY).parent)
+    result = call("studies")
+    assert result.exit_code == 0
+    assert "tiny  (presets: quick)" in result.stdout
+    assert "seed: int = 0" in result.stdout
+    assert "of every random draw" in result.stdout
+    assert "limit: int | None = None" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["report", "nothing"], 2, "unknown study 'nothing'"),
+        (["report", TINY, "--preset", "papre"], 2, "unknown preset of tiny 'papre'"),
+        (["report", TINY, "-p", "sed", "1"], 2, "did you mean 'seed'"),
+        (["report", TINY, "-p", "seed", "x"], 2, "seed='x' does not fit"),
+        (
+            ["report", BROKEN, "-p", "data_dir", "ct", "--no-progress"],
+            1,
+            "DataError: ct: the label column is missing",
+        ),
+        (["report", TINY, "--out", "/proc/nothing"], 1, "/proc/nothing"),
+        (["sweep", TINY, "--grid", "seed"], 2, "--grid seed: write NAME=A,B"),
+    ],
+)
+def test_errors_are_one_line_without_a_traceback(tmp_path, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    result = call(*arguments)
+    assert result.exit_code == code
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr

@@ -1,0 +1,5 @@
+"""``python -m xaitools``."""
+
+from xaitools.cli import main
+
+main()

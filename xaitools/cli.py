@@ -1,0 +1,155 @@
+"""The command ``xaitools``: run a study, run it over a grid, list what there is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from xaitools.errors import ParameterError, XaitoolsError
+
+_parameters = click.option(
+    "-p",
+    "--parameter",
+    "parameters",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="Set a parameter of the notebook; a list is written A,B,C. Can be repeated.",
+)
+_preset = click.option("--preset", default="quick", show_default=True, help="The parameters to start from.")
+_quiet = click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="xaitools")
+def main() -> None:
+    """Explain neural networks in medical imaging: every study is a notebook, every run a report."""
+
+
+@main.command()
+@click.argument("study")
+@_preset
+@_parameters
+@click.option("--out", type=click.Path(path_type=Path), help="Output folder; output/STUDY/PRESET by default.")
+@_quiet
+def report(
+    study: str, preset: str, parameters: tuple[tuple[str, str], ...], out: Path | None, no_progress: bool
+) -> None:
+    """Run STUDY (a name, or a notebook's path) and write its report.
+
+    An interrupted or failed run resumes when the same command is given again.
+    """
+    with _plain_errors():
+        from xaitools.reports.runner import run_study
+
+        path = run_study(study, preset=preset, parameters=dict(parameters), out=out, progress=not no_progress)
+    click.echo(f"Report: {_short(path)}")
+
+
+@main.command()
+@click.argument("study")
+@click.option(
+    "--grid",
+    multiple=True,
+    required=True,
+    metavar="NAME=A,B",
+    help="Values to try for a parameter. Repeat it for more parameters: every combination is run.",
+)
+@_preset
+@_parameters
+@click.option("--out", type=click.Path(path_type=Path), help="Folder; output/STUDY/sweep by default.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time, here."
+)
+@click.option("--dask", metavar="ADDRESS", help="Run on this dask scheduler instead.")
+@_quiet
+def sweep(
+    study: str,
+    grid: tuple[str, ...],
+    preset: str,
+    parameters: tuple[tuple[str, str], ...],
+    out: Path | None,
+    jobs: int,
+    dask: str | None,
+    no_progress: bool,
+) -> None:
+    """Run STUDY at every point of a grid of parameters, and gather the numbers in one table.
+
+    Points that have already been run are skipped.
+    """
+    with _plain_errors():
+        from xaitools.reports.sweep import sweep as run_sweep
+
+        path = run_sweep(
+            study,
+            dict(_grid_values(item) for item in grid),
+            preset=preset,
+            parameters=dict(parameters),
+            out=out,
+            jobs=jobs,
+            dask=dask,
+            progress=not no_progress,
+        )
+        failed = _failed_runs(path.with_name("runs.csv"))
+    click.echo(f"Table: {_short(path)}")
+    if failed:
+        raise click.ClickException(f"{len(failed)} runs failed:\n" + "\n".join(failed))
+
+
+@main.command()
+def studies() -> None:
+    """List the studies, their presets and their parameters."""
+    with _plain_errors():
+        from xaitools.reports import notebooks
+
+        for study in notebooks.studies():
+            notebook = notebooks.find_notebook(study)
+            click.secho(study, bold=True, nl=False)
+            click.echo(f"  (presets: {', '.join(notebooks.presets(notebook))})")
+            for parameter in notebooks.read_parameters(notebook).values():
+                declared = (
+                    f"  {parameter.name}: {' | '.join(parameter.types)} = {_ellipsis(parameter.default)}"
+                )
+                click.echo(f"{declared:<44}{parameter.help}" if parameter.help else declared)
+
+
+class _WrongParameter(click.ClickException):
+    exit_code = 2
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """One clear line instead of a traceback for what goes wrong outside this program."""
+    try:
+        yield
+    except (XaitoolsError, OSError) as error:
+        kind = _WrongParameter if isinstance(error, ParameterError) else click.ClickException
+        raise kind(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted. The same command resumes where this one stopped.", err=True)
+        raise click.exceptions.Exit(130) from None
+
+
+def _grid_values(item: str) -> tuple[str, list[str]]:
+    name, equals, values = item.partition("=")
+    if not (name and equals and values):
+        raise ParameterError(f"--grid {item}: write NAME=A,B")
+    return name, values.split(",")
+
+
+def _failed_runs(table: Path) -> list[str]:
+    import csv
+
+    with table.open(encoding="utf-8", newline="") as file:
+        return [f"  {row['error']}" for row in csv.DictReader(file) if row["error"]]
+
+
+def _short(path: Path) -> Path:
+    """Relative to the current folder, if it lies there."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _ellipsis(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

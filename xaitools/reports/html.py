@@ -1,0 +1,124 @@
+"""Turn an executed notebook into one HTML file that needs nothing else."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbconvert.exporters import HTMLExporter
+from nbformat import NotebookNode
+from pygments.formatters import HtmlFormatter
+
+from xaitools.reports.notebooks import parse_parameters
+from xaitools.reports.output import without_paths, write_text
+
+_PLOTLY = "application/vnd.plotly.v1+json"
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def to_html(notebook: str | Path, path: str | Path) -> Path:
+    """Write an executed notebook as a report: self-contained, code folded away, plots alive.
+
+    The page makes no request, and forbids the browser to: scripts are inlined, plotly's only once and only if
+    there is a plot. A widget shows as the HTML that stands beside it in the same output, and is left out if
+    there is none.
+
+    Parameters
+    ----------
+    notebook : str or Path
+        The executed notebook.
+    path : str or Path
+        The HTML file to write.
+
+    Returns
+    -------
+    Path
+        `path`.
+    """
+    node = nbformat.read(notebook, as_version=4)
+    parameters = parameters_table(node)
+    has_plots = prepare_outputs(node)
+    exporter = HTMLExporter(
+        template_name="report",
+        extra_template_basedirs=[str(Path(__file__).parent / "template")],
+        anchor_link_text=" ",
+    )
+    page, _ = exporter.from_notebook_node(
+        node,
+        resources={
+            "report": {
+                "title": title(node) or Path(path).stem,
+                "contents": contents(node),
+                "parameters": parameters,
+                "plotly_js": _plotly_js() if has_plots else "",
+                "highlight_css": HtmlFormatter().get_style_defs(".highlight"),
+            }
+        },
+    )
+    return write_text(Path(path), page)
+
+
+def title(node: NotebookNode) -> str:
+    """The text of the notebook's first heading."""
+    return next((text for level, text in _headings(node)), "")
+
+
+def contents(node: NotebookNode) -> list[tuple[str, str]]:
+    """Anchor and text of each second-level heading."""
+    return [(text.replace(" ", "-"), text) for level, text in _headings(node) if level == 2]
+
+
+def _headings(node: NotebookNode) -> list[tuple[int, str]]:
+    source = "\n".join(cell.source for cell in node.cells if cell.cell_type == "markdown")
+    source = re.sub(r"^```.*?^```", "", source, flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^(#+) +(.+?) *$", source, flags=re.MULTILINE)
+    return [(len(marks), re.sub(r"[*`_]{1,2}(\S.*?)[*`_]{1,2}", r"\1", text)) for marks, text in found]
+
+
+def parameters_table(node: NotebookNode) -> list[dict[str, str]]:
+    """Name, value and meaning of every parameter, as the notebook was run."""
+    cells = {tag: cell.source for cell in node.cells for tag in cell.metadata.get("tags", [])}
+    declared = parse_parameters(cells.get("parameters", ""))
+    given = parse_parameters(cells.get("injected-parameters", ""))
+    return [
+        {"name": name, "value": _shown(given.get(name, parameter).default), "help": parameter.help}
+        for name, parameter in declared.items()
+    ]
+
+
+def _shown(value: Any) -> str:
+    value = without_paths(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def prepare_outputs(node: NotebookNode) -> bool:
+    """Make plotly's and widgets' outputs plain HTML, in place; tell whether there is a plot."""
+    has_plots = False
+    for cell in node.cells:
+        if cell.cell_type != "code":
+            continue
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if _PLOTLY in data:
+                output["data"] = {"text/html": _plot(data[_PLOTLY])}
+                has_plots = True
+            elif _WIDGET in data:
+                output["data"] = {kind: data[kind] for kind in ("text/html",) if kind in data}
+        cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
+    return has_plots
+
+
+def _plot(figure: dict[str, Any]) -> str:
+    text = json.dumps({key: figure.get(key, default) for key, default in (("data", []), ("layout", {}))})
+    return f'<div class="plot"><script type="application/json">{_inside_script(text)}</script></div>'
+
+
+def _inside_script(text: str) -> str:
+    return text.replace("<", "\\u003c")
+
+
+def _plotly_js() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())

@@ -1,0 +1,190 @@
+"""Run a study's notebook through Papermill, strictly, into its output folder."""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+from tqdm.auto import tqdm
+
+from xaitools import errors
+from xaitools.errors import ParameterError, XaitoolsError
+from xaitools.reports.html import to_html
+from xaitools.reports.notebooks import check_parameters, find_notebook, read_parameters, read_preset
+from xaitools.reports.output import read_manifest, write_manifest, write_text
+
+
+def run_study(
+    study: str | Path,
+    *,
+    preset: str = "quick",
+    parameters: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Path:
+    """Run a study and write its output folder: the executed notebook, the HTML report, numbers, maps.
+
+    Running it again in the same folder resumes: nothing that the notebook finds there is deleted.
+
+    Parameters
+    ----------
+    study : str or Path
+        A study's name, or the path of a notebook.
+    preset : str
+        Which of the study's parameter files to start from.
+    parameters : mapping, optional
+        Parameters that differ from the preset. Relative paths count from the current folder.
+    out : str or Path, optional
+        The output folder; ``output/STUDY/PRESET`` if not given.
+    progress : bool
+        Show a progress bar that names the section of the notebook being run.
+
+    Returns
+    -------
+    Path
+        The HTML report.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown study, preset or parameter, or a value of the wrong type; nothing is run then.
+    XaitoolsError
+        When a cell fails; of the class that the cell raised, if that is one of ``xaitools.errors``.
+    """
+    notebook = find_notebook(study)
+    folder = Path(out or Path("output") / notebook.stem / preset).resolve()
+    return run_notebook(notebook, inputs(notebook, preset, parameters or {}), folder, progress=progress)
+
+
+def inputs(notebook: Path, preset: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The checked parameters of a run: those of the preset, and over them those given."""
+    if "output_dir" in parameters:
+        raise ParameterError("output_dir is set by the output folder: use --out, or out=")
+    values = check_parameters(notebook, read_preset(notebook, preset)) | check_parameters(
+        notebook, parameters
+    )
+    return {"preset": preset} | values if "preset" in read_parameters(notebook) else values
+
+
+def content_key(notebook: Path, values: Mapping[str, Any]) -> str:
+    """Same key, same run: a hash of the notebook and of its parameters, wherever the output goes."""
+    where_to = {"output_dir": None}
+    text = json.dumps({**values, **where_to}, sort_keys=True, default=str)
+    return hashlib.sha256(notebook.read_bytes() + text.encode()).hexdigest()
+
+
+def run_notebook(
+    notebook: Path,
+    values: Mapping[str, Any],
+    folder: Path,
+    *,
+    cwd: Path | None = None,
+    progress: bool = True,
+) -> Path:
+    """Run a notebook with checked parameters into `folder`; see `run_study`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    executed, report = folder / notebook.name, folder / f"{notebook.stem}.html"
+    if "output_dir" in read_parameters(notebook):
+        values = {**values, "output_dir": str(folder)}
+    key = content_key(notebook, values)
+    write_manifest(folder, {"study": notebook.stem, "status": "running", "key": key})
+    try:
+        try:
+            _execute(notebook, executed, values, cwd or Path.cwd(), progress)
+        finally:
+            _hide_paths(executed, folder, values)
+        to_html(executed, report)
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        _update_manifest(folder, status=status, key=key, error=f"{type(error).__name__}: {error}")
+        raise
+    _update_manifest(folder, status="done", key=key)
+    return report
+
+
+def _execute(notebook: Path, executed: Path, values: Mapping[str, Any], cwd: Path, progress: bool) -> None:
+    try:
+        with _progress(notebook, progress) as on_cell_start:
+            papermill.execute_notebook(
+                notebook,
+                executed,
+                parameters=dict(values),
+                progress_bar=False,
+                kernel_manager_class="xaitools.reports.kernel.ThisPython",
+                shutdown_kernel="immediate",
+                resources={"metadata": {"path": str(cwd)}},
+                on_cell_start=on_cell_start,
+            )
+    except PapermillExecutionError as error:
+        raise _failure(notebook, executed, error) from None
+    except DeadKernelError:
+        raise XaitoolsError(
+            f"{notebook.stem}: its Python process died, most often because memory ran out: "
+            f"try fewer subjects or smaller images (the notebook so far: {executed})"
+        ) from None
+
+
+@contextmanager
+def _progress(notebook: Path, show: bool) -> Iterator[Callable[..., None]]:
+    """A bar over the notebook's cells that names the section each belongs to."""
+    sections = _sections(notebook)
+    n_cells = len(sections) + 1  # Papermill adds one, with the values given
+    with tqdm(total=n_cells, desc=notebook.stem, unit="cell", disable=not show) as bar:
+
+        def on_cell_start(cell: Any, cell_index: int) -> None:
+            section = sections.get(cell.source)
+            if section:
+                bar.set_description(f"{notebook.stem}: {section}", refresh=False)
+            bar.n = min(cell_index, bar.total)
+            bar.refresh()
+
+        yield on_cell_start
+        bar.n = bar.total
+        bar.refresh()
+
+
+def _sections(notebook: Path) -> dict[str, str]:
+    """For the source of each cell, the last heading at or above it."""
+    heading, sections = "", {}
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        found = re.findall(r"^#+ +(.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+        heading = found[-1].strip() if found else heading
+        sections[cell.source] = heading
+    return sections
+
+
+def _failure(notebook: Path, executed: Path, error: PapermillExecutionError) -> XaitoolsError:
+    section = _sections(notebook).get(error.source)
+    where = f"in '{section}'" if section else f"in cell {error.exec_count}"
+    message = error.evalue.strip().splitlines()[-1] if error.evalue.strip() else "no message"
+    kind = getattr(errors, error.ename, XaitoolsError)
+    return kind(f"{notebook.stem} failed {where}: {error.ename}: {message} (the notebook so far: {executed})")
+
+
+def _update_manifest(folder: Path, **facts: Any) -> None:
+    write_manifest(folder, read_manifest(folder) | facts)
+
+
+def _hide_paths(executed: Path, folder: Path, values: Mapping[str, Any]) -> None:
+    """Cut the absolute paths that the runner and the user brought in: a shared notebook names no user."""
+    if not executed.exists():
+        return
+    text = executed.read_text(encoding="utf-8")
+    given = [value for value in values.values() if isinstance(value, str) and Path(value).is_absolute()]
+    shown = {path: Path(path).name for path in [str(folder), *given]}
+    shown |= {str(Path.cwd()): ".", sys.prefix: "python", str(Path.home()): "~"}
+    for path in sorted(shown, key=len, reverse=True):
+        if len(path) > 1:
+            text = text.replace(json.dumps(path)[1:-1], shown[path])
+    notebook = json.loads(text)
+    for name in ("input_path", "output_path"):
+        notebook["metadata"]["papermill"][name] = Path(notebook["metadata"]["papermill"][name]).name
+    write_text(executed, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
