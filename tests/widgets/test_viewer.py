@@ -181,7 +181,7 @@ def test_every_control_is_labelled_and_reached_by_tab(images, maps, open_viewers
         reached.append(painted.page.evaluate("document.activeElement.dataset.control"))
     assert reached == ["image", "method", "opacity", "threshold", "outline"]
     labels = painted.root.locator("label:has([data-control]) .xai-label").all_inner_texts()
-    assert labels == ["Image", "Method", "Opacity", "Threshold", "Mask outline"]
+    assert labels == ["Image", "Method", "Opacity", "Threshold", "Outline"]
     before = painted.pixels(8, 5)
     painted.control("opacity").press("ArrowLeft")
     assert (painted.pixels(8, 5) != before).any()

@@ -88,9 +88,9 @@ function makeControls(model, store, grid) {
   controls.push(
     rangeControl("opacity", "Opacity", { max: () => 1, step: 0.05, ...bind("opacity"), format: percent }),
     rangeControl("threshold", "Threshold", {
-      max: () => 100, ...bind("threshold"), format: (value) => `${value} % of maximum`,
+      max: () => 100, ...bind("threshold"), format: (value) => `${value} % of max`,
     }),
   );
-  if (store.mask) controls.push(checkControl("outline", "Mask outline", bind("outline")));
+  if (store.mask) controls.push(checkControl("outline", "Outline", bind("outline")));
   return controls;
 }
