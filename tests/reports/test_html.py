@@ -13,8 +13,8 @@ def shown(**data):
     return new_output("display_data", data=data)
 
 
-def plot(**trace):
-    figure = go.Figure(go.Scatter(y=[1, 3, 2], **trace), layout={"title": {"text": "</script><b>curve"}})
+def plot(**layout):
+    figure = go.Figure(go.Scatter(y=[1, 3, 2]), layout={"title": {"text": "</script><b>curve"}, **layout})
     return shown(**{PLOTLY: figure.to_plotly_json(), "text/plain": "Figure()"})
 
 
@@ -30,14 +30,15 @@ def write(tmp_path):
 def test_plots_live_from_one_inlined_script_without_any_request(write, browser):
     path = write(
         new_markdown_cell("# Curves"),
-        new_code_cell("figure.show()", outputs=[plot(name="one")]),
-        new_code_cell("figure.show()", outputs=[plot(name="two")]),
+        new_code_cell("figure.show()", outputs=[plot()]),
+        new_code_cell("figure.show()", outputs=[plot(height=320)]),
     )
     assert path.read_text().count("plotly.js v") == 1
     page = browser.open(path)
     page.wait_for_selector(".plot .main-svg")
     assert page.locator(".plot.js-plotly-plot").count() == 2
     assert page.evaluate("document.querySelector('.plot').data[0].y") == [1, 3, 2]
+    assert [round(place.bounding_box()["height"]) for place in page.locator(".plot").all()] == [450, 320]
     assert browser.requests == [path.as_uri()]
     assert browser.errors == []
 
