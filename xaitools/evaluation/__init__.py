@@ -2,5 +2,14 @@
 
 from xaitools.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from xaitools.evaluation.localization import localization
+from xaitools.evaluation.perturbation import REPLACEMENTS, Fidelity, fidelity_curves
 
-__all__ = ["Interval", "localization", "mean_interval", "paired_difference"]
+__all__ = [
+    "REPLACEMENTS",
+    "Fidelity",
+    "Interval",
+    "fidelity_curves",
+    "localization",
+    "mean_interval",
+    "paired_difference",
+]
