@@ -78,7 +78,8 @@ def _class_counts(samples: Samples) -> tuple[list[str], np.ndarray]:
     subjects = sorted(set(samples.subjects))
     row = {subject: position for position, subject in enumerate(subjects)}
     counts = np.zeros((len(subjects), len(samples.class_names)))
-    np.add.at(counts, ([row[subject] for subject in samples.subjects], samples.labels.numpy()), 1)
+    for subject, label in zip(samples.subjects, samples.labels.tolist(), strict=True):
+        counts[row[subject], label] += 1
     return subjects, counts
 
 

@@ -210,7 +210,7 @@ class _Chest:
 
 
 def _patient(rng: np.random.Generator, size: int, level: dict) -> tuple[_Canvas, _Chest]:
-    width, depth = (114, 80) if level is LEVELS["aortic arch"] else (128, 90)
+    width, depth = (114.0, 80.0) if level is LEVELS["aortic arch"] else (128.0, 90.0)
     width, depth = width * rng.normal(1, 0.05), depth * rng.normal(1, 0.06)
     fat, strength = rng.gamma(3, 4.5) + 3, rng.uniform(0.7, 1.35)
     angle = np.arange(OUTLINE_STEPS) * 2 * np.pi / OUTLINE_STEPS
@@ -238,10 +238,10 @@ def _bent_canvas(rng: np.random.Generator, size: int, pixel: float) -> _Canvas:
     y, x = np.meshgrid(axis, axis, indexing="ij")
     turn, shift = float(np.deg2rad(rng.normal(0, 2.5))), rng.normal(0, 4, size=2)
     cos, sin = float(np.cos(turn)), float(np.sin(turn))
-    x, y = cos * x - sin * y + float(shift[0]), sin * x + cos * y + float(shift[1])
+    turned_x, turned_y = cos * x - sin * y + float(shift[0]), sin * x + cos * y + float(shift[1])
     phase, wave = rng.uniform(0, 2 * np.pi, size=2), 2 * np.pi / rng.uniform(90, 170, size=2)
-    bent_x = x + rng.uniform(1, 4) * np.sin(wave[0] * y + phase[0])
-    bent_y = y + rng.uniform(1, 4) * np.sin(wave[1] * x + phase[1])
+    bent_x = turned_x + rng.uniform(1, 4) * np.sin(wave[0] * turned_y + phase[0])
+    bent_y = turned_y + rng.uniform(1, 4) * np.sin(wave[1] * turned_x + phase[1])
     texture = _smooth_noise(rng, size, 5 / pixel)
     return _Canvas(np.full_like(x, AIR), bent_x, bent_y, pixel, turn, shift, texture)
 
@@ -259,7 +259,9 @@ def _wobble(angle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _smooth_noise(rng: np.random.Generator, size: int, pixels: float) -> np.ndarray:
     """Noise with mean 0, standard deviation 1 and a correlation length in pixels."""
-    noise = ndimage.gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), pixels, mode="wrap", truncate=3)
+    noise = ndimage.gaussian_filter(
+        rng.standard_normal((size, size), dtype=np.float32), pixels, mode="wrap", truncate=3
+    )
     return (noise - noise.mean()) / noise.std()
 
 
@@ -280,7 +282,9 @@ def _chest_wall(canvas: _Canvas, chest: _Chest, rng: np.random.Generator) -> Non
     within = canvas.share(chest.beyond(chest.muscle))
     canvas.blend(..., within, soft_tissue + 8 * canvas.texture)
     thickness = np.maximum(chest.muscle - chest.pleura - 9, 1)[chest.step]
-    sheet = np.exp(-0.5 * (((chest.beyond(chest.pleura) - 9) / thickness - rng.uniform(0.35, 0.6)) / 0.1) ** 2)
+    sheet = np.exp(
+        -0.5 * (((chest.beyond(chest.pleura) - 9) / thickness - rng.uniform(0.35, 0.6)) / 0.1) ** 2
+    )
     gap = np.cos(7 * np.arange(OUTLINE_STEPS) * 2 * np.pi / OUTLINE_STEPS + rng.uniform(0, 2 * np.pi))
     canvas.blend(..., within * sheet * np.clip(0.5 + 0.6 * gap, 0, 1)[chest.step], fat)
 
@@ -311,7 +315,12 @@ def _mediastinum(
     scale, shift = rng.normal(1, 0.07), rng.normal(0, 4, size=2)
     vessels = [_vary(vessel, scale, shift, rng) for vessel in level["blood"]]
     hearts = [_vary(heart, scale, shift, rng) for heart in level["heart"]]
-    column = [(0, 58, 27, 34, 0), (2, 26, 17, 26, 0), (1, -64, rng.uniform(7, 20), 36, 0), (-3, -5, 24, 40, 0)]
+    column = [
+        (0, 58, 27, 34, 0),
+        (2, 26, 17, 26, 0),
+        (1, -64, rng.uniform(7, 20), 36, 0),
+        (-3, -5, 24, 40, 0),
+    ]
     solid = np.zeros_like(canvas.hu)
     for x, y, a, b, degrees, *_ in [*vessels, *hearts, *column]:
         where, distance = canvas.distance(x, y, a, b, degrees)

@@ -1,0 +1,212 @@
+"""Chest CT slices with or without contrast agent, from the folders in which they are published."""
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from xaitools.data.dicom import read_dicom
+from xaitools.data.intensity import MEDIASTINUM, apply_window
+from xaitools.data.labels import CLASS_NAMES, read_labels
+from xaitools.data.layouts import Item, find_items
+from xaitools.data.masks import find_mask, heart_and_vessels, read_mask
+from xaitools.data.samples import Samples, study_names
+from xaitools.data.slices import resize, to_image
+from xaitools.data.volumes import axial_slice, is_volume, read_volume
+from xaitools.errors import DataError, DataFileError, ParameterError
+
+HEART_AND_VESSELS = "heart-and-vessels"
+
+
+def load_ct(
+    folder: str | Path,
+    *,
+    window: tuple[float, float] = MEDIASTINUM,
+    size: int = 128,
+    labels: str | Path = "",
+    label_column: str = "",
+    file_column: str = "",
+    subject_column: str = "",
+    slice_fraction: float = 0.5,
+    masks: str | Path | None = None,
+    n_subjects: int | None = None,
+    progress: bool = True,
+) -> Samples:
+    """Load axial CT slices labelled by contrast agent; the layout of the folder is recognised.
+
+    - **SIIM**: ``overview.csv`` (columns ``dicom_name`` and ``Contrast``) beside ``dicom_dir/``.
+    - **A folder with a label table**, given as `labels`. With a column of files, each row is one sample: a
+      DICOM, NIfTI or MetaImage file (path below the folder, name, or name without suffix), or the folder of a
+      DICOM series. Without one, a column of subjects is matched with the DICOM ``PatientID`` or series UID,
+      or with the names of volumes; LNDb's ``LNDbID`` 7 finds ``LNDb-0007.mhd``.
+    - **DICOM without a table**, as LIDC-IDRI is published: the label is whether ``ContrastBolusAgent`` names an
+      agent, one slice a patient.
+
+    Of a series or volume one slice is taken, at `slice_fraction` of its height; of several CT series of one
+    patient, the longest. Only headers are read to choose it. Slices are shown as radiologists see them,
+    windowed, and resized with their true proportions.
+
+    Parameters
+    ----------
+    folder : path
+    window : (center, width), Hounsfield units
+        Scaled to [0, 1]. The default shows fat, muscle and contrast agent apart.
+    size : int
+        Height and width of the images in pixels.
+    labels : path, optional
+        CSV file with a label column: True/False, 1/0, yes/no, contrast/no contrast.
+    label_column, file_column, subject_column : str, optional
+        Columns of the table; where empty, usual names are tried (``contrast``, ``file``, ``subject``, ...).
+        Without a column of subjects, DICOM files are grouped by ``PatientID``, and each volume is a patient.
+    slice_fraction : float
+        0 is the lowest slice, 1 the one nearest to the head.
+    masks : path or "heart-and-vessels", optional
+        Folder of PNG or NIfTI masks named like the files, or the rule of
+        :func:`xaitools.data.masks.heart_and_vessels`. A sample for which there is no mask gets one that is all
+        false; ``info["n_without_mask"]`` counts them.
+    n_subjects : int, optional
+        Take only so many subjects, alternating between the classes, in the order of their ids.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    Samples
+        Classes ``("no contrast", "contrast")``; images (n, 1, size, size). Subjects are numbered in the sorted order
+        of all patients, so that an id does not depend on `n_subjects`.
+
+    Raises
+    ------
+    DataFileError
+        A folder, table or file is missing, empty, truncated or cannot be decoded.
+    DataError
+        A column is missing, a label cannot be read, there is one class only, a slice is constant or not finite, a
+        mask is all black.
+    ShapeError
+        A mask on another grid than its slice.
+    ParameterError
+        `size`, `slice_fraction` or `n_subjects` out of range.
+    """
+    folder = Path(folder)
+    _check_parameters(size, slice_fraction, n_subjects)
+    apply_window(np.zeros(1), window)
+    if not folder.is_dir():
+        raise DataFileError(f"{folder}: no such folder; give the folder that holds the images")
+    overview = folder / "overview.csv"
+    labels = labels or (overview if overview.is_file() else "")
+    columns = (label_column, file_column, subject_column)
+    table = read_labels(Path(labels), *columns) if labels else None
+    items = find_items(folder, table, slice_fraction, progress=progress)
+    subjects, names = study_names([item.patient for item in items])
+    _check_two_classes(items, folder)
+    chosen = _choose_subjects(subjects, items, n_subjects)
+    _check_two_classes([items[position] for position in chosen], folder)
+    paths = [items[position].path for position in chosen]
+    images, drawn = _read_all(
+        paths, folder, window=window, size=size, fraction=slice_fraction, masks=masks, progress=progress
+    )
+    info = {
+        "source": f"CT labelled by {'a table' if table else 'ContrastBolusAgent'}",
+        "window": [float(value) for value in window],
+        "size": size,
+        "slice_fraction": slice_fraction,
+    }
+    if drawn is not None:
+        rule = HEART_AND_VESSELS if masks == HEART_AND_VESSELS else "drawn, from files"
+        info |= {"mask_rule": rule, "n_without_mask": int((~drawn.flatten(1).any(dim=1)).sum())}
+    return Samples(
+        images=images,
+        labels=torch.tensor([items[position].label for position in chosen]),
+        subjects=tuple(subjects[position] for position in chosen),
+        names=tuple(names[position] for position in chosen),
+        class_names=CLASS_NAMES,
+        masks=drawn,
+        sources=tuple(paths),
+        info=info,
+    )
+
+
+def _check_parameters(size: int, slice_fraction: float, n_subjects: int | None) -> None:
+    if size < 1:
+        raise ParameterError(f"size={size}: expected a positive number of pixels")
+    if not 0 <= slice_fraction <= 1:
+        raise ParameterError(
+            f"slice_fraction={slice_fraction}: expected 0 (lowest slice) to 1 (nearest to the head)"
+        )
+    if n_subjects is not None and n_subjects < 2:
+        raise ParameterError(f"n_subjects={n_subjects}: expected at least 2, one of each class")
+
+
+def _check_two_classes(items: Sequence[Item], folder: Path) -> None:
+    found = {item.label for item in items}
+    if len(found) < 2:
+        raise DataError(
+            f"{folder}: all {len(items)} samples are of one class, {CLASS_NAMES[found.pop()]!r}; expected both. "
+            "Check the label column; where ContrastBolusAgent is not filled in, give a label table"
+        )
+
+
+def _choose_subjects(subjects: Sequence[str], items: Sequence[Item], n_subjects: int | None) -> list[int]:
+    """Positions of the samples of the first subjects, taken in turn from each class (that of their first sample)."""
+    first_label: dict[str, int] = {}
+    for subject, item in zip(subjects, items, strict=True):
+        first_label.setdefault(subject, item.label)
+    if n_subjects is None:
+        return list(range(len(items)))
+    if n_subjects > len(first_label):
+        raise ParameterError(f"n_subjects={n_subjects}: there are {len(first_label)}; ask for no more")
+    queues = [
+        [subject for subject in sorted(first_label) if first_label[subject] == label] for label in (0, 1)
+    ]
+    in_turn = [subject for pair in zip_longest(*queues) for subject in pair if subject is not None]
+    wanted = set(in_turn[:n_subjects])
+    return [position for position, subject in enumerate(subjects) if subject in wanted]
+
+
+def _read_all(
+    paths: Sequence[Path],
+    folder: Path,
+    *,
+    window: tuple[float, float],
+    size: int,
+    fraction: float,
+    masks: str | Path | None,
+    progress: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Images and masks (or None), each (n, 1, size, size)."""
+    drawn = None if masks in (None, HEART_AND_VESSELS) else _find_masks(paths, folder, Path(str(masks)))
+    image_list, mask_list = [], []
+    for position, path in enumerate(tqdm(paths, desc="CT slices", disable=not progress)):
+        volume = read_volume(path) if is_volume(path) else None
+        ct_slice = read_dicom(path) if volume is None else axial_slice(volume, fraction)
+        image_list.append(to_image(ct_slice, path, window, size))
+        if masks == HEART_AND_VESSELS:
+            mask = heart_and_vessels(ct_slice)
+        elif drawn and (mask_path := drawn[position]):
+            mask = read_mask(mask_path, ct_slice, volume, fraction)
+        else:
+            mask = np.zeros(ct_slice.hu.shape, dtype=bool)
+        mask_list.append(resize(mask.astype(np.float32), ct_slice.spacing, size) >= 0.5)
+    return torch.stack(image_list), None if masks is None else torch.stack(mask_list)
+
+
+def _find_masks(paths: Sequence[Path], root: Path, folder: Path) -> list[Path | None]:
+    if not folder.is_dir():
+        raise DataFileError(
+            f"{folder}: no such folder of masks; give one, or {HEART_AND_VESSELS!r} for the rule"
+        )
+    found = [find_mask(folder, path, root) for path in paths]
+    if not any(found):
+        raise DataFileError(
+            f"{folder}: no mask is named like an image; expected for instance {paths[0].with_suffix('.png').name}"
+        )
+    repeated = {path for path in found if path and found.count(path) > 1}
+    if repeated:
+        raise DataError(
+            f"{min(repeated)}: named like several images; mirror the images' folders in the masks' folder"
+        )
+    return found

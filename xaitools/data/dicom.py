@@ -1,0 +1,232 @@
+"""DICOM files: headers without identities in any message, slices in Hounsfield units."""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
+from tqdm.auto import tqdm
+
+from xaitools.data.slices import AIR_HU, CtSlice
+from xaitools.errors import DataError, DataFileError, XaitoolsError
+
+SUFFIXES = {".dcm", ".dicom", ".ima"}
+HEADER_TAGS = [
+    "Modality",
+    "PatientID",
+    "SeriesInstanceUID",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "ContrastBolusAgent",
+]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What chooses and labels a slice. `patient` and `series` stay in memory: they are never shown."""
+
+    path: Path
+    patient: str
+    series: str
+    modality: str
+    height: float | None
+    contrast_agent: str
+
+
+def find_dicoms(folder: Path) -> list[Path]:
+    """All DICOM files below a folder, sorted: by suffix, or without one by the marker that opens a DICOM file."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return [
+        path for path in files if path.suffix.lower() in SUFFIXES or (not path.suffix and _has_marker(path))
+    ]
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a DICOM file, not its pixels.
+
+    `height` is the position along the patient's long axis in mm, growing towards the head.
+
+    Raises
+    ------
+    DataFileError
+        Not DICOM, or a header that cannot be read.
+    """
+    with _anonymous_errors(path):
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
+        return Header(
+            path=path,
+            patient=_text(dataset, "PatientID"),
+            series=_text(dataset, "SeriesInstanceUID"),
+            modality=_text(dataset, "Modality"),
+            height=_height(dataset),
+            contrast_agent=_text(dataset, "ContrastBolusAgent"),
+        )
+
+
+def read_headers(paths: Sequence[Path], *, progress: bool) -> list[Header]:
+    """Read many headers, those of CT images only."""
+    bar = tqdm(paths, desc="DICOM headers", disable=not progress)
+    return [header for header in map(read_header, bar) if header.modality in ("CT", "")]
+
+
+def slice_of_series(headers: Sequence[Header], fraction: float) -> Header:
+    """The slice at a fraction of the longest series' height: 0 the lowest, 1 nearest to the head.
+
+    Raises
+    ------
+    DataFileError
+        A file of that series has no position.
+    """
+    series = defaultdict(list)
+    for header in headers:
+        series[header.series].append(header)
+    longest = max(series.values(), key=lambda members: (len(members), members[0].series))
+    if len(longest) == 1:
+        return longest[0]
+    for header in longest:
+        if header.height is None:
+            raise DataFileError(
+                f"{header.path}: no ImagePositionPatient or ImageOrientationPatient, so its place in the series "
+                "is unknown; remove the file or list single files in a label table"
+            )
+    ordered = sorted(longest, key=lambda header: (header.height, header.path))
+    return ordered[round(fraction * (len(ordered) - 1))]
+
+
+def read_dicom(path: Path) -> CtSlice:
+    """Read one axial slice.
+
+    Hounsfield units come from ``RescaleSlope`` and ``RescaleIntercept``; they mean the same under MONOCHROME1
+    and MONOCHROME2, which only say how a display maps them, so neither is inverted. Padding
+    (``PixelPaddingValue``, and everything below -1024 HU as scanners write outside their circle) becomes air.
+
+    Raises
+    ------
+    DataFileError
+        Not DICOM, truncated, without pixel data, compressed in a way that no installed decoder reads, or
+        without the tags that place it.
+    DataError
+        Not one greyscale axial slice.
+    """
+    with _anonymous_errors(path):
+        dataset = pydicom.dcmread(path)
+        stored = _stored_values(dataset, path)
+        hu = stored * _number(dataset, "RescaleSlope", 1.0) + _number(dataset, "RescaleIntercept", 0.0)
+        hu[_padding(dataset, stored) | (hu < -1024)] = AIR_HU
+        if "PixelSpacing" not in dataset or "ImageOrientationPatient" not in dataset:
+            raise DataFileError(
+                f"{path}: no PixelSpacing or no ImageOrientationPatient; every CT image has both. Restore them"
+            )
+        row_spacing, column_spacing = (float(value) for value in dataset.PixelSpacing)
+        axes = np.array(dataset.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    if np.abs(np.cross(*axes))[2] < 0.7:
+        raise DataError(f"{path}: not an axial slice; expected one across the patient's long axis. Remove it")
+    swapped = bool(abs(axes[0, 1]) > abs(axes[0, 0]))
+    spacing = (column_spacing, row_spacing) if swapped else (row_spacing, column_spacing)
+    display = _radiological(axes, swapped)
+    return CtSlice(display(hu.astype(np.float32)), spacing, display)
+
+
+def _radiological(axes: np.ndarray, swapped: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """How to turn a slice so that columns run to the patient's left and rows to the back.
+
+    `axes` are the directions in which the column and the row index grow, (2, 3), towards left, back and head;
+    `swapped` says that rows and columns change places.
+    """
+    along_columns, along_rows = axes[::-1] if swapped else axes
+    step_rows, step_columns = int(np.sign(along_rows[1])), int(np.sign(along_columns[0]))
+    return lambda array: np.ascontiguousarray((array.T if swapped else array)[::step_rows, ::step_columns])
+
+
+@contextmanager
+def _anonymous_errors(path: Path) -> Iterator[None]:
+    """pydicom quotes header values in warnings and errors: drop the first, replace the second."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except XaitoolsError:
+        raise
+    except FileNotFoundError:
+        raise DataFileError(f"{path}: no such file; check the folder and the label table") from None
+    except InvalidDicomError:
+        raise DataFileError(f"{path}: not a DICOM file; remove it or give it another suffix") from None
+    except Exception as error:
+        raise DataFileError(
+            f"{path}: the DICOM file is truncated or has a malformed header ({type(error).__name__}); "
+            "fetch it again or remove it"
+        ) from None
+
+
+def _has_marker(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _text(dataset: pydicom.Dataset, tag: str) -> str:
+    return str(dataset.get(tag) or "").strip()
+
+
+def _number(dataset: pydicom.Dataset, tag: str, default: float) -> float:
+    value = dataset.get(tag)
+    return default if value is None or value == "" else float(value)
+
+
+def _height(dataset: pydicom.Dataset) -> float | None:
+    position, orientation = dataset.get("ImagePositionPatient"), dataset.get("ImageOrientationPatient")
+    if not position or not orientation:
+        return None
+    normal = np.cross(*np.array(orientation, dtype=float).reshape(2, 3))
+    return float(np.dot(np.array(position, dtype=float), normal) * np.sign(normal[2]))
+
+
+def _stored_values(dataset: pydicom.Dataset, path: Path) -> np.ndarray:
+    if "PixelData" not in dataset:
+        raise DataFileError(f"{path}: no pixel data; expected a CT image. Remove it from the folder or table")
+    _check_decodable(dataset.file_meta.TransferSyntaxUID, path)
+    if dataset.get("SamplesPerPixel", 1) != 1 or int(dataset.get("NumberOfFrames") or 1) != 1:
+        raise DataError(
+            f"{path}: a colour or multi-frame image; expected one greyscale slice a file. Convert it"
+        )
+    try:
+        return dataset.pixel_array
+    except Exception:
+        raise DataFileError(
+            f"{path}: its pixel data cannot be decoded, most likely truncated; fetch the file again"
+        ) from None
+
+
+def _check_decodable(syntax: Any, path: Path) -> None:
+    name = (
+        syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "an unknown transfer syntax"
+    )
+    try:
+        available = not syntax.is_compressed or get_decoder(syntax).is_available
+    except (NotImplementedError, ValueError):
+        available = False
+    if not available:
+        raise DataFileError(
+            f"{path}: compressed as {name}, which no installed decoder reads; install one "
+            "(pip install pylibjpeg[all]) or decompress the file (gdcmconv --raw IN OUT)"
+        )
+
+
+def _padding(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
+    """Which pixels are padding: the value, often written without its sign, or a range of values."""
+    if dataset.get("PixelPaddingValue") is None:
+        return np.zeros(stored.shape, dtype=bool)
+    first = _same_bits(dataset.PixelPaddingValue, stored.dtype)
+    last = _same_bits(dataset.get("PixelPaddingRangeLimit") or dataset.PixelPaddingValue, stored.dtype)
+    return (stored >= min(first, last)) & (stored <= max(first, last))
+
+
+def _same_bits(value: Any, dtype: np.dtype) -> int:
+    number = int.from_bytes(value, "little") if isinstance(value, bytes) else int(value)
+    return int(np.array(number, dtype=np.int64).astype(dtype))

@@ -1,0 +1,167 @@
+"""Which files of a folder to load, whose they are, and with which label."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xaitools.data.dicom import Header, find_dicoms, read_header, read_headers, slice_of_series
+from xaitools.data.labels import LabelTable, agent_given
+from xaitools.data.volumes import is_volume, stem
+from xaitools.errors import DataError, DataFileError
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file to load. `patient` tells patients apart in memory and is never shown."""
+
+    path: Path
+    patient: str
+    label: int
+
+
+def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progress: bool) -> list[Item]:
+    """Find one file a sample: as a table lists them, or by the headers of DICOM series.
+
+    Parameters
+    ----------
+    folder : path
+    table : LabelTable, optional
+        Without one, DICOM files are labelled by ``ContrastBolusAgent``.
+    fraction : float
+        Height of the slice to take from a series: 0 the lowest, 1 nearest to the head.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    DataFileError
+        No image in the folder, or one that the table lists is missing.
+    DataError
+        A file that belongs to several rows, or a DICOM file without ``PatientID`` and no column of subjects.
+    """
+    dicoms = find_dicoms(folder)
+    volumes = sorted(path for path in folder.rglob("*") if path.is_file() and is_volume(path))
+    if not dicoms and not volumes:
+        raise DataFileError(
+            f"{folder}: no DICOM, NIfTI or MetaImage (.mhd) file in it; give the folder of the images"
+        )
+    if table is None:
+        return _tagged(folder, dicoms, fraction, progress)
+    if table.files is not None:
+        items = _listed_files(folder, [*dicoms, *volumes], table, table.files, fraction)
+    else:
+        items = _listed_subjects(dicoms, volumes, table, table.subjects or [], fraction, progress)
+    _check_unique(items, table.path)
+    return items
+
+
+def _tagged(folder: Path, dicoms: Sequence[Path], fraction: float, progress: bool) -> list[Item]:
+    if not dicoms:
+        raise DataError(f"{folder}: only DICOM files carry a label (ContrastBolusAgent); give a label table")
+    patients = _by_patient(read_headers(dicoms, progress=progress))
+    chosen = {patient: slice_of_series(patients[patient], fraction) for patient in sorted(patients)}
+    return [
+        Item(header.path, patient, agent_given(header.contrast_agent)) for patient, header in chosen.items()
+    ]
+
+
+def _listed_files(
+    folder: Path, files: Sequence[Path], table: LabelTable, listed: Sequence[str], fraction: float
+) -> list[Item]:
+    by_name = defaultdict(list)
+    for path in files:
+        for key in {path.name, stem(path)}:
+            by_name[key].append(path)
+    items = []
+    for row, (name, label) in enumerate(zip(listed, table.labels, strict=True)):
+        path = _find_file(folder, name, by_name, table.path)
+        header = None
+        if path.is_dir():
+            header = slice_of_series(read_headers(find_dicoms(path), progress=False), fraction)
+            path = header.path
+        if table.subjects is not None:
+            patient = table.subjects[row]
+        elif is_volume(path):
+            patient = str(path)
+        else:
+            patient = _patient(header or read_header(path))
+        items.append(Item(path, patient, label))
+    return items
+
+
+def _find_file(folder: Path, name: str, by_name: dict[str, list[Path]], table: Path) -> Path:
+    relative = name.replace("\\", "/")
+    matches = by_name.get(relative.rsplit("/", 1)[-1], [])
+    if relative and (path := folder / relative).exists():
+        return path
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise DataError(
+            f"{table}: {name!r} fits {len(matches)} files in {folder}; list paths below that folder"
+        )
+    raise DataFileError(f"{folder}: no image {name!r}, which {table} lists; add the file or remove the row")
+
+
+def _listed_subjects(
+    dicoms: Sequence[Path],
+    volumes: Sequence[Path],
+    table: LabelTable,
+    subjects: Sequence[str],
+    fraction: float,
+    progress: bool,
+) -> list[Item]:
+    headers = read_headers(dicoms, progress=progress) if dicoms else []
+    series = defaultdict(list)
+    for header in headers:
+        for key in {header.patient, header.series}:
+            series[key].append(header)
+    items = []
+    for row, (subject, label) in enumerate(zip(subjects, table.labels, strict=True)):
+        if subject and subject in series:
+            header = slice_of_series(series[subject], fraction)
+            items.append(Item(header.path, header.patient or subject, label))
+        elif len(matches := [path for path in volumes if _names(path, subject)]) == 1:
+            items.append(Item(matches[0], subject, label))
+        else:
+            found = f"{len(matches)} files" if matches else "no file"
+            raise DataFileError(
+                f"{table.path}: {found} for the subject in row {row + 1} below the header; expected one volume named "
+                "after it or a DICOM series with its PatientID. Add a column of files or remove the row"
+            )
+    return items
+
+
+def _names(path: Path, subject: str) -> bool:
+    """Whether a volume is named after a subject: ``LNDb-0007`` after 7, ``sub-01_ct`` after ``sub-01``."""
+    name = stem(path)
+    number = re.search(r"\d+$", name)
+    if subject.isdigit():
+        return number is not None and int(number.group()) == int(subject)
+    return bool(subject) and (name == subject or name.startswith(f"{subject}_"))
+
+
+def _by_patient(headers: Iterable[Header]) -> dict[str, list[Header]]:
+    patients = defaultdict(list)
+    for header in headers:
+        patients[_patient(header)].append(header)
+    return patients
+
+
+def _patient(header: Header) -> str:
+    if not header.patient:
+        raise DataError(
+            f"{header.path}: no PatientID, so slices of one patient cannot be kept together; give a label table "
+            "with a column of subjects"
+        )
+    return header.patient
+
+
+def _check_unique(items: Sequence[Item], table: Path) -> None:
+    seen = set()
+    for item in items:
+        if item.path in seen:
+            raise DataError(f"{table}: {item.path} belongs to several rows; keep one of them")
+        seen.add(item.path)

@@ -1,0 +1,159 @@
+"""Reference masks of CT slices: from files, or by a stated rule."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from scipy import ndimage
+from skimage.morphology import convex_hull_image
+
+from xaitools.data.slices import CtSlice
+from xaitools.data.volumes import NIFTI, Volume, axial_slice, read_volume, stem
+from xaitools.errors import DataError, DataFileError, ShapeError
+
+
+def find_mask(folder: Path, source: Path, root: Path) -> Path | None:
+    """The mask named like `source`: at the same place below `folder` as the source below `root`, or directly in it."""
+    below = source.relative_to(root).parent if source.is_relative_to(root) else Path()
+    names = [stem(source) + suffix for suffix in (".png", *NIFTI)]
+    return next(
+        (path for place in (below, Path()) for name in names if (path := folder / place / name).is_file()),
+        None,
+    )
+
+
+def read_mask(path: Path, ct_slice: CtSlice, volume: Volume | None, fraction: float) -> np.ndarray:
+    """Read the mask of a slice, non-zero inside.
+
+    A PNG file is on the grid stored in a DICOM file, or on the displayed slice of a volume; a NIfTI file is
+    placed by its own affine, which must be the volume's where the source is a volume.
+
+    Returns
+    -------
+    array of bool, shaped like ``ct_slice.hu``
+
+    Raises
+    ------
+    ShapeError
+        Another grid than the slice.
+    DataError
+        No pixel is inside.
+    DataFileError
+        The file cannot be read.
+    """
+    if path.suffix.lower() == ".png":
+        mask = ct_slice.display(_read_png(path))
+    else:
+        drawn = read_volume(path)
+        if volume is not None and not _same_grid(drawn, volume):
+            raise ShapeError(
+                f"{path}: a mask of {drawn.voxels.shape} voxels, or elsewhere in space, for a volume of "
+                f"{volume.voxels.shape} voxels; resample the mask to the volume's grid"
+            )
+        mask = axial_slice(drawn, fraction).hu != 0
+    if mask.shape != ct_slice.hu.shape:
+        raise ShapeError(
+            f"{path}: a mask of {mask.shape} pixels for a slice of {ct_slice.hu.shape}; draw it at full resolution"
+        )
+    if not mask.any():
+        raise DataError(
+            f"{path}: the mask is all black; expected some pixels above zero. Draw it or remove the file"
+        )
+    return mask
+
+
+def heart_and_vessels(ct_slice: CtSlice) -> np.ndarray:
+    """Outline the heart and great vessels on a real slice, by a rule on Hounsfield units at full resolution.
+
+    After smoothing by 1.2 mm, lung is what lies between -960 and -400 HU inside the convex hull of the body, opened by
+    2.5 mm, in pieces of at least 10 cm2. The mask is the tissue above 0 HU inside the convex hull of the
+    lungs, 1.5 mm away from them and opened by 3 mm, less the spine: of its pieces of at least 1.5 cm2 centred
+    within 5 cm of the spine, the largest and those that come within 15 mm of it. The spine is found by its
+    canal, the darkest spot with bone before and behind it, at most 42 mm before the lungs' back; an ellipse
+    of 44 x 40 mm before it and all that lies further back than 12 mm before it are left out.
+
+    The rule gives no mask (all false) where the lungs fill less than 19 % of the body's hull, where fewer than
+    20 % of their pixels are on either side of the spine, or where no tissue is left: above and below the
+    chest, with one lung missing or cut off by the edge of the picture. It also takes in what it cannot tell from blood: heart
+    muscle, oesophagus, lymph nodes, a consolidation that touches the heart, and at the height of the
+    diaphragm the dome of the liver.
+
+    Returns
+    -------
+    array of bool, shaped like ``ct_slice.hu``
+    """
+    nothing = np.zeros(ct_slice.hu.shape, dtype=bool)
+    mm = 1 / float(np.mean(ct_slice.spacing))
+    hu = ndimage.gaussian_filter(ct_slice.hu, 1.2 * mm)
+    body = _pieces(_opened(hu > -300, 4 * mm), 1)
+    if not body:
+        return nothing
+    outline = convex_hull_image(body[0])
+    lungs = np.logical_or.reduce(
+        [nothing, *_pieces(_opened((hu > -960) & (hu < -400) & outline, 2.5 * mm), 1000 * mm**2)]
+    )
+    if lungs.sum() < 0.19 * outline.sum():
+        return nothing
+    chest = convex_hull_image(lungs)
+    row, column = _spinal_canal(hu, chest, mm)
+    rows, columns = np.indices(hu.shape)
+    if not 0.2 < (columns[lungs] < column).mean() < 0.8:
+        return nothing
+    spine = ((columns - column) / (22 * mm)) ** 2 + ((rows - row + 20 * mm) / (20 * mm)) ** 2 < 1
+    spine |= rows > row - 12 * mm
+    tissue = _opened((hu > 0) & chest & ~_within(lungs, 1.5 * mm) & ~spine, 3 * mm)
+    pieces = [
+        piece for piece in _pieces(tissue, 150 * mm**2) if abs(columns[piece].mean() - column) < 50 * mm
+    ]
+    if not pieces:
+        return nothing
+    vicinity = _within(pieces[0], 15 * mm)
+    return np.logical_or.reduce([piece for piece in pieces if (piece & vicinity).any()])
+
+
+def _spinal_canal(hu: np.ndarray, chest: np.ndarray, mm: float) -> tuple[int, int]:
+    """Row and column of the dark spot with a vertebral body before it and an arch behind it."""
+
+    def mean(height: float, width: float) -> np.ndarray:
+        return ndimage.uniform_filter(density, (max(round(height * mm), 1), max(round(width * mm), 1)))
+
+    density = np.clip(hu, 0, 200)
+    vertebra = ndimage.shift(mean(20, 24), (21 * mm, 0), order=0)
+    arch = ndimage.shift(mean(8, 26), (-13 * mm, 0), order=0)
+    score = vertebra + arch - 1.5 * mean(9, 9)
+    back = np.flatnonzero(chest.any(axis=1))[-1]
+    middle = np.flatnonzero(chest.any(axis=0))[[0, -1]].mean()
+    rows, columns = np.indices(hu.shape)
+    possible = (rows >= back - 42 * mm) & (rows <= back + 25 * mm) & (np.abs(columns - middle) <= 50 * mm)
+    row, column = np.unravel_index(np.where(possible, score, -np.inf).argmax(), hu.shape)
+    return int(row), int(column)
+
+
+def _pieces(mask: np.ndarray, smallest: float) -> list[np.ndarray]:
+    """Connected pieces of at least `smallest` pixels, the largest first."""
+    labels, _ = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return [labels == label for label in np.argsort(-sizes, kind="stable") if sizes[label] >= smallest]
+
+
+def _within(mask: np.ndarray, pixels: float) -> np.ndarray:
+    return ndimage.distance_transform_edt(~mask) <= pixels
+
+
+def _opened(mask: np.ndarray, pixels: float) -> np.ndarray:
+    core = ndimage.distance_transform_edt(mask) > pixels
+    return mask & _within(core, pixels) if core.any() else core
+
+
+def _read_png(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            grey = image.mode in ("1", "L", "I", "I;16")
+            return np.asarray(image if grey else image.convert("L")) > 0
+    except (OSError, UnidentifiedImageError):
+        raise DataFileError(f"{path}: not a readable PNG file; export the mask again") from None
+
+
+def _same_grid(first: Volume, second: Volume) -> bool:
+    return first.voxels.shape == second.voxels.shape and np.allclose(first.affine, second.affine, atol=1e-2)

@@ -1,0 +1,66 @@
+"""One axial CT slice, and its way to an image that a network takes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xaitools.data.intensity import apply_window
+from xaitools.errors import DataError
+
+AIR_HU = -1000.0
+
+
+@dataclass(frozen=True)
+class CtSlice:
+    """An axial slice as a radiologist sees it: the patient's right on the viewer's left, the front up.
+
+    Parameters
+    ----------
+    hu : array of float32, (row, column), Hounsfield units
+    spacing : (row, column), mm
+    display : callable
+        Carries an array on the grid stored in the file to the grid of `hu`.
+    """
+
+    hu: np.ndarray
+    spacing: tuple[float, float]
+    display: Callable[[np.ndarray], np.ndarray]
+
+
+def to_image(ct_slice: CtSlice, path: Path, window: tuple[float, float], size: int) -> Tensor:
+    """Window a slice and resize it to (1, size, size), values in [0, 1].
+
+    Raises
+    ------
+    DataError
+        The slice, read from `path`, has values that are not finite or is constant in the window.
+    """
+    if not np.isfinite(ct_slice.hu).all():
+        raise DataError(
+            f"{path}: NaN or infinite values in the slice; expected Hounsfield units. Repair the file"
+        )
+    image = resize(apply_window(ct_slice.hu, window), ct_slice.spacing, size)
+    if image.min() == image.max():
+        raise DataError(
+            f"{path}: the slice is constant in the window (center, width) {tuple(window)}; values are "
+            f"{ct_slice.hu.min():g} to {ct_slice.hu.max():g} HU. Choose another slice or window"
+        )
+    return image
+
+
+def resize(image: np.ndarray, spacing: tuple[float, float], size: int) -> Tensor:
+    """Resize (row, column) to (1, size, size) without aliasing: true proportions, black beside the shorter side."""
+    lengths = np.multiply(image.shape, spacing)
+    height, width = np.maximum(np.rint(lengths * size / lengths.max()), 1).astype(int).tolist()
+    pixels = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
+    small = functional.interpolate(
+        pixels, (height, width), mode="bilinear", antialias=True, align_corners=False
+    )
+    top, left = (size - height) // 2, (size - width) // 2
+    padded = functional.pad(small, (left, size - width - left, top, size - height - top))
+    return padded[0].clamp(0, 1)
