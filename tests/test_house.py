@@ -89,7 +89,7 @@ def test_the_wheel_brings_notebooks_presets_templates_and_scripts(tmp_path):
     assert shipped == {
         path.relative_to(ROOT / "notebooks")
         for path in (ROOT / "notebooks").rglob("*.*")
-        if ".ipynb_checkpoints" not in path.parts
+        if not {"output", ".ipynb_checkpoints"} & set(path.parts)
     }
 
     listing = "from xaitools.reports.notebooks import studies; print(*studies())"

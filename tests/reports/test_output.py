@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 import pytest
 
 from xaitools.errors import DataError, ParameterError
+from xaitools.reports.notebooks import read_parameters
 from xaitools.reports.output import Run, read_manifest, without_paths, write_text
 
 
@@ -26,6 +27,18 @@ def test_the_manifest_says_running_from_the_start_and_done_at_the_end(run):
     assert manifest["device"] == "cpu"
     assert manifest["versions"]["xaitools"]
     assert {"torch", "plotly", "papermill"} <= set(manifest["versions"])
+
+
+def test_a_notebook_records_all_its_parameters(tmp_path, notebooks):
+    defaults = {
+        name: parameter.default for name, parameter in read_parameters(notebooks / "tiny.ipynb").items()
+    }
+    namespace = {**defaults, "seed": 4, "output_dir": str(tmp_path), "unrelated": object()}
+    Run.of_notebook(notebooks / "tiny.ipynb", namespace)
+    manifest = read_manifest(tmp_path)
+    assert manifest["study"] == "tiny"
+    assert manifest["parameters"] == {**defaults, "seed": 4, "output_dir": tmp_path.name}
+    assert manifest["seeds"] == {"seed": 4}
 
 
 def test_stages_add_up_their_seconds(run):

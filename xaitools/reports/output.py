@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex
 
 from xaitools.errors import DataError, ParameterError
+from xaitools.reports.notebooks import find_notebook, read_parameters
 
 METRIC_COLUMNS = ("study", "model", "run", "fold", "method", "metric", "value", "n")
 
@@ -74,6 +75,23 @@ class Run:
             "cpus": os.cpu_count(),
         }
         self._save()
+
+    @classmethod
+    def of_notebook(cls, study: str | Path, namespace: Mapping[str, Any]) -> "Run":
+        """The run of a study's notebook, with the parameters that its parameters cell names.
+
+        Parameters
+        ----------
+        study : str or Path
+            Name of the study, or the path of its notebook.
+        namespace : mapping
+            The notebook's variables: ``globals()``. Among them `output_dir` and `seed`.
+        """
+        notebook = find_notebook(study)
+        parameters = {name: namespace[name] for name in read_parameters(notebook)}
+        return cls(
+            parameters["output_dir"], study=notebook.stem, parameters=parameters, seed=parameters["seed"]
+        )
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
