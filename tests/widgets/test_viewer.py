@@ -143,12 +143,14 @@ def test_value_under_the_cursor_is_in_the_maps_unit(images, maps, open_viewers):
     (painted,) = open_viewers(SliceViewer(images, maps, method="signed"))
     canvas = painted.root.locator(".xai-picture canvas")
     box = canvas.bounding_box()
+    controls = painted.control("method").bounding_box()
     canvas.hover(position={"x": box["width"] * 6.5 / 8, "y": box["height"] * 1.5 / 5})
     text = painted.text("readout")
     assert text.startswith("row 1, column 6: image ")
     grey, value = (float(v) for v in re.search(r"image (\S+), signed (\S+)", text).groups())
     assert grey == pytest.approx(images[0, 0, 1, 6], abs=0.005)
     assert value == pytest.approx(maps["signed"][0, 0, 1, 6], abs=np.abs(maps["signed"]).max() / 127)
+    assert painted.control("method").bounding_box() == controls  # nothing moves while one points
     share = maps["signed"][0, 0, 1, 6] / np.abs(maps["signed"][0]).max()
     assert int(re.search(r"\((-?\d+) %", text).group(1)) == pytest.approx(100 * share, abs=1)
 

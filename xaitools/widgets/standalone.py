@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+WITHOUT_SCRIPTS = "The viewer needs scripts: run this notebook, or trust it (command “Trust Notebook”)."
+
 
 def standalone(state: Mapping[str, Any], *, script: str, style: str) -> str:
     """Write the HTML of one viewer; any number of them can stand in one page.
@@ -22,7 +24,8 @@ def standalone(state: Mapping[str, Any], *, script: str, style: str) -> str:
     name = f"xai-{uuid.uuid4().hex}"
     data = json.dumps(state, default=_as_base64).replace("<", "\\u003c")
     return (
-        f'<div id="{name}"><style>{style}</style><script type="application/json">{data}</script></div>\n'
+        f'<div id="{name}"><p>{WITHOUT_SCRIPTS}</p><style>{style}</style>'
+        f'<script type="application/json">{data}</script></div>\n'
         f'<script type="module">{script}\nmountStandalone("{name}");</script>'
     )
 
