@@ -213,6 +213,7 @@ def quality_plot(
     title: str = "Agreement of the maps with the reference mask",
     finding: str = "",
     chance: float | None = None,
+    chance_name: str = "chance",
 ) -> go.Figure:
     """Compare methods on one metric: a dot with its confidence interval per method and smoothing.
 
@@ -229,6 +230,8 @@ def quality_plot(
         A published result to print under the title.
     chance : float, optional
         Value of a map without information, drawn as a dashed line.
+    chance_name : str
+        Text at that line.
 
     Raises
     ------
@@ -264,7 +267,7 @@ def quality_plot(
         fig.add_hline(
             chance,
             line={"dash": "dash", "color": CONTROL},
-            annotation_text="chance",
+            annotation_text=chance_name,
             annotation_position="bottom left",
             annotation_font_color="#555",
         )

@@ -31,7 +31,7 @@ def test_labels_are_those_of_the_paper() -> None:
         "expected_gradients+absolute",
         "deconvolution",
     ]
-    assert [parse(name).label for name in names] == ["BP", "IGB SG", "IGBW SG² regions", "EG", "D"]
+    assert [parse(name).label for name in names] == ["BP", "IGB SG", "IGBW SG² region", "EG", "D"]
 
 
 def test_the_table_of_the_ct_study_has_thirty_names() -> None:

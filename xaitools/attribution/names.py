@@ -67,12 +67,26 @@ class MethodName:
         return str(MethodName(self.base, self.option))
 
     @property
-    def label(self) -> str:
-        """Short label as the CT paper writes it, such as "IGBW SG²"; the absolute value is not shown."""
+    def base_label(self) -> str:
+        """The base as the CT paper writes it, such as "IGBW"."""
         initials = "".join(part[0].upper() for part in self.option.split("+") if part)
-        base = f"IG{initials}" if self.base == "integrated_gradients" else _SHORT.get(self.base, self.base)
-        smoothing = f" {_SHORT[self.smoothing]}" if self.smoothing else ""
-        return base + smoothing + (" regions" if self.regions else "")
+        return f"IG{initials}" if self.base == "integrated_gradients" else _SHORT.get(self.base, self.base)
+
+    @property
+    def smoothing_label(self) -> str:
+        """The smoothing as the CT paper writes it, such as "SG²"; "plain" for none."""
+        return _SHORT.get(self.smoothing, "plain")
+
+    @property
+    def unit_label(self) -> str:
+        """ "region" or "pixel"."""
+        return "region" if self.regions else "pixel"
+
+    @property
+    def label(self) -> str:
+        """Short label, such as "IGBW SG² region"; the absolute value is not shown."""
+        smoothing = f" {self.smoothing_label}" if self.smoothing else ""
+        return self.base_label + smoothing + (" region" if self.regions else "")
 
 
 def parse(name: str) -> MethodName:

@@ -162,6 +162,15 @@ def cached_weights(network: str, settings: Mapping[str, Any], data: str) -> Path
     )
 
 
+def fingerprint(model: nn.Module) -> str:
+    """Hexadecimal digest of the model's weights: same weights, same digest."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def load_model(spec: str, *, network: str, in_channels: int = 1, n_classes: int = 2) -> nn.Module:
     """The model that a user names, in evaluation mode.
 

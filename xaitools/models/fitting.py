@@ -1,0 +1,93 @@
+"""A trained network for given data: from the cache if it is there, else trained and put there."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from xaitools.models.resnet import resnet
+from xaitools.models.training import History, train
+from xaitools.models.weights import WeightsInfo, cached_weights, load_weights, save_weights
+
+
+def fit(
+    network: str,
+    images: Float[Tensor, "n channel *spatial"],
+    labels: Int64[Tensor, " n_labels"],
+    val_images: Float[Tensor, "m channel *spatial"],
+    val_labels: Int64[Tensor, " m_labels"],
+    *,
+    class_names: Sequence[str],
+    data: str,
+    pretrained: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool = True,
+    **settings: Any,
+) -> tuple[nn.Module, History, bool]:
+    """Train a network by name, or take it from the cache if it was trained so before.
+
+    A training that was killed goes on from its last epoch.
+
+    Parameters
+    ----------
+    network
+        Key of `xaitools.models.resnet.NETWORKS`.
+    images, labels, val_images, val_labels
+        As `xaitools.models.training.train` takes them.
+    class_names
+        What each label stands for.
+    data
+        Fingerprint of training and validation set.
+    pretrained
+        Start from ImageNet weights.
+    **settings
+        More arguments of `xaitools.models.training.train`, plain values.
+
+    Returns
+    -------
+    model
+        In evaluation mode.
+    history
+        Course of the training that made it.
+    cached
+        Whether it came from the cache.
+    """
+    in_channels, n_classes = images.shape[1], len(class_names)
+    key = {"pretrained": pretrained, "seed": seed, "shape": list(images.shape[1:]), **settings}
+    path = cached_weights(network, key, data)
+    torch.manual_seed(seed)
+    if path.exists() and _history_file(path).exists():
+        model = resnet(network, in_channels=in_channels, n_classes=n_classes)
+        load_weights(model, path)
+        return model.eval(), _read_history(path), True
+    model = resnet(network, in_channels=in_channels, n_classes=n_classes, pretrained=pretrained)
+    history = train(
+        model,
+        images,
+        labels,
+        val_images,
+        val_labels,
+        seed=seed,
+        device=device,
+        progress=progress,
+        checkpoint_dir=path.with_suffix(".checkpoint"),
+        **settings,
+    )
+    _history_file(path).parent.mkdir(parents=True, exist_ok=True)
+    _history_file(path).write_text(json.dumps(asdict(history)))
+    save_weights(model, path, WeightsInfo(network, in_channels, tuple(class_names)))
+    return model.eval(), history, False
+
+
+def _history_file(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _read_history(path: Path) -> History:
+    return History(**{name: tuple(values) for name, values in json.loads(_history_file(path).read_text()).items()})
