@@ -64,7 +64,7 @@ def fidelity_curves(
     controls: bool = True,
     n_random: int = 5,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int = 32,
     progress: bool = True,
 ) -> Fidelity:
     """Replace the most relevant fraction q of the pixels, for growing q, and record the target's probability.
