@@ -147,6 +147,27 @@ def test_killed_training_continues_to_the_same_end(sets: Sets, tmp_path: Path, a
     assert 10**6 - remaining == 2 * (6 - after // 2)
 
 
+@pytest.mark.parametrize("flip_labels", [False, True], ids=["all epochs", "stopped early"])
+def test_killed_just_before_the_end(
+    sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flip_labels: bool
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    own = (*sets[:3], 1 - sets[3] if flip_labels else sets[3])
+    options = {"patience": 2, "augment": None, "learning_rate": 1e-2 if flip_labels else 1e-4}
+    whole = network()
+    expected = run(whole, own, **options)
+    assert len(expected.val_loss) < 6 if flip_labels else len(expected.val_loss) == 6
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(Killed):
+            run(network(), own, checkpoint_dir=tmp_path, **options)
+    model = network()
+    assert run(model, own, checkpoint_dir=tmp_path, **options) == expected
+    assert torch.equal(weights(model), weights(whole))
+
+
 def test_checkpoint_of_another_training_is_refused(sets: Sets, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(network(), sets, batch_size=20, augment=killing(5), checkpoint_dir=tmp_path)

@@ -195,7 +195,7 @@ class _ProgressBar(Callback):
             epoch=trainer.current_epoch + 1, **{name: f"{value:.3f}" for name, value in last.items()}
         )
 
-    def on_fit_end(self, *_: Any) -> None:
+    def on_train_end(self, *_: Any) -> None:
         self.bar.close()
 
     def on_exception(self, *_: Any) -> None:
