@@ -38,7 +38,13 @@ def map_path(folder: Path, name: str, method: str, *, volume: bool = False) -> P
 
 
 def save_map(
-    folder: Path, name: str, method: str, array: Array, *, key: Mapping[str, Any], affine: np.ndarray | None = None
+    folder: Path,
+    name: str,
+    method: str,
+    array: Array,
+    *,
+    key: Mapping[str, Any],
+    affine: np.ndarray | None = None,
 ) -> Path:
     """Write one map (*spatial) and its sidecar; neither is ever half written.
 
@@ -58,7 +64,9 @@ def save_map(
     """
     path = map_path(folder, name, method, volume=array.ndim == 3)
     if array.ndim == 3 and affine is None:
-        raise ShapeError(f"The map of {name} is a volume of shape {array.shape}; pass the affine of its image.")
+        raise ShapeError(
+            f"The map of {name} is a volume of shape {array.shape}; pass the affine of its image."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}-{path.name}")
     if array.ndim == 3:
@@ -126,4 +134,4 @@ def _read(path: Path) -> np.ndarray:
             return file["map"]
     import nibabel as nib
 
-    return np.asarray(nib.load(path).dataobj, dtype=np.float32)
+    return nib.Nifti1Image.from_filename(path).get_fdata(dtype=np.float32)

@@ -295,3 +295,15 @@ def test_importing_the_models_loads_neither_lightning_nor_torchvision() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert shown.stdout.strip() == "{'torch'}"
+
+
+def test_a_loss_that_is_good_enough_ends_the_training() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(16) % 2
+    images = labels[:, None, None, None] + 0.1 * torch.rand(16, 1, 4, 4, generator=generator)
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    options = {"max_epochs": 60, "learning_rate": 0.05, "augment": None, "progress": False}
+    history = train(net, images, labels, images, labels, stop_at=0.2, **options)
+    assert len(history.val_loss) < 60
+    assert history.val_loss[-1] <= 0.2 < min(history.val_loss[:-1])

@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from xaitools.attribution import deconvolution as _deconvolution
-from xaitools.attribution import expected_gradients as _expected_gradients
-from xaitools.attribution import gradient as _gradient
-from xaitools.attribution import integrated_gradients as _integrated_gradients
 from xaitools.attribution.captum_methods import captum_method
+from xaitools.attribution.deconvolution import rule as deconvolution_rule
+from xaitools.attribution.expected_gradients import check_references
+from xaitools.attribution.expected_gradients import path as expected_gradients_path
+from xaitools.attribution.gradient import path as gradient_path
+from xaitools.attribution.integrated_gradients import BASELINES, check_baseline, completeness_gap
+from xaitools.attribution.integrated_gradients import path as integrated_gradients_path
 from xaitools.attribution.names import MethodName, parse
 from xaitools.attribution.passes import gradients, progress_bar
 from xaitools.attribution.sharing import Key, Source, count_passes, shared_maps
@@ -119,25 +121,25 @@ def attribute(
     inputs = images.to(next(model.parameters(), images))
     targets = _as_targets(target, len(images), inputs.device)
     quick = explainable(model, inputs[:1], precision)
-    known_baselines = {**_integrated_gradients.BASELINES, **(baselines or {})}
+    known_baselines = {**BASELINES, **(baselines or {})}
 
     def source(name: MethodName) -> Source:
         if name.base == "gradient":
-            return Source(gradients, {name.source: _gradient.path()})
+            return Source(gradients, {name.source: gradient_path()})
         if name.base == "deconvolution":
-            return Source(_deconvolution.rule, {name.source: _gradient.path()})
+            return Source(deconvolution_rule, {name.source: gradient_path()})
         if name.base == "expected_gradients":
-            checked = _expected_gradients.check_references(references, images[0])
-            return Source(gradients, {name.source: _expected_gradients.path(checked, steps)})
+            checked = check_references(references, images[0])
+            return Source(gradients, {name.source: expected_gradients_path(checked, steps)})
         if name.base == "integrated_gradients":
             chosen = _chosen_baselines(name, known_baselines, inputs[0])
             return Source(
-                gradients, {key: _integrated_gradients.path(value, steps) for key, value in chosen.items()}
+                gradients, {key: integrated_gradients_path(value, steps) for key, value in chosen.items()}
             )
         method = partial(captum_method(name.base), **(options or {}).get(name.base, {}))
         original = frozen_copy(model)
         return Source(
-            lambda _, points, target: method(original, points, target), {name.source: _gradient.path()}
+            lambda _, points, target: method(original, points, target), {name.source: gradient_path()}
         )
 
     sources = {name.source: source(name) for name in names.values()}
@@ -163,9 +165,7 @@ def attribute(
     for name in names.values():
         if name.base == "integrated_gradients" and not name.smoothing:
             chosen = list(_chosen_baselines(name, known_baselines, inputs[0]).values())
-            gap = _integrated_gradients.completeness_gap(
-                quick, inputs, targets, computed[name.source, ""], chosen
-            )
+            gap = completeness_gap(quick, inputs, targets, computed[name.source, ""], chosen)
             maps.completeness_gap[name.source] = gap.to(images.device)
     if any(name.regions for name in names.values()) and segments is None:
         segments = segment_all(inputs)
@@ -233,7 +233,7 @@ def _chosen_baselines(
                 f"Unknown baseline {key!r} in {str(name)!r}; known: {', '.join(known)}. "
                 "Pass others as baselines={name: number or tensor}."
             )
-        _integrated_gradients.check_baseline(known[key], image)
+        check_baseline(known[key], image)
         chosen[f"{name.base}[{key}]"] = known[key]
     return chosen
 

@@ -31,6 +31,7 @@ def fit(
     *,
     max_epochs: int,
     patience: int,
+    stop_at: float,
     batch_size: int,
     learning_rate: float,
     augment: Augmentation | None,
@@ -43,12 +44,15 @@ def fit(
     classifier = _Classifier(model, train_set, val_set, batch_size, learning_rate, augment, seed)
     callbacks: list[Callback] = [
         _ProgressBar(progress, max_epochs),
-        EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False),
+        EarlyStopping(
+            "val_loss", patience=patience, stopping_threshold=stop_at, check_on_train_epoch_end=False
+        ),
     ]
     if checkpoint is not None:
         shapes = str({name: tuple(value.shape) for name, value in model.state_dict().items()})
         settings = {
             "patience": patience,
+            "stop_at": stop_at,
             "batch_size": batch_size,
             "learning_rate": learning_rate,
             "seed": seed,

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -61,12 +60,11 @@ def fit(
     in_channels, n_classes = images.shape[1], len(class_names)
     key = {"pretrained": pretrained, "seed": seed, "shape": list(images.shape[1:]), **settings}
     path = cached_weights(network, key, data)
-    torch.manual_seed(seed)
     if path.exists() and _history_file(path).exists():
         model = resnet(network, in_channels=in_channels, n_classes=n_classes)
         load_weights(model, path)
         return model.eval(), _read_history(path), True
-    model = resnet(network, in_channels=in_channels, n_classes=n_classes, pretrained=pretrained)
+    model = resnet(network, in_channels=in_channels, n_classes=n_classes, pretrained=pretrained, seed=seed)
     history = train(
         model,
         images,
@@ -90,4 +88,6 @@ def _history_file(path: Path) -> Path:
 
 
 def _read_history(path: Path) -> History:
-    return History(**{name: tuple(values) for name, values in json.loads(_history_file(path).read_text()).items()})
+    return History(
+        **{name: tuple(values) for name, values in json.loads(_history_file(path).read_text()).items()}
+    )

@@ -46,6 +46,7 @@ def train(
     *,
     max_epochs: int = 100,
     patience: int = 10,
+    stop_at: float = 0.0,
     batch_size: int = 32,
     learning_rate: float = 1e-3,
     augment: Augmentation | None = flip_and_shift,
@@ -70,6 +71,8 @@ def train(
         Validation set: it decides when to stop and which epoch's weights are the best.
     max_epochs, patience
         Most epochs in all, and most epochs without a fall of the validation loss.
+    stop_at
+        Validation loss that is good enough to stop at.
     batch_size, learning_rate
         Images a step, and AdamW's rate.
     augment
@@ -119,6 +122,7 @@ def train(
         (val_images, val_labels),
         max_epochs=max_epochs,
         patience=patience,
+        stop_at=stop_at,
         batch_size=batch_size,
         learning_rate=learning_rate,
         augment=augment,

@@ -139,6 +139,22 @@ class Run:
         row = (self._study, model, run, fold, method, metric, float(value), "" if n is None else index(n))
         self._metrics.append(dict(zip(METRIC_COLUMNS, row, strict=True)))
 
+    def record_interval(self, interval: Any, *, metric: str, **of: Any) -> None:
+        """Add three rows to ``metrics.csv``: a mean and the bounds of its 95 % confidence interval.
+
+        Parameters
+        ----------
+        interval : xaitools.evaluation.Interval
+            With single numbers as `mean`, `low` and `high`.
+        metric : str
+            What the mean is; the bounds get ", lower 95 %" and ", upper 95 %" after it.
+        **of
+            As in `record`.
+        """
+        self.record(metric=metric, value=interval.mean, **of)
+        self.record(metric=f"{metric}, lower 95 %", value=interval.low, **of)
+        self.record(metric=f"{metric}, upper 95 %", value=interval.high, **of)
+
     def record_images(self, table: Any) -> Path:
         """Write a data frame with a row per image (and method) to ``per_image.csv``."""
         return write_text(self.output_dir / "per_image.csv", table.to_csv(index=False))
