@@ -63,28 +63,37 @@ def read_mask(path: Path, ct_slice: CtSlice, volume: Volume | None, fraction: fl
 
 
 def heart_and_vessels(ct_slice: CtSlice) -> np.ndarray:
-    """Outline the heart and great vessels on a real slice, by a rule on Hounsfield units at full resolution.
+    """Outline the heart and great vessels on a real slice, by a rule on Hounsfield units.
 
-    After smoothing by 1.2 mm, lung is what lies between -960 and -400 HU inside the convex hull of the body, opened by
-    2.5 mm, in pieces of at least 10 cm2. The mask is the tissue above 0 HU inside the convex hull of the
-    lungs, 1.5 mm away from them and opened by 3 mm, less the spine: of its pieces of at least 1.5 cm2 centred
-    within 5 cm of the spine, the largest and those that come within 15 mm of it. The spine is found by its
-    canal, the darkest spot with bone before and behind it, at most 42 mm before the lungs' back; an ellipse
-    of 44 x 40 mm before it and all that lies further back than 12 mm before it are left out.
+    After smoothing by 1.2 mm, on a grid of at most 1.5 mm, lung is what lies between -960 and -400 HU inside
+    the convex hull of the body, opened by 2.5 mm, in pieces of at least 10 cm2. The mask is the tissue above
+    0 HU inside the convex hull of the lungs, 1.5 mm away from them and opened by 3 mm, less the spine: of its
+    pieces of at least 1.5 cm2 centred within 5 cm of the spine, the largest and those that come within 15 mm
+    of it. The spine is found by its canal, the darkest spot with bone before and behind it, at most 42 mm
+    before the lungs' back; an ellipse of 44 x 40 mm before it and all that lies further back than 12 mm
+    before it are left out.
 
     The rule gives no mask (all false) where the lungs fill less than 19 % of the body's hull, where fewer than
     20 % of their pixels are on either side of the spine, or where no tissue is left: above and below the
-    chest, with one lung missing or cut off by the edge of the picture. It also takes in what it cannot tell from blood: heart
-    muscle, oesophagus, lymph nodes, a consolidation that touches the heart, and at the height of the
-    diaphragm the dome of the liver.
+    chest, with one lung missing or cut off by the edge of the picture. It also takes in what it cannot tell
+    from blood: heart muscle, oesophagus, lymph nodes, a consolidation that touches the heart, and at the
+    height of the diaphragm the dome of the liver.
 
     Returns
     -------
     array of bool, shaped like ``ct_slice.hu``
     """
-    nothing = np.zeros(ct_slice.hu.shape, dtype=bool)
-    mm = 1 / float(np.mean(ct_slice.spacing))
-    hu = ndimage.gaussian_filter(ct_slice.hu, 1.2 * mm)
+    spacing = float(np.mean(ct_slice.spacing))
+    hu = ndimage.gaussian_filter(ct_slice.hu, 1.2 / spacing)
+    step = max(int(1.5 / spacing), 1)
+    mask = _between_the_lungs(hu[::step, ::step], 1 / (step * spacing))
+    height, width = hu.shape
+    return mask.repeat(step, axis=0).repeat(step, axis=1)[:height, :width]
+
+
+def _between_the_lungs(hu: np.ndarray, mm: float) -> np.ndarray:
+    """The rule on smoothed values, `mm` being the number of pixels in one."""
+    nothing = np.zeros(hu.shape, dtype=bool)
     body = _pieces(_opened(hu > -300, 4 * mm), 1)
     if not body:
         return nothing
@@ -96,7 +105,7 @@ def heart_and_vessels(ct_slice: CtSlice) -> np.ndarray:
         return nothing
     chest = convex_hull_image(lungs)
     row, column = _spinal_canal(hu, chest, mm)
-    rows, columns = np.indices(hu.shape)
+    rows, columns = np.meshgrid(*map(np.arange, hu.shape), indexing="ij")
     if not 0.2 < (columns[lungs] < column).mean() < 0.8:
         return nothing
     spine = ((columns - column) / (22 * mm)) ** 2 + ((rows - row + 20 * mm) / (20 * mm)) ** 2 < 1
@@ -123,7 +132,7 @@ def _spinal_canal(hu: np.ndarray, chest: np.ndarray, mm: float) -> tuple[int, in
     score = vertebra + arch - 1.5 * mean(9, 9)
     back = np.flatnonzero(chest.any(axis=1))[-1]
     middle = np.flatnonzero(chest.any(axis=0))[[0, -1]].mean()
-    rows, columns = np.indices(hu.shape)
+    rows, columns = np.meshgrid(*map(np.arange, hu.shape), indexing="ij")
     possible = (rows >= back - 42 * mm) & (rows <= back + 25 * mm) & (np.abs(columns - middle) <= 50 * mm)
     row, column = np.unravel_index(np.where(possible, score, -np.inf).argmax(), hu.shape)
     return int(row), int(column)

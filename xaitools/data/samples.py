@@ -54,11 +54,11 @@ class Samples:
     """
 
     images: Float32[Tensor, "n channel *spatial"]
-    labels: Int64[Tensor, " n"]
+    labels: Int64[Tensor, "..."]
     subjects: tuple[str, ...]
     names: tuple[str, ...]
     class_names: tuple[str, ...]
-    masks: Bool[Tensor, "n 1 *spatial"] | None = None
+    masks: Bool[Tensor, "..."] | None = None
     sources: tuple[Path, ...] = ()
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -71,7 +71,8 @@ class Samples:
         return len(self.images)
 
     def __getitem__(self, index: slice | Sequence[int] | np.ndarray | Tensor) -> "Samples":
-        chosen = torch.atleast_1d(torch.arange(len(self))[_torch_index(index)])
+        position = index if isinstance(index, slice) else np.asarray(index, dtype=None if len(index) else int)
+        chosen = torch.from_numpy(np.arange(len(self))[position].copy())
         return Samples(
             images=self.images[chosen],
             labels=self.labels[chosen],
@@ -131,13 +132,6 @@ def study_names(patients: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ..
         seen[subject] += 1
         names.append(f"{subject}_img-{seen[subject]}" if total[subject] > 1 else subject)
     return subjects, tuple(names)
-
-
-def _torch_index(index: Any) -> Any:
-    if isinstance(index, slice | Tensor):
-        return index
-    array = np.asarray(index)
-    return torch.as_tensor(array.astype(np.int64) if array.dtype != bool else array)
 
 
 def _take(values: tuple, chosen: Tensor) -> tuple:

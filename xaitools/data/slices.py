@@ -44,13 +44,13 @@ def to_image(ct_slice: CtSlice, path: Path, window: tuple[float, float], size: i
         raise DataError(
             f"{path}: NaN or infinite values in the slice; expected Hounsfield units. Repair the file"
         )
-    image = resize(apply_window(ct_slice.hu, window), ct_slice.spacing, size)
+    image = apply_window(ct_slice.hu, window)
     if image.min() == image.max():
         raise DataError(
             f"{path}: the slice is constant in the window (center, width) {tuple(window)}; values are "
             f"{ct_slice.hu.min():g} to {ct_slice.hu.max():g} HU. Choose another slice or window"
         )
-    return image
+    return resize(image, ct_slice.spacing, size)
 
 
 def resize(image: np.ndarray, spacing: tuple[float, float], size: int) -> Tensor:

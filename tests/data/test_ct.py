@@ -1,0 +1,315 @@
+import json
+import traceback
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+import torch
+from PIL import Image
+
+from xaitools.data.ct import load_ct
+from xaitools.data.intensity import apply_window
+from xaitools.data.splits import split
+from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
+
+
+def load(folder, **arguments):
+    return load_ct(folder, **({"size": 28, "progress": False} | arguments))
+
+
+def write_labels(folder, rows, header="file,contrast"):
+    path = folder / "labels.csv"
+    path.write_text("\n".join([header, *rows]))
+    return path
+
+
+@pytest.fixture
+def listed(tmp_path, write_dicom):
+    """Four files of three patients, with a table."""
+    for name, patient in (("a", "zoe"), ("b", "adam"), ("c", "zoe"), ("d", "mia")):
+        write_dicom(tmp_path / "scans" / f"{name}.dcm", patient=patient)
+    return tmp_path / "scans", write_labels(tmp_path, ["a.dcm,1", "b.dcm,0", "c,0", "d.dcm,1"])
+
+
+def test_listed_dicom_files(listed, ramp):
+    folder, labels = listed
+    samples = load(folder, labels=labels)
+    assert samples.labels.tolist() == [1, 0, 0, 1]
+    assert samples.subjects == ("sub-003", "sub-001", "sub-003", "sub-002")
+    assert samples.names == ("sub-003_img-1", "sub-001", "sub-003_img-2", "sub-002")
+    assert [path.name for path in samples.sources] == ["a.dcm", "b.dcm", "c.dcm", "d.dcm"]
+    assert samples.class_names == ("no contrast", "contrast")
+    np.testing.assert_allclose(samples.images[0, 0, 4:24], apply_window(ramp, (60, 400)), atol=1e-6)
+    assert samples.masks is None
+
+
+def test_the_siim_layout(tmp_path, write_dicom):
+    for number in range(4):
+        write_dicom(tmp_path / "dicom_dir" / f"ID_{number}.dcm", patient=f"p{number}")
+    rows = [f"{i},{i % 2 == 0},NONE,..\\some\\where,ID_{i}.dcm" for i in range(4)]
+    (tmp_path / "overview.csv").write_text(
+        "\n".join([",Contrast,ContrastTag,raw_input_path,dicom_name", *rows])
+    )
+    samples = load(tmp_path)
+    assert samples.labels.tolist() == [1, 0, 1, 0]
+    assert json.loads(json.dumps(samples.info)) == {
+        "source": "CT labelled by a table",
+        "window": [60.0, 400.0],
+        "size": 28,
+        "slice_fraction": 0.5,
+    }
+
+
+@pytest.fixture
+def lidc(tmp_path, write_dicom, ramp):
+    """Four patients in series of 5 or 7 slices (file names in another order), and a scout view of another kind."""
+    for patient in range(4):
+        for number, k in enumerate(np.random.default_rng(patient).permutation(5 + 2 * (patient % 2))):
+            write_dicom(
+                tmp_path / f"LIDC-IDRI-000{patient}" / "series" / f"1-{number:03d}.dcm",
+                ramp + 10 * int(k),
+                patient=f"LIDC-IDRI-000{patient}",
+                series=f"1.2.{patient}",
+                height=2.5 * int(k) - 100,
+                ContrastBolusAgent="Omnipaque" if patient % 2 else None,
+            )
+        write_dicom(
+            tmp_path / f"LIDC-IDRI-000{patient}" / "dx" / "1.dcm", series=f"1.3.{patient}", Modality="DX"
+        )
+    return tmp_path
+
+
+@pytest.mark.parametrize(("fraction", "levels"), [(0.5, [2, 3, 2, 3]), (0.0, [0] * 4), (1.0, [4, 6, 4, 6])])
+def test_dicom_series_labelled_by_their_header(lidc, ramp, fraction, levels):
+    samples = load(lidc, slice_fraction=fraction)
+    assert samples.labels.tolist() == [0, 1, 0, 1]
+    assert samples.subjects == ("sub-001", "sub-002", "sub-003", "sub-004")
+    for image, level in zip(samples.images, levels, strict=True):
+        np.testing.assert_allclose(image[0, 4:24], apply_window(ramp + 10 * level, (60, 400)), atol=1e-6)
+
+
+def test_dicom_series_labelled_by_a_table(lidc):
+    rows = [f"LIDC-IDRI-000{patient},{patient // 2}" for patient in range(4)]
+    samples = load(lidc, labels=write_labels(lidc, rows, "PatientID,contrast"))
+    assert samples.labels.tolist() == [0, 0, 1, 1]
+    assert load(lidc).images.equal(samples.images)
+    folders = write_labels(lidc, [f"LIDC-IDRI-000{patient}/series,{patient // 2}" for patient in range(4)])
+    assert load(lidc, labels=folders).images.equal(samples.images)
+
+
+def test_meta_images_named_by_number_as_in_lndb(tmp_path, ramp):
+    for number in (3, 12):
+        voxels = np.stack([ramp + 10 * k for k in range(5)]).astype(np.int16)
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(tmp_path / f"LNDb-{number:04d}.mhd"))
+    samples = load(tmp_path, labels=write_labels(tmp_path, ["12,1", "3,0"], "LNDbID,Contrast"))
+    assert samples.labels.tolist() == [1, 0]
+    np.testing.assert_allclose(samples.images[0, 0, 4:24], apply_window(ramp + 20, (60, 400)), atol=1e-6)
+
+
+def write_nifti(path, displayed, **arguments):
+    """Store what is displayed (row, column) or (row, column, slice) in the usual NIfTI order, with a RAS affine."""
+    stored = np.swapaxes(displayed, 0, 1)[::-1, ::-1]
+    affine = arguments.get("affine", np.eye(4))
+    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(stored).astype(np.float32), affine), path)
+    return path
+
+
+def test_nifti_files_flat_and_deep(tmp_path, ramp):
+    write_nifti(tmp_path / "flat.nii.gz", ramp)
+    write_nifti(tmp_path / "deep.nii", np.stack([ramp - 50, ramp, ramp + 50], axis=-1))
+    samples = load(tmp_path, labels=write_labels(tmp_path, ["flat,0", "deep.nii,1"]))
+    for image in samples.images:
+        np.testing.assert_allclose(image[0, 4:24], apply_window(ramp, (60, 400)), atol=1e-6)
+    rows = ["flat,0,x", "deep.nii,1,x"]
+    same = load(tmp_path, labels=write_labels(tmp_path, rows, "file,contrast,subject"))
+    assert same.names == ("sub-001_img-1", "sub-001_img-2")
+
+
+def test_fewer_subjects_are_balanced_and_keep_their_ids(tmp_path, write_dicom):
+    for number in range(8):
+        write_dicom(tmp_path / f"{number}.dcm", patient=f"p{number}")
+    labels = write_labels(tmp_path, [f"{number}.dcm,{int(number > 4)}" for number in range(8)])
+    samples = load(tmp_path, labels=labels, n_subjects=4)
+    assert samples.subjects == ("sub-001", "sub-002", "sub-006", "sub-007")
+    assert samples.labels.tolist() == [0, 0, 1, 1]
+    for wrong in (1, 9):
+        with pytest.raises(ParameterError, match=f"n_subjects={wrong}"):
+            load(tmp_path, labels=labels, n_subjects=wrong)
+
+
+def test_masks_from_files_follow_the_slice(tmp_path, write_dicom, ramp):
+    drawn = np.zeros((20, 28), dtype=np.uint8)
+    drawn[2:6, 3:9] = 255
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    folder = tmp_path / "scans"
+    write_dicom(folder / "plain.dcm", patient="a")
+    write_dicom(
+        folder / "turned.dcm", ramp[::-1, ::-1], patient="b", ImageOrientationPatient=[-1, 0, 0, 0, -1, 0]
+    )
+    write_dicom(folder / "bare.dcm", patient="c")
+    Image.fromarray(drawn).save(masks / "plain.png")
+    Image.fromarray(np.ascontiguousarray(drawn[::-1, ::-1])).save(masks / "turned.png")
+    write_nifti(folder / "deep.nii", np.stack([ramp - 50, ramp, ramp + 50], axis=-1))
+    write_nifti(masks / "deep.nii.gz", np.stack([0 * drawn, drawn, 0 * drawn], axis=-1))
+    labels = write_labels(tmp_path, ["plain.dcm,0", "turned.dcm,1", "bare.dcm,1", "deep.nii,0"])
+    samples = load(folder, labels=labels, masks=masks)
+    expected = torch.zeros(28, 28, dtype=torch.bool)
+    expected[4 + 2 : 4 + 6, 3:9] = True
+    for position in (0, 1, 3):
+        assert samples.masks[position, 0].equal(expected), position
+    assert samples.has_mask.tolist() == [True, True, False, True]
+    assert samples.info["n_without_mask"] == 1
+
+
+def bad_mask(listed, array, name="a.png"):
+    folder, labels = listed
+    masks = folder.parent / "masks"
+    masks.mkdir()
+    Image.fromarray(array).save(masks / name)
+    return load(folder, labels=labels, masks=masks)
+
+
+def test_a_mask_of_another_size_is_named(listed):
+    with pytest.raises(ShapeError, match=r"a\.png.*\(28, 20\).*\(20, 28\)"):
+        bad_mask(listed, np.full((28, 20), 255, dtype=np.uint8))
+
+
+def test_an_all_black_mask_is_named(listed):
+    with pytest.raises(DataError, match=r"a\.png.*all black"):
+        bad_mask(listed, np.zeros((20, 28), dtype=np.uint8))
+
+
+def test_masks_named_like_no_image_are_refused(listed):
+    with pytest.raises(DataFileError, match=r"masks.*a\.png"):
+        bad_mask(listed, np.ones((20, 28), dtype=np.uint8), "other.png")
+
+
+def test_a_mask_elsewhere_in_space_is_named(tmp_path, ramp):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number in range(2):
+        write_nifti(tmp_path / f"{number}.nii", ramp)
+    moved = np.eye(4)
+    moved[0, 3] = 40
+    write_nifti(masks / "1.nii", np.ones((20, 28)), affine=moved)
+    with pytest.raises(ShapeError, match=r"1\.nii.*grid"):
+        load(tmp_path, labels=write_labels(tmp_path, ["0.nii,0", "1.nii,1"]), masks=masks)
+
+
+def test_an_empty_or_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataFileError, match=r"no DICOM, NIfTI or MetaImage"):
+        load(tmp_path)
+    with pytest.raises(DataFileError, match=r"gone.*no such folder"):
+        load(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "error", "message"),
+    [
+        (["a.dcm,1", "b.dcm,1"], "file,contrast", DataError, "one class, 'contrast'"),
+        (["a.dcm,1", "gone.dcm,0"], "file,contrast", DataFileError, "no image 'gone.dcm'"),
+        (["a.dcm,1", "a.dcm,0"], "file,contrast", DataError, "several rows"),
+        (["zoe,1", "nobody,0"], "subject,contrast", DataFileError, "no file for the subject in row 2"),
+    ],
+)
+def test_a_table_that_does_not_fit_the_folder(listed, rows, header, error, message):
+    folder, _ = listed
+    with pytest.raises(error, match=message):
+        load(folder, labels=write_labels(folder.parent, rows, header))
+
+
+def test_a_name_that_fits_two_files_is_refused(listed, write_dicom):
+    folder, labels = listed
+    write_dicom(folder / "more" / "c.dcm")
+    with pytest.raises(DataError, match="'c' fits 2 files"):
+        load(folder, labels=labels)
+
+
+def test_headers_without_an_agent_ask_for_a_table(listed):
+    with pytest.raises(DataError, match=r"one class, 'no contrast'.*label table"):
+        load(listed[0])
+
+
+def test_volumes_alone_ask_for_a_table(tmp_path, ramp):
+    write_nifti(tmp_path / "a.nii", ramp)
+    with pytest.raises(DataError, match="label table"):
+        load(tmp_path)
+
+
+def test_dicom_without_patient_id_asks_for_subjects(listed, write_dicom):
+    folder, labels = listed
+    write_dicom(folder / "a.dcm", patient="")
+    with pytest.raises(DataError, match=r"a\.dcm: no PatientID.*subjects"):
+        load(folder, labels=labels)
+
+
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "NaN"), (30.0, "constant")])
+def test_a_slice_of_nan_or_of_one_value_is_named(tmp_path, ramp, value, message):
+    write_nifti(tmp_path / "good.nii", ramp)
+    write_nifti(tmp_path / "bad.nii", np.full((20, 28), value))
+    with pytest.raises(DataError, match=rf"bad\.nii.*{message}"):
+        load(tmp_path, labels=write_labels(tmp_path, ["good.nii,0", "bad.nii,1"]))
+
+
+@pytest.mark.parametrize("arguments", [{"size": 0}, {"slice_fraction": 1.5}, {"window": (40, 0)}])
+def test_parameters_out_of_range_are_refused(listed, arguments):
+    with pytest.raises(ParameterError):
+        load(listed[0], labels=listed[1], **arguments)
+
+
+def test_nothing_of_the_header_is_shown(listed, write_dicom, name_everything, secrets, capfd):
+    folder, labels = listed
+    write_dicom(folder / "a.dcm", change=name_everything, ContrastBolusAgent=secrets[0])
+    samples = load(folder, labels=labels, masks="heart-and-vessels", progress=True)
+    shown = [repr(samples), json.dumps(samples.info), *samples.subjects, *samples.names, *samples.class_names]
+    shown += capfd.readouterr()
+    assert secrets[0].encode() in (folder / "a.dcm").read_bytes()
+    assert not [secret for secret in secrets if any(secret in text for text in shown)]
+
+
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "PixelSpacing", "ImageOrientationPatient"])
+def test_no_error_quotes_the_header(listed, write_dicom, name_everything, secrets, keyword):
+    """The value of one element is overwritten by the patient's name."""
+    folder, labels = listed
+    path = write_dicom(folder / "a.dcm", change=name_everything)
+    raw, tag = path.read_bytes(), pydicom.tag.Tag(keyword)
+    start = raw.index(tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little"))
+    name = secrets[0].encode()
+    path.write_bytes(raw[: start + 8] + name + raw[start + 8 + len(name) :])
+    with pytest.raises(DataFileError, match=r"a\.dcm") as caught:
+        load(folder, labels=labels)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not [secret for secret in secrets if secret in shown]
+
+
+def test_real_slices(real_data):
+    samples = load_ct(real_data / "siim_ct", size=64, progress=False)
+    assert samples.images.shape == (66, 1, 64, 64)
+    assert samples.labels.bincount().tolist() == [35, 31]
+    assert len(set(samples.subjects)) == 37
+    for part in split(samples, seed=0):
+        assert part.labels.bincount().min() >= 4
+
+
+TURNED = {  # slice: from the grid of the file, prone or lying on one side, to the patient on the back
+    "ID_0051": lambda stored: stored[::-1, ::-1],
+    "ID_0052": lambda stored: stored[:, ::-1].T,
+    "ID_0056": lambda stored: stored[::-1, ::-1],
+    "ID_0089": lambda stored: stored[::-1, ::-1],
+    "ID_0093": lambda stored: stored[::-1, ::-1],
+}
+
+
+def test_real_slices_that_are_turned_in_the_file_are_turned_back(real_data):
+    samples = load_ct(real_data / "siim_ct", size=512, progress=False)
+    seen = 0
+    for path, image in zip(samples.sources, samples.images, strict=True):
+        dataset = pydicom.dcmread(path)
+        stored = dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+        turn = TURNED.get(path.name[:7], lambda stored: stored)
+        seen += path.name[:7] in TURNED
+        np.testing.assert_allclose(image[0], apply_window(turn(stored), (60, 400)), atol=1e-5)
+    assert seen == len(TURNED)

@@ -1,0 +1,142 @@
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import JPEGLosslessSV1
+
+from xaitools.data.dicom import find_dicoms, read_dicom, read_header, slice_of_series
+from xaitools.errors import DataError, DataFileError
+
+
+def test_hounsfield_units_come_from_slope_and_intercept(tmp_path, write_dicom, ramp):
+    path = write_dicom(tmp_path / "a.dcm", RescaleSlope=2, RescaleIntercept=-500)
+    np.testing.assert_allclose(read_dicom(path).hu, (ramp + 1024) * 2 - 500)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        ([1, 0, 0, 0, 1, 0], lambda hu: hu),
+        ([-1, 0, 0, 0, -1, 0], lambda hu: hu[::-1, ::-1]),
+        ([-1, 0, 0, 0, 1, 0], lambda hu: hu[:, ::-1]),
+        ([1, 0, 0, 0, -1, 0], lambda hu: hu[::-1]),
+        ([0, 1, 0, 1, 0, 0], lambda hu: hu.T),
+        ([0, -1, 0, 1, 0, 0], lambda hu: hu[::-1].T),
+        ([0, -1, 0, -1, 0, 0], lambda hu: hu[::-1, ::-1].T),
+        ([0.99, 0.1, 0.05, -0.1, 0.99, 0], lambda hu: hu),
+    ],
+)
+def test_every_orientation_is_shown_radiologically(tmp_path, write_dicom, ramp, orientation, stored):
+    spacing = [2, 1] if stored(ramp).shape == ramp.shape else [1, 2]
+    hu = stored(ramp)
+    path = write_dicom(tmp_path / "a.dcm", hu, ImageOrientationPatient=orientation, PixelSpacing=spacing)
+    read = read_dicom(path)
+    np.testing.assert_allclose(read.hu, ramp)
+    assert read.spacing == (2, 1)
+    np.testing.assert_allclose(read.display(hu), ramp)
+
+
+@pytest.mark.parametrize(
+    "padding",
+    [
+        {"PixelPaddingValue": 3000},
+        {"PixelPaddingValue": 2900, "PixelPaddingRangeLimit": 3100},
+    ],
+)
+def test_padding_becomes_air(tmp_path, write_dicom, ramp, padding):
+    ramp[0, :3] = 3000 - 1024
+    read = read_dicom(write_dicom(tmp_path / "a.dcm", ramp, **padding))
+    assert (read.hu[0, :3] == -1000).all()
+    np.testing.assert_allclose(read.hu[1:], ramp[1:])
+
+
+@pytest.mark.parametrize("unsigned_tag", [True, False])
+def test_minus_2000_outside_the_circle_becomes_air(tmp_path, write_dicom, ramp, unsigned_tag):
+    stored = ramp.round().astype(np.int16)
+    stored[:2] = -2000
+
+    def change(dataset):
+        dataset.PixelRepresentation = 1
+        dataset.PixelData = stored.tobytes()
+        if unsigned_tag:
+            dataset.add_new("PixelPaddingValue", "US", 63536)
+
+    read = read_dicom(write_dicom(tmp_path / "a.dcm", RescaleIntercept=0, change=change))
+    assert (read.hu[:2] == -1000).all()
+    np.testing.assert_allclose(read.hu[2:], ramp[2:])
+
+
+def test_hounsfield_units_do_not_depend_on_the_photometric_interpretation(tmp_path, write_dicom, ramp):
+    path = write_dicom(tmp_path / "a.dcm", PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_allclose(read_dicom(path).hu, ramp)
+
+
+def test_a_series_is_sorted_by_position_not_by_name(tmp_path, write_dicom):
+    heights = [30, -20, 10, 0, 20]
+    headers = [read_header(write_dicom(tmp_path / f"{i}.dcm", height=h)) for i, h in enumerate(heights)]
+    assert [slice_of_series(headers, f).height for f in (0, 0.25, 0.5, 1)] == [-20, 0, 10, 30]
+
+
+def test_the_longest_series_of_a_patient_is_taken(tmp_path, write_dicom):
+    headers = [
+        read_header(write_dicom(tmp_path / f"long{i}.dcm", height=i, series="1.2.1")) for i in range(3)
+    ]
+    headers += [
+        read_header(write_dicom(tmp_path / f"short{i}.dcm", height=i, series="1.2.9")) for i in range(2)
+    ]
+    assert slice_of_series(headers, 0.5).path.name == "long1.dcm"
+
+
+def test_only_dicom_files_are_found(tmp_path, write_dicom):
+    write_dicom(tmp_path / "deep" / "b.dcm")
+    write_dicom(tmp_path / "IM0001")
+    (tmp_path / "README").write_text("not DICOM")
+    (tmp_path / "notes.xml").write_text("<a/>")
+    assert [path.name for path in find_dicoms(tmp_path)] == ["IM0001", "b.dcm"]
+
+
+def compress(dataset):
+    dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
+    dataset["PixelData"].is_undefined_length = True
+
+
+def without_pixels(dataset):
+    del dataset.PixelData
+
+
+@pytest.mark.parametrize(
+    ("tags", "error", "message"),
+    [
+        ({"change": without_pixels}, DataFileError, "no pixel data"),
+        ({"change": compress}, DataFileError, "compressed as JPEG Lossless.*pylibjpeg"),
+        ({"PixelSpacing": None}, DataFileError, "PixelSpacing"),
+        ({"ImageOrientationPatient": None}, DataFileError, "ImageOrientationPatient"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, DataError, "not an axial slice"),
+        ({"NumberOfFrames": 2}, DataError, "multi-frame"),
+    ],
+)
+def test_a_file_that_is_no_ct_slice_is_named(tmp_path, write_dicom, tags, error, message):
+    path = write_dicom(tmp_path / "bad.dcm", **tags)
+    with pytest.raises(error, match=f"(?s)bad.dcm.*{message}"):
+        read_dicom(path)
+
+
+@pytest.mark.parametrize("kept", [100, 140, 400, -200])
+def test_a_truncated_file_is_named(tmp_path, write_dicom, kept):
+    path = write_dicom(tmp_path / "short.dcm")
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DataFileError, match=r"short\.dcm"):
+        read_dicom(path)
+
+
+def test_a_missing_or_foreign_file_is_named(tmp_path):
+    (tmp_path / "text.dcm").write_text("no DICOM at all" * 20)
+    for name in ("text.dcm", "gone.dcm"):
+        with pytest.raises(DataFileError, match=name):
+            read_dicom(tmp_path / name)
+
+
+def test_a_series_without_positions_is_refused(tmp_path, write_dicom):
+    headers = [read_header(write_dicom(tmp_path / f"{i}.dcm", ImagePositionPatient=None)) for i in range(2)]
+    with pytest.raises(DataFileError, match=r"0\.dcm.*ImagePositionPatient"):
+        slice_of_series(headers, 0.5)

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xaitools.data.slices import CtSlice, resize, to_image
+from xaitools.errors import DataError
+
+
+def test_proportions_are_kept_and_the_rest_is_black():
+    image = resize(np.ones((40, 40), dtype=np.float32), (1.0, 2.0), 20)[0]
+    assert image.shape == (20, 20)
+    assert (image[5:15] == 1).all()
+    assert (image[:5] == 0).all()
+    assert (image[15:] == 0).all()
+
+
+def test_resizing_does_not_alias():
+    stripes = np.tile([0.0, 1.0], (64, 32)).astype(np.float32)
+    assert np.abs(resize(stripes, (1, 1), 16).numpy()[0, :, 1:-1] - 0.5).max() < 0.1
+
+
+def test_a_pixel_keeps_its_place():
+    image = np.zeros((64, 64), dtype=np.float32)
+    image[8:16, 40:48] = 1
+    small = resize(image, (1, 1), 16)[0].numpy()
+    assert small[2:4, 10:12].min() > 0.7
+    np.testing.assert_allclose(small.sum(), 4, rtol=0.05)
+
+
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "NaN"), (-1000.0, "constant"), (40.0, "constant")])
+def test_a_slice_without_an_image_is_named(value, message):
+    ct_slice = CtSlice(np.full((8, 8), value, dtype=np.float32), (1, 1), lambda array: array)
+    with pytest.raises(DataError, match=f"scan.dcm.*{message}"):
+        to_image(ct_slice, Path("scan.dcm"), (60, 400), 8)
