@@ -1,0 +1,123 @@
+"""The CT study as a user runs it: through Papermill, on synthetic and on real slices."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import papermill
+import pytest
+
+from xaitools.attribution import combine
+from xaitools.maps import load_map
+from xaitools.reports.html import to_html
+from xaitools.reports.runner import run_study
+
+BASES = [
+    "gradient",
+    "integrated_gradients[black]",
+    "integrated_gradients[black+white]",
+    "expected_gradients",
+    "deconvolution",
+]
+THIRTY = combine(BASES, ["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
+TINY = {"n_subjects": 60, "max_epochs": 2, "n_explained": 3, "steps": 2, "draws": 2, "n_fractions": 3}
+FIGURES = ["slices", "training", "panel", "quality_auc", "quality_dice", "fidelity_area", "fidelity_curves"]
+
+
+@pytest.fixture(scope="module")
+def synthetic_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ct")
+    run_study("ct_contrast", parameters=TINY, out=folder, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real_run(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Path:
+    """Plain Papermill, as a user would call it without our runner."""
+    folder = tmp_path_factory.mktemp("siim")
+    notebook = Path(__file__).parents[2] / "notebooks" / "ct_contrast.ipynb"
+    executed = folder / "ct_contrast.ipynb"
+    parameters = {"data_dir": str(real_data / "siim_ct"), "n_subjects": 0, "output_dir": str(folder)}
+    parameters |= {"steps": 4, "draws": 3}
+    papermill.execute_notebook(notebook, executed, parameters, progress_bar=False, cwd=str(folder))
+    to_html(executed, folder / "ct_contrast.html")
+    return folder
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def check_folder(folder: Path) -> None:
+    rows = metrics(folder)
+    for metric in ("auc", "dice", "fidelity area"):
+        values = {row["method"]: float(row["value"]) for row in rows if row["metric"] == metric}
+        assert set(THIRTY) <= values.keys()
+        assert all(0 <= value <= 1 for value in values.values())
+    explained = {path.name.split("_desc")[0] for path in (folder / "maps").glob("*.npz")}
+    assert explained
+    for sample in explained:
+        for method in THIRTY:
+            array = load_map(folder / "maps", sample, method)
+            assert array is not None
+            assert array.shape == (128, 128)
+            assert np.isfinite(array).all()
+            assert array.min() >= 0
+            assert array.max() > 0
+    with (folder / "per_image.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 30 * len(explained)
+    assert sorted(path.stem for path in (folder / "figures").glob("*.html")) == sorted(FIGURES)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "done"
+    assert {"data", "training", "attribution", "quality", "fidelity"} <= manifest["seconds"].keys()
+
+
+def test_synthetic_output_folder(synthetic_run) -> None:
+    check_folder(synthetic_run)
+    assert len(list((synthetic_run / "maps").glob("*.npz"))) == 3 * 30
+
+
+def test_report_opens_offline_and_its_viewer_moves(synthetic_run, browser) -> None:
+    page = browser.open(synthetic_run / "ct_contrast.html")
+    page.wait_for_selector(".main-svg")
+    page.wait_for_selector(".xai-picture canvas")
+    assert page.locator(".js-plotly-plot").count() == len(FIGURES)
+    picture = "() => document.querySelector('.xai-picture canvas').toDataURL()"
+    page.locator(".xai-readout", has_text="Point").wait_for()
+    method = page.locator("[data-control=method]")
+    before = page.evaluate(picture)
+    method.select_option("IGBW SG² region")
+    page.wait_for_function(f"before => ({picture})() !== before", arg=before)
+    assert [url for url in browser.requests if not re.match(r"(file|data|blob):", url)] == []
+    assert browser.errors == []
+
+
+def test_a_second_run_resumes(synthetic_run) -> None:
+    written = {path: path.stat().st_mtime_ns for path in (synthetic_run / "maps").iterdir()}
+    lost = next(iter(sorted(written)))
+    lost.unlink()
+    run_study("ct_contrast", parameters=TINY, out=synthetic_run, progress=False)
+    again = {path: path.stat().st_mtime_ns for path in (synthetic_run / "maps").iterdir()}
+    assert again.keys() == written.keys()
+    changed = {path.stem for path in written if again[path] != written[path]}
+    assert changed == {lost.stem}
+    assert json.loads((synthetic_run / "manifest.json").read_text())["weights_from_cache"]
+
+
+def test_real_slices(real_run) -> None:
+    """Patient-wise test accuracy above that of naming the larger class, all maps, all numbers."""
+    check_folder(real_run)
+    values = {row["metric"]: float(row["value"]) for row in metrics(real_run) if not row["method"]}
+    assert values["accuracy"] > values["accuracy of the larger class"] + 0.1
+
+
+def test_real_report_opens_offline(real_run, browser) -> None:
+    page = browser.open(real_run / "ct_contrast.html")
+    page.wait_for_selector(".main-svg")
+    page.wait_for_selector(".xai-picture canvas")
+    assert [url for url in browser.requests if not re.match(r"(file|data|blob):", url)] == []
+    assert browser.errors == []
+    assert "TCGA" not in page.content()
