@@ -66,7 +66,8 @@ def explainable(model: nn.Module, example: Tensor, precision: str = "float32") -
     MethodError
         If `precision` has another value.
     UnsupportedModelError
-        If the model cannot be copied or its outputs on `example` are not finite.
+        If the model cannot be copied, its outputs on `example` are not finite, or they depend on what else is in
+        the batch.
     """
     if precision not in PRECISIONS:
         raise MethodError(f"precision={precision!r} is unknown; choose one of {', '.join(PRECISIONS)}.")
@@ -77,10 +78,24 @@ def explainable(model: nn.Module, example: Tensor, precision: str = "float32") -
             f"The network {type(model).__name__} returns NaN or infinity on these images, so they have no "
             "explanation. Check its weights and the range of the images."
         )
+    _check_independence(plain, example, expected)
     quick = _folded(plain, example, expected).to(memory_format=_memory_format(example))
     if precision == "float32":
         return quick
     return _InPrecision(quick, PRECISIONS[precision])
+
+
+def _check_independence(model: nn.Module, example: Tensor, expected: Tensor) -> None:
+    in_company = _outputs(model, torch.cat([example, 1 - example.flip(-1)]))[: len(example)]
+    if not _close(in_company, expected):
+        raise UnsupportedModelError(
+            f"The outputs of {type(model).__name__} for an image depend on the other images of the batch, so its "
+            "gradients mix images. Look for normalisation by batch statistics (track_running_stats=False)."
+        )
+
+
+def _close(outputs: Tensor, expected: Tensor) -> bool:
+    return torch.allclose(outputs, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
 def _outputs(model: nn.Module, images: Tensor) -> Tensor:
@@ -95,9 +110,7 @@ def _memory_format(images: Tensor) -> torch.memory_format:
 def _folded(model: nn.Module, example: Tensor, expected: Tensor) -> nn.Module:
     try:
         folded = fuse(model).requires_grad_(False)
-        same = torch.allclose(
-            _outputs(folded, example), expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item()
-        )
+        same = _close(_outputs(folded, example), expected)
     except (TraceError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         logger.info("Batch normalisation is not folded: %s", error)
         return model

@@ -1,0 +1,90 @@
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from xaitools.errors import MethodError, UnsupportedModelError
+from xaitools.models import resnet, surgery
+from xaitools.models.surgery import explainable
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    """resnet10 whose batch statistics are not those of a fresh network."""
+    model = resnet("resnet10").train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.rand(8, 1, 64, 64))
+    return model.eval()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def norms(model: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+def test_same_outputs_without_batch_norm(network, images) -> None:
+    quick = explainable(network, images[:1])
+    torch.testing.assert_close(quick(images), network(images).detach(), rtol=1e-4, atol=1e-5)
+    assert norms(quick) == 0
+    assert not any(parameter.requires_grad for parameter in quick.parameters())
+    assert quick.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_original_is_not_touched(network, images) -> None:
+    network.train()
+    explainable(network, images)
+    assert network.training
+    assert norms(network) > 0
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_network_that_cannot_be_traced_stays_whole(images, caplog) -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.norm(self.conv(x)).mean((2, 3))
+            return x if float(x.detach().sum()) > 0 else -x
+
+    model = Branching().eval()
+    with caplog.at_level(logging.INFO, "xaitools"):
+        quick = explainable(model, images)
+    assert "is not folded" in caplog.text
+    torch.testing.assert_close(quick(images), model(images).detach())
+
+
+def test_folding_is_dropped_where_it_would_change_the_outputs(network, images, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(surgery, "fuse", lambda model: nn.Sequential(model, nn.Softplus()))
+    with caplog.at_level(logging.INFO, "xaitools"):
+        quick = explainable(network, images)
+    assert "the outputs would differ" in caplog.text
+    torch.testing.assert_close(quick(images), network(images).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_batch_statistics_in_evaluation_are_refused(images) -> None:
+    norm = nn.BatchNorm2d(2, track_running_stats=False)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    with pytest.raises(UnsupportedModelError, match="depend on the other images of the batch"):
+        explainable(model, images)
+
+
+def test_bfloat16_comes_back_as_float32(network, images) -> None:
+    rough = explainable(network, images, "bf16")(images)
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, network(images).detach(), rtol=0.05, atol=0.05)
+
+
+def test_bad_precision_and_models_that_cannot_be_copied(network, images) -> None:
+    with pytest.raises(MethodError, match="choose one of float32, bf16"):
+        explainable(network, images, "int8")
+    network.stored = network(images)
+    with pytest.raises(UnsupportedModelError, match="ResNet cannot be copied"):
+        explainable(network, images)
