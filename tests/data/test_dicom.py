@@ -70,9 +70,13 @@ def test_hounsfield_units_do_not_depend_on_the_photometric_interpretation(tmp_pa
     np.testing.assert_allclose(read_dicom(path).hu, ramp)
 
 
-def test_a_series_is_sorted_by_position_not_by_name(tmp_path, write_dicom):
+@pytest.mark.parametrize("orientation", [[1, 0, 0, 0, 1, 0], [-1, 0, 0, 0, 1, 0], [-1, 0, 0, 0, -1, 0]])
+def test_a_series_is_sorted_by_position_not_by_name(tmp_path, write_dicom, orientation):
     heights = [30, -20, 10, 0, 20]
-    headers = [read_header(write_dicom(tmp_path / f"{i}.dcm", height=h)) for i, h in enumerate(heights)]
+    headers = [
+        read_header(write_dicom(tmp_path / f"{i}.dcm", height=height, ImageOrientationPatient=orientation))
+        for i, height in enumerate(heights)
+    ]
     assert [slice_of_series(headers, f).height for f in (0, 0.25, 0.5, 1)] == [-20, 0, 10, 30]
 
 

@@ -10,6 +10,7 @@ import papermill
 import pytest
 
 from xaitools.attribution import combine
+from xaitools.data.synthetic.chest import chest_hu
 from xaitools.maps import load_map
 from xaitools.reports.html import to_html
 from xaitools.reports.runner import run_study
@@ -121,3 +122,48 @@ def test_real_report_opens_offline(real_run, browser) -> None:
     assert [url for url in browser.requests if not re.match(r"(file|data|blob):", url)] == []
     assert browser.errors == []
     assert "TCGA" not in page.content()
+
+
+def test_no_output_names_a_patient(tmp_path, write_dicom, name_everything, secrets) -> None:
+    """DICOM files whose headers are full of names, through the whole study."""
+    for i in range(24):
+        hu, _ = chest_hu(128, enhanced=bool(i % 2), seed=(i,))
+
+        def change(dataset, i=i):
+            name_everything(dataset)
+            dataset.PatientID += f"-{i}"
+            dataset.ContrastBolusAgent = "Omnipaque" if i % 2 else ""
+
+        write_dicom(
+            tmp_path / "dicom" / f"{i:02d}.dcm", hu, PixelSpacing=[3, 3], series=f"1.2.{i}", change=change
+        )
+    out = tmp_path / "out"
+    parameters = {**TINY, "data_dir": str(tmp_path / "dicom"), "methods": ["gradient+absolute"]}
+    run_study("ct_contrast", parameters=parameters, out=out, progress=False)
+    written = [path for path in out.rglob("*") if path.is_file()]
+    assert {"ct_contrast.html", "ct_contrast.ipynb", "manifest.json", "metrics.csv"} <= {
+        path.name for path in written
+    }
+    for path in written:
+        content = path.read_bytes()
+        for secret in secrets:
+            assert secret.encode() not in content, f"{secret} in {path.name}"
+            assert secret not in path.name
+
+
+def test_slices_without_masks_are_judged_by_fidelity_alone(tmp_path, write_dicom) -> None:
+    for i in range(24):
+        hu, _ = chest_hu(128, enhanced=bool(i % 2), seed=(i,))
+        agent = "Omnipaque" if i % 2 else ""
+        write_dicom(
+            tmp_path / "dicom" / f"{i:02d}.dcm",
+            hu,
+            patient=f"p{i}",
+            series=f"1.2.{i}",
+            ContrastBolusAgent=agent,
+        )
+    parameters = {**TINY, "data_dir": str(tmp_path / "dicom"), "methods": ["gradient+absolute"], "masks": ""}
+    run_study("ct_contrast", parameters=parameters, out=tmp_path / "out", progress=False)
+    found = {row["metric"] for row in metrics(tmp_path / "out")}
+    assert "fidelity area" in found
+    assert "auc" not in found
