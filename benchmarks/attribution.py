@@ -2,9 +2,9 @@
 
 ResNet-50, one channel, 128 x 128, 50 path steps, 25 noisy copies. Both run in turn in this process and their maps
 are compared: deterministic ones must be equal to 1e-5 of the map's maximum, stochastic ones must differ from captum's
-as much as they differ between two seeds of ours. A network of ReLUs has a gradient that jumps, so deterministic maps are
-compared in float64, as in float32 either library is off wherever rounding turns a ReLU on; and the slice gets a little
-noise, as on constant areas max pooling has ties, where no gradient is the right one.
+as much as they differ between two seeds of ours. A network of ReLUs has a gradient that jumps, so deterministic maps
+are compared in float64, as in float32 either library is off wherever rounding turns a ReLU on; and the slice gets a
+little noise, as on constant areas max pooling has ties, where no gradient is the right one.
 
     python benchmarks/attribution.py             # float32 and bf16; about half an hour on two cores
     python benchmarks/attribution.py --repeats 1 --draws 4
