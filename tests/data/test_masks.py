@@ -47,6 +47,9 @@ def test_the_rule_on_real_slices(real_slices):
     assert real_slices.info["mask_rule"] == "heart-and-vessels"
     assert real_slices.info["n_without_mask"] == int((~found).sum())
     assert 30 <= int(found.sum()) <= 36  # the others show abdomen, pelvis, shoulders, or only one lung
+    one_lung = [path.name[3:7] in ("0014", "0033", "0068") for path in real_slices.sources]
+    assert sum(one_lung) == 3
+    assert not found[one_lung].any()
     chests = real_slices[found]
     assert chests.labels.bincount().min() >= 12
     assert chests.masks.float().mean(dim=(1, 2, 3)).max() < 0.15
