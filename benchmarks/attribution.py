@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 import warnings
+from functools import partial
+from pathlib import Path
 
 import captum.attr as ca
 import saliency.core as saliency
@@ -37,6 +39,7 @@ BASES = [
 SMOOTHINGS = ["", "smoothgrad", "smoothgrad_squared"]
 METHODS = combine(BASES, SMOOTHINGS, ["", "xrai"])
 NOISE = 0.15
+BATCH = 16  # for both; GradientShap has no such option and takes all samples at once
 
 
 def captum_map(model, image, references, base, smoothing, steps, draws):
@@ -59,7 +62,7 @@ def captum_map(model, image, references, base, smoothing, steps, draws):
         if not smoothing:
             return method.attribute(image, target=1, **arguments)
         kind = "smoothgrad_sq" if squared else "smoothgrad"
-        batch = draws if "n_steps" not in arguments else 1
+        batch = min(draws, BATCH) if "n_steps" not in arguments else 1
         return ca.NoiseTunnel(method).attribute(
             image,
             nt_type=kind,
@@ -75,7 +78,7 @@ def captum_map(model, image, references, base, smoothing, steps, draws):
     if base == "deconvolution":
         return run(ca.Deconvolution(model))
     if base == "integrated_gradients[black]":
-        return run(ca.IntegratedGradients(model), n_steps=steps, baselines=0.0)
+        return run(ca.IntegratedGradients(model), n_steps=steps, baselines=0.0, internal_batch_size=BATCH)
     if smoothing:
         # The mean of the two baselines comes before the square: one captum method that does both.
         return run(BlackAndWhite(model), n_steps=steps)
@@ -87,8 +90,8 @@ class BlackAndWhite(ca.IntegratedGradients):
 
     @log_usage()  # NoiseTunnel looks for the function inside this wrapper
     def attribute(self, inputs, target=None, n_steps=50):
-        run = super().attribute
-        return (run(inputs, 0.0, target, n_steps=n_steps) + run(inputs, 1.0, target, n_steps=n_steps)) / 2
+        run = partial(super().attribute, target=target, n_steps=n_steps, internal_batch_size=BATCH)
+        return (run(inputs, 0.0) + run(inputs, 1.0)) / 2
 
 
 def captum_table(model, image, references, steps, draws):
@@ -186,18 +189,20 @@ def setting():
 
 
 def peak_memory(which):
-    """Peak resident MiB of one table in a process of its own."""
+    """Resident MiB before and at the peak of one table, in a process of its own (Linux)."""
     code = (
-        "import resource, sys; sys.path.insert(0, 'benchmarks'); import attribution as b; import warnings;"
-        "warnings.simplefilter('ignore'); s = b.setting();"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
-        f"b.{which}(*s, 50, 2);"
-        "print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import sys; sys.path.insert(0, 'benchmarks'); import attribution as b; import warnings;"
+        "warnings.simplefilter('ignore'); s = b.setting(); before = b.resident_peak();"
+        f"b.{which}(*s, 50, 2); print(before, b.resident_peak())"
     )
-    output = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    ).stdout.split()
-    return [int(value) // 1024 for value in output[-2:]]
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return [int(value) for value in output.stdout.split()[-2:]]
+
+
+def resident_peak():
+    """Highest resident memory of this process so far, MiB; ru_maxrss would count the parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
 def summary(name, ratios):
