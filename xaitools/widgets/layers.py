@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import nibabel as nib
@@ -112,6 +113,7 @@ def encode_labels(labels: np.ndarray, names: Mapping[int, str], grid: dict[str, 
     return _layer("labels", "labels", levels, grid, wide=wide, values=values.tolist(), names=named)
 
 
+@cache
 def encode_colormap(name: str) -> bytes:
     """Colours of the 256 levels of a sequential or diverging map, red, green and blue after one another."""
     levels = np.arange(256)
@@ -225,7 +227,7 @@ def _layer(kind: str, name: str, levels: np.ndarray, grid: dict[str, Any], **mea
     flat = np.ascontiguousarray(shown.transpose(0, 3, 2, 1)).ravel()
     if meaning.get("differences"):
         flat = np.diff(flat, prepend=np.uint8(0))
-    data = gzip.compress(flat.tobytes(), compresslevel=4, mtime=0)
+    data = gzip.compress(flat.tobytes(), compresslevel=6, mtime=0)
     return {"kind": kind, "name": name, "data": data, **meaning}
 
 

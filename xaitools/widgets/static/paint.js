@@ -92,11 +92,12 @@ function paintLetters(canvas, plane, mirrored = false) {
 function paintCrosshair(canvas, slice, [column, row]) {
   const context = canvas.getContext("2d");
   const [sx, sy] = [canvas.width / slice.columns, canvas.height / slice.rows];
-  const [x, y] = [(column + 0.5) * sx, (row + 0.5) * sy];
-  const gap = Math.max(sx, sy, 6 * devicePixelRatio);
+  const [x, y] = [Math.floor((column + 0.5) * sx) + 0.5, Math.floor((row + 0.5) * sy) + 0.5];
+  const [across, along] = [sx, sy].map((size) => Math.max(size, 6 * devicePixelRatio));
   const path = new Path2D();
   for (const [x0, y0, x1, y1] of [
-    [0, y, x - gap, y], [x + gap, y, canvas.width, y], [x, 0, x, y - gap], [x, y + gap, x, canvas.height],
+    [0, y, x - across, y], [x + across, y, canvas.width, y],
+    [x, 0, x, y - along], [x, y + along, x, canvas.height],
   ]) {
     path.moveTo(x0, y0);
     path.lineTo(x1, y1);

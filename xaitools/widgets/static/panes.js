@@ -1,6 +1,6 @@
 // Panes: the pictures side by side, what each shows, and how hand and keyboard move through them.
 
-const LONGEST_SIDE = { slice: 512, planes: 340, compare: 340 };
+const LONGEST_SIDE = { slice: 512, planes: 360, compare: 360 };
 
 function makePane() {
   const canvas = element("canvas");

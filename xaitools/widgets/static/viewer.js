@@ -124,11 +124,16 @@ async function render({ model, el }) {
     showValue();
   }
 
+  // Draws at once, but at most once a frame; what changes meanwhile is drawn in the next one.
   let frame = 0;
+  let stale = false;
   function schedule() {
-    frame ||= requestAnimationFrame(() => {
+    stale = Boolean(frame);
+    if (stale) return;
+    draw();
+    frame = requestAnimationFrame(() => {
       frame = 0;
-      draw();
+      if (stale) schedule();
     });
   }
 
