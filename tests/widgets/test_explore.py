@@ -112,6 +112,7 @@ def test_the_image_is_there_at_once_and_the_state_stays(images, slow):
     explorer.choice.value = "two"
     explorer.wait()
     assert [layer["name"] for layer in explorer.viewer.layers] == ["image", "one", "two"]
+    assert explorer.viewer.compare == ["one", "two"]
     explorer.choice.value = "one"
     assert explorer.viewer.method == "one"
     assert len(slow.done) == 20
@@ -206,7 +207,8 @@ def test_an_export_shows_what_is_computed(model, images, open_viewers):
     explorer.wait()
     explorer.viewer.threshold, explorer.viewer.opacity = 0, 1
     bundle = explorer._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
+    assert "deconvolution" in bundle["text/html"]
     (painted,) = open_viewers(explorer)
     low, high = float(images.min()), float(images.max())
 

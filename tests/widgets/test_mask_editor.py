@@ -110,6 +110,13 @@ def test_starts_empty_and_keeps_what_is_drawn_from_outside_changes(images):
     assert editor.scores == {}
 
 
+def test_what_a_browser_sends_comes_as_a_view_of_bytes(images):
+    masks = images > 0.5
+    editor = MaskEditor(images)
+    editor.set_state({"drawing": memoryview(MaskEditor(images, masks=masks).drawing)})
+    np.testing.assert_array_equal(editor.masks, masks)
+
+
 def test_scores_are_those_of_the_shown_image(images, rng):
     maps = {"one": rng.random(SHAPE), "two": rng.normal(size=SHAPE)}
     masks = np.zeros(SHAPE, bool)

@@ -186,7 +186,8 @@ class Explorer(ipywidgets.VBox):
         return self.viewer.to_html()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        return {**(super()._repr_mimebundle_(**kwargs) or {}), "text/html": self.to_html()}
+        page = self.viewer._repr_mimebundle_(**kwargs)[0].get("text/html")
+        return {**(super()._repr_mimebundle_(**kwargs) or {}), **({"text/html": page} if page else {})}
 
     def _work(self, method: str, stop: Event) -> None:
         message = ""
@@ -228,8 +229,8 @@ class Explorer(ipywidgets.VBox):
         state = _user_state(self.viewer)
         if method == self.choice.value or not self.maps:
             state["method"] = method
-        if "compare" in state:
-            state["compare"] = [*(name for name in state["compare"] if name != NO_MAP), method][:COMPARED]
+        compared = [name for name in state["compare"] if name != NO_MAP]
+        state["compare"] = compared if len(compared) >= COMPARED else [*compared, method]
         viewer = SliceViewer(self._images, {**self.maps, method: array}, **self._shown, **state)
         self.maps[method] = array
         previous, self.viewer = self.viewer, viewer

@@ -111,7 +111,7 @@ class MaskEditor(anywidget.AnyWidget):
     colormaps: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
     scores: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
     # Gzipped levels 0 and 1 in the order of the layers; a few hundred bytes for a hundred slices.
-    drawing = traitlets.Bytes().tag(sync=True)
+    drawing = traitlets.Bytes().tag(sync=True, from_json=lambda sent, _: bytes(sent))
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ class MaskEditor(anywidget.AnyWidget):
 
     @traitlets.observe("drawing")
     def _decode_drawing(self, change: dict[str, Any]) -> None:
-        self._masks = _decode(bytes(change["new"]), self.grid, self._shape)
+        self._masks = _decode(change["new"], self.grid, self._shape)
         self._had_mask |= self._masks.any(axis=tuple(range(1, self._masks.ndim)))
         self._update_scores()
 

@@ -228,10 +228,7 @@ async function render({ model, el }) {
   const stack = grid.rank === 3 ? "slice" : "image";
 
   const get = (name) => model.get(name);
-  function set(values) {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  }
+  const set = (values) => saveState(model, values);
   const bind = (name, parse = (value) => value) => ({ get: () => get(name), set: (value) => set({ [name]: parse(value) }) });
 
   let corners = []; // of the polygon that is being drawn
@@ -399,7 +396,7 @@ async function render({ model, el }) {
     const levels = shown && overlayTable(map, colors, get("opacity"), get("threshold"));
     fitEditorCanvas(canvas, current);
     paintPixels(canvas, composeSlice(current, store.image, shown, levels));
-    paintFill(canvas, current, drawing.voxels);
+    if (!shown) paintFill(canvas, current, drawing.voxels); // over a map it would change the colours
     paintOutline(canvas, current, drawing);
     if (grid.letters) paintLetters(canvas, get("plane"));
     if (corners.length) paintCorners(canvas, current, corners, pointer);
