@@ -24,7 +24,7 @@ METHODS = (
     "integrated_gradients[black+white]",
     "integrated_gradients[black+white]+absolute@xrai",
 )
-NO_MAP = "no map yet"
+NO_MAP = "(not computed yet)"
 UPDATES_A_SECOND = 10
 COMPARED = 4  # methods that are put side by side unasked
 
