@@ -7,13 +7,16 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "MaskEditor": "xaitools.widgets.mask_editor",
     "Run": "xaitools.reports.output",
     "Samples": "xaitools.data.samples",
     "SliceViewer": "xaitools.widgets.viewer",
     "attribute": "xaitools.attribution.attribute",
     "chest_slices": "xaitools.data.synthetic.chest",
+    "explore": "xaitools.widgets.explore",
     "fidelity_curves": "xaitools.evaluation.perturbation",
     "load_ct": "xaitools.data.ct",
+    "load_masks": "xaitools.widgets.mask_editor",
     "load_model": "xaitools.models.weights",
     "localization": "xaitools.evaluation.localization",
     "predict": "xaitools.models.training",

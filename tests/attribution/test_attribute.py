@@ -190,3 +190,25 @@ def test_a_network_with_nan_weights(residual_net, images, targets) -> None:
     residual_net.head.bias.data[0] = torch.nan
     with pytest.raises(UnsupportedModelError, match="returns NaN or infinity"):
         attribute(residual_net, images, targets)
+
+
+def test_a_function_hears_of_the_passes_and_can_stop_them(residual_net, big_images):
+    heard = []
+    names = ["gradient", "gradient+smoothgrad"]
+    attribute(
+        residual_net,
+        big_images,
+        1,
+        names,
+        **SMALL | {"batch_size": 3, "progress": lambda *pair: heard.append(pair)},
+    )
+    assert heard == [(0, 10), (3, 10), (6, 10), (9, 10), (10, 10)]
+
+    def stop(done, total):
+        heard.append(done)
+        if done:
+            raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        attribute(residual_net, big_images, 1, names, **SMALL | {"batch_size": 3, "progress": stop})
+    assert heard[-1] == 3

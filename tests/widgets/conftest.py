@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xaitools.widgets.layers import encode_colormaps
+from xaitools.widgets.layers import encode_colormap
 
 
 class Painted:
@@ -10,12 +10,15 @@ class Painted:
     def __init__(self, page, index=0):
         self.page = page
         self.root = page.locator(".xai-viewer").nth(index)
-        self.root.locator(".xai-readout", has_text="Point").wait_for()
+        self.root.locator(".xai-readout:not(:empty)").wait_for()
 
     def settle(self):
         self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
-    def pixels(self, columns, rows):
+    def canvas(self, pane=0):
+        return self.root.locator(".xai-panes canvas, .xai-picture canvas").nth(pane)
+
+    def pixels(self, columns, rows, pane=0):
         self.settle()
         script = """(canvas, [columns, rows]) => {
             const all = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
@@ -27,7 +30,7 @@ class Painted:
             }
             return out;
         }"""
-        colors = self.root.locator(".xai-picture canvas").evaluate(script, [columns, rows])
+        colors = self.canvas(pane).evaluate(script, [columns, rows])
         return np.array(colors).reshape(rows, columns, 3)
 
     def control(self, name):
@@ -40,14 +43,19 @@ class Painted:
         return self.root.locator(f".xai-{part}").inner_text()
 
 
-def expected_pixels(image, values, *, opacity, threshold, signed=False, bounds=(0, 1)):
+def expected_pixels(
+    image, values, *, opacity, threshold, signed=False, bounds=(0, 1), peak=None, colors=None, top=False
+):
     """Colours of one slice (row, column): the map's over the image's grey where it reaches the threshold."""
     grey = np.rint(255 * (image - bounds[0]) / (bounds[1] - bounds[0]))[..., None]
-    scaled = values / np.abs(values).max()
+    scaled = values / (peak or np.abs(values).max())
     levels = np.rint(128 + 127 * scaled if signed else 255 * scaled).astype(int)
-    scale = encode_colormaps()["diverging" if signed else "sequential"]
+    scale = encode_colormap(colors or ("red-blue" if signed else "inferno"))
     colors = np.frombuffer(scale, np.uint8).reshape(256, 3)[levels]
     strength = np.abs((levels - 128) / 127 if signed else levels / 255)
+    if top:
+        kept = int(np.ceil(strength.size * threshold / 100))
+        threshold = 100 * np.sort(strength, axis=None)[-kept]
     cover = np.where((strength > 0) & (100 * strength >= threshold), opacity, 0)[..., None]
     return grey + cover * (colors - grey)
 

@@ -7,7 +7,8 @@ from xaitools.widgets.layers import encode_grid, encode_map
 
 
 def levels(layer):
-    return np.frombuffer(gzip.decompress(layer["data"]), np.uint8)
+    sent = np.frombuffer(gzip.decompress(layer["data"]), np.uint8)
+    return np.cumsum(sent, dtype=np.uint8) if layer.get("differences") else sent
 
 
 @pytest.mark.parametrize("sign", [1, -1])

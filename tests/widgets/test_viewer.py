@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from xaitools.errors import DataError, ParameterError, ShapeError
-from xaitools.widgets import SliceViewer
+from xaitools.widgets import SliceViewer, layers
+from xaitools.widgets.layers import DIVERGING_MAPS, SEQUENTIAL_MAPS
 
 from .conftest import expected_pixels
 
@@ -66,6 +67,10 @@ def test_takes_tensors_with_gradients(images, maps):
         ({"images": np.ones((5, 8))}, ShapeError, r"\(5, 8\)"),
         ({"images": np.ones((0, 1, 5, 8))}, ShapeError, "at least one image"),
         ({"masks": np.ones((1, 1, 5, 8), bool)}, ShapeError, "mask"),
+        ({"labels": np.ones((5, 7), int)}, ShapeError, "label image"),
+        ({"labels": np.full((5, 8), 0.5)}, DataError, "labels are not whole"),
+        ({"view": "planes"}, ParameterError, "needs volumes"),
+        ({"compare": ["ig", "lrp"]}, ParameterError, "no map 'lrp'"),
         ({"names": ["one"]}, ShapeError, "1 names for 2 images"),
         ({"affine": np.eye(4)}, ShapeError, "volumes"),
         ({"images": np.ones((2, 1, 5, 8, 3)), "affine": np.eye(3)}, ShapeError, r"\(3, 3\)"),
@@ -141,7 +146,7 @@ def test_outline_runs_along_the_masks_edges_and_can_be_hidden(open_viewers):
 
 def test_value_under_the_cursor_is_in_the_maps_unit(images, maps, open_viewers):
     (painted,) = open_viewers(SliceViewer(images, maps, method="signed"))
-    canvas = painted.root.locator(".xai-picture canvas")
+    canvas = painted.canvas()
     box = canvas.bounding_box()
     controls = painted.control("method").bounding_box()
     canvas.hover(position={"x": box["width"] * 6.5 / 8, "y": box["height"] * 1.5 / 5})
@@ -160,7 +165,7 @@ def test_constant_map_shows_the_image_and_says_so(images, open_viewers):
     (painted,) = open_viewers(SliceViewer(images, maps))
     grey = np.rint(255 * np.float32(images[0, 0]))
     np.testing.assert_allclose(painted.pixels(8, 5), np.stack([grey] * 3, axis=-1), atol=1)
-    assert "constant (0.25)" in painted.text("notice")
+    assert "flat is constant (0.25)" in painted.text("notice")
     painted.control("method").select_option("other")
     painted.settle()
     assert painted.text("notice") == ""
@@ -177,13 +182,14 @@ def test_viewers_in_one_page_do_not_touch_each_other(images, maps, open_viewers)
 def test_every_control_is_labelled_and_reached_by_tab(images, maps, open_viewers):
     viewer = SliceViewer(images, maps, masks=np.ones(SHAPE, bool))
     (painted,) = open_viewers(viewer)
+    expected = ["Image", "View", "Method", "Opacity", "Threshold", "Show", "Colours", "Outline", "Crosshair"]
     reached = []
-    for _ in range(5):
+    painted.page.keyboard.press("Tab")
+    assert painted.canvas().evaluate("canvas => document.activeElement === canvas")
+    for _ in expected:
         painted.page.keyboard.press("Tab")
-        reached.append(painted.page.evaluate("document.activeElement.dataset.control"))
-    assert reached == ["image", "method", "opacity", "threshold", "outline"]
-    labels = painted.root.locator("label:has([data-control]) .xai-label").all_inner_texts()
-    assert labels == ["Image", "Method", "Opacity", "Threshold", "Outline"]
+        reached.append(painted.page.evaluate("document.activeElement.labels[0].firstChild.textContent"))
+    assert reached == expected
     before = painted.pixels(8, 5)
     painted.control("opacity").press("ArrowLeft")
     assert (painted.pixels(8, 5) != before).any()
@@ -208,9 +214,26 @@ def shown_slice(volume, affine, plane, voxel):
     return cut.T[::-1], np.array(img.header.get_zooms())
 
 
+def check_grey(painted, volume, affine, plane, voxel, *, pane=0, mirrored=False, ignore=()):
+    """Compare the painted grey values with the slice, but for the letters' places and those to ignore."""
+    expected, spacing = shown_slice(volume, affine, plane, voxel)
+    expected = expected[:, ::-1] if mirrored else expected
+    found = painted.pixels(*expected.shape[::-1], pane=pane)[..., 0]
+    covered = np.zeros(expected.shape, bool)  # letters are drawn over the middle of each side
+    covered[[0, -1], :] = covered[:, [0, -1]] = True
+    for place in ignore:
+        covered[place] = True
+    np.testing.assert_allclose(found[~covered], np.rint(255 * expected)[~covered], atol=1)
+    return expected.shape, spacing
+
+
+@pytest.fixture
+def volume(rng):
+    return rng.permutation(5 * 6 * 7).reshape(5, 6, 7) / (5 * 6 * 7 - 1)
+
+
 @pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
-def test_volumes_show_every_plane_with_the_patients_left_on_the_left(affine, rng, open_viewers):
-    volume = rng.permutation(5 * 6 * 7).reshape(5, 6, 7) / (5 * 6 * 7 - 1)
+def test_volumes_show_every_plane_on_either_side(affine, volume, open_viewers):
     voxel = [1, 4, 2]
     viewer = SliceViewer(
         volume[None, None], {"map": volume[None, None]}, affine=affine, opacity=0, voxel=voxel
@@ -218,15 +241,264 @@ def test_volumes_show_every_plane_with_the_patients_left_on_the_left(affine, rng
     (painted,) = open_viewers(viewer)
     for plane, (right, up) in {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}.items():
         painted.control("plane").select_option(plane)
-        expected, spacing = shown_slice(volume, affine, plane, voxel)
-        rows, columns = expected.shape
-        found = painted.pixels(columns, rows)[..., 0]
-        letters = np.zeros(expected.shape, bool)  # drawn over the middle of each side
-        letters[[0, -1], :] = letters[:, [0, -1]] = True
-        np.testing.assert_allclose(found[~letters], np.rint(255 * expected)[~letters], atol=1)
-        size = painted.root.locator(".xai-picture canvas").bounding_box()
+        painted.control("side").select_option("radiological")
+        check_grey(painted, volume, affine, plane, voxel, mirrored=plane != "sagittal")
+        painted.control("side").select_option("neurological")
+        (rows, columns), spacing = check_grey(painted, volume, affine, plane, voxel)
+        size = painted.canvas().bounding_box()
         ratio = columns * spacing[right] / (rows * spacing[up])
         assert size["width"] / size["height"] == pytest.approx(ratio, rel=0.01)
+
+
+def test_letters_follow_the_side(open_viewers):
+    black = np.zeros((1, 1, 5, 6, 7))
+    (painted,) = open_viewers(SliceViewer(black, {"map": black}, affine=np.eye(4)))
+    neurological = painted.pixels(60, 60)
+    painted.control("side").select_option("radiological")
+    radiological = painted.pixels(60, 60)
+    left, right = np.s_[25:35, :6], np.s_[25:35, -6:]
+    assert neurological[left].sum() < neurological[right].sum()  # an L has less ink than an R
+    assert radiological[left].sum() > radiological[right].sum()
+    painted.control("plane").select_option("sagittal")
+    sagittal = painted.pixels(60, 60)
+    painted.control("side").select_option("neurological")
+    np.testing.assert_array_equal(painted.pixels(60, 60), sagittal)
+
+
+PLANES = ("axial", "coronal", "sagittal")
+
+
+@pytest.mark.parametrize("side", ["neurological", "radiological"])
+@pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
+def test_three_planes_meet_where_one_clicks(affine, side, volume, open_viewers):
+    viewer = SliceViewer(
+        volume[None, None], {"map": volume[None, None]}, affine=affine, opacity=0, view="planes", side=side
+    )
+    (painted,) = open_viewers(viewer)
+    box = painted.canvas(1).bounding_box()  # coronal: right and up of the patient, row 1 and column 3 of it
+    plane, _ = shown_slice(
+        np.arange(volume.size, dtype=float).reshape(volume.shape), affine, "coronal", [2, 3, 3]
+    )
+    plane = plane[:, ::-1] if side == "radiological" else plane
+    row, column = 1, 3
+    place = {
+        "x": box["width"] * (column + 0.5) / plane.shape[1],
+        "y": box["height"] * (row + 0.5) / plane.shape[0],
+    }
+    painted.canvas(1).click(position=place)
+    voxel = [int(index) for index in np.unravel_index(int(plane[row, column]), volume.shape)]
+    assert painted.text("readout").startswith(f"voxel {', '.join(map(str, voxel))}:")
+    for pane, name in enumerate(PLANES):
+        mirrored = side == "radiological" and name != "sagittal"
+        cells = np.arange(volume.size, dtype=float).reshape(volume.shape)
+        shown, _ = shown_slice(cells, affine, name, voxel)
+        shown = shown[:, ::-1] if mirrored else shown
+        ((at_row, at_column),) = np.argwhere(shown == cells[tuple(voxel)])
+        cross = (np.s_[at_row, :], np.s_[:, at_column])
+        check_grey(painted, volume, affine, name, voxel, pane=pane, mirrored=mirrored, ignore=cross)
+        rows, columns = shown.shape
+        lines = painted.pixels(columns, rows, pane=pane)[at_row, 1:-1]
+        crossed = (lines[:, 0] > lines[:, 2] + 50).sum()  # yellow but at the voxel itself
+        assert crossed >= columns - 4
+
+
+def test_dragging_moves_the_crosshair(volume, open_viewers):
+    viewer = SliceViewer(volume[None, None], {"map": volume[None, None]}, view="planes")
+    (painted,) = open_viewers(viewer)
+    box = painted.canvas(0).bounding_box()
+    at = lambda x, y: (box["x"] + box["width"] * (x + 0.5) / 5, box["y"] + box["height"] * (5 - y + 0.5) / 6)  # noqa: E731
+    mouse = painted.page.mouse
+    mouse.move(*at(0, 0))
+    mouse.down()
+    mouse.move(*at(4, 5), steps=8)
+    mouse.up()
+    mouse.move(5, 5)
+    assert painted.text("readout").startswith("voxel 4, 5, 3:")
+
+
+KEYS = [("ArrowUp", 4), ("ArrowRight", 5), ("ArrowDown", 4), ("Home", 0), ("PageUp", 6), ("ArrowLeft", 5)]
+KEYS += [("PageDown", 0), ("ArrowDown", 0), ("End", 6), ("ArrowUp", 6)]
+
+
+def test_keys_and_wheel_move_through_a_volume(volume, open_viewers):
+    (painted,) = open_viewers(SliceViewer(volume[None, None], {"map": volume[None, None]}, opacity=0))
+
+    def check(index):
+        check_grey(painted, volume, np.eye(4), "axial", [0, 0, index])
+        assert painted.canvas().get_attribute("aria-valuenow") == str(index + 1)
+
+    painted.page.keyboard.press("Tab")
+    assert painted.canvas().get_attribute("role") == "slider"
+    assert painted.canvas().evaluate("canvas => getComputedStyle(canvas).outlineStyle") == "solid"
+    for key, index in KEYS:
+        painted.page.keyboard.press(key)
+        check(index)
+    painted.canvas().hover()
+    painted.page.mouse.wheel(0, 100)
+    check(5)
+    painted.page.mouse.wheel(0, -100)
+    check(6)
+
+
+def test_keys_and_wheel_move_through_images_and_shift_through_pixels(images, maps, open_viewers):
+    (painted,) = open_viewers(SliceViewer(images, maps, opacity=0))
+    grey = [np.rint(255 * np.float32(image[0])) for image in images]
+    painted.page.keyboard.press("Tab")
+    for key, index in [("ArrowRight", 1), ("ArrowRight", 1), ("Home", 0), ("End", 1), ("ArrowLeft", 0)]:
+        painted.page.keyboard.press(key)
+        np.testing.assert_allclose(painted.pixels(8, 5)[..., 0], grey[index], atol=1)
+    for key in ["Shift+ArrowUp", "Shift+ArrowRight", "Shift+ArrowRight"]:
+        painted.page.keyboard.press(key)
+    painted.settle()
+    assert painted.text("readout").startswith("row 1, column 6:")
+    painted.canvas().hover()
+    painted.page.mouse.wheel(0, 100)
+    np.testing.assert_allclose(painted.pixels(8, 5)[..., 0], grey[1], atol=1)
+
+
+def test_compare_shows_one_slice_under_the_chosen_methods(rng, open_viewers):
+    volume = rng.random((5, 6, 7))
+    volume[0, 0, 0], volume[0, 0, 1] = 0, 1
+    maps = {
+        "plain": rng.random((5, 6, 7)),
+        "signed": rng.normal(size=(5, 6, 7)),
+        "third": rng.random((5, 6, 7)),
+    }
+    given = {name: values[None, None] for name, values in maps.items()}
+    viewer = SliceViewer(volume[None, None], given, view="compare", compare=["signed", "plain"], threshold=0)
+    (painted,) = open_viewers(viewer)
+
+    def check(names, z):
+        painted.settle()
+        assert painted.root.locator("figcaption").all_inner_texts() == names
+        for pane, name in enumerate(names):
+            expected = expected_pixels(
+                volume[:, :, z].T[::-1],
+                maps[name][:, :, z].T[::-1],
+                opacity=0.6,
+                threshold=0,
+                signed=name == "signed",
+                peak=np.abs(maps[name]).max(),
+            )
+            np.testing.assert_allclose(painted.pixels(5, 6, pane=pane), expected, atol=1)
+
+    check(["plain", "signed"], 3)
+    painted.canvas(1).press("ArrowUp")
+    check(["plain", "signed"], 4)
+    painted.control("compare").get_by_label("third").check()
+    check(["plain", "signed", "third"], 4)
+    painted.control("compare").get_by_label("plain").uncheck()
+    check(["signed", "third"], 4)
+    text = painted.text("readout")
+    for name in ("signed", "third"):
+        found = float(re.search(rf"{name} (\S+)", text).group(1))
+        assert found == pytest.approx(maps[name][2, 3, 4], abs=np.abs(maps[name]).max() / 127)
+    painted.control("compare").get_by_label("signed").uncheck()
+    painted.control("compare").get_by_label("third").uncheck()
+    painted.settle()
+    assert painted.text("notice") == "Choose a method to compare."
+    painted.control("view").select_option("slice")
+    painted.control("method").select_option("third")
+    expected = expected_pixels(
+        volume[:, :, 4].T[::-1],
+        maps["third"][:, :, 4].T[::-1],
+        opacity=0.6,
+        threshold=0,
+        peak=maps["third"].max(),
+    )
+    np.testing.assert_allclose(painted.pixels(5, 6), expected, atol=1)
+
+
+def test_top_percent_counts_the_whole_image(images, maps, open_viewers):
+    (painted,) = open_viewers(SliceViewer(images, maps, threshold_by="top", threshold=25))
+    grey = np.float32(images[0, 0])
+    for method, percent in [("plain", 25), ("signed", 25), ("signed", 60), ("plain", 100)]:
+        painted.control("method").select_option(method)
+        painted.move("threshold", percent)
+        values = np.float32(maps[method][0, 0])
+        expected = expected_pixels(
+            grey, values, opacity=0.6, threshold=percent, signed=method == "signed", top=True
+        )
+        np.testing.assert_allclose(painted.pixels(8, 5), expected, atol=1)
+    painted.move("threshold", 0)
+    np.testing.assert_allclose(painted.pixels(8, 5)[..., 0], np.rint(255 * grey), atol=1)
+    painted.control("threshold_by").select_option("maximum")
+    painted.move("threshold", 50)
+    expected = expected_pixels(grey, np.float32(maps["plain"][0, 0]), opacity=0.6, threshold=50)
+    np.testing.assert_allclose(painted.pixels(8, 5), expected, atol=1)
+
+
+def test_colours_can_be_chosen_for_each_kind_of_map(images, maps, open_viewers):
+    (painted,) = open_viewers(SliceViewer(images, maps))
+    kinds = {"plain": ("sequential", SEQUENTIAL_MAPS), "signed": ("diverging", DIVERGING_MAPS)}
+    for method, (kind, names) in kinds.items():
+        painted.control("method").select_option(method)
+        for name in names:
+            painted.control(kind).select_option(name)
+            expected = expected_pixels(
+                np.float32(images[0, 0]),
+                np.float32(maps[method][0, 0]),
+                opacity=0.6,
+                threshold=10,
+                signed=method == "signed",
+                colors=name,
+            )
+            np.testing.assert_allclose(painted.pixels(8, 5), expected, atol=1)
+        other = "diverging" if kind == "sequential" else "sequential"
+        assert not painted.control(other).is_visible()
+
+
+REGIONS = {
+    "one label image for all": 7 * np.arange(20 * 12).reshape(20, 12),
+    "more regions than a byte can count": 7 * np.arange(2 * 20 * 12).reshape(2, 1, 20, 12),
+}
+
+
+@pytest.mark.parametrize("labels", REGIONS.values(), ids=REGIONS)
+def test_the_region_under_the_cursor_is_named(labels, rng, open_viewers):
+    images = rng.random((2, 1, 20, 12))
+    regions = np.broadcast_to(labels, images.shape)[1, 0]
+    names = {int(regions[3, 4]): "Heart <b>"}
+    (painted,) = open_viewers(SliceViewer(images, {"map": images}, labels=labels, label_names=names))
+    painted.control("image").select_option("image 2")
+    box = painted.canvas().bounding_box()
+    for row, column in [(3, 4), (19, 11), (0, 0)]:
+        place = {"x": box["width"] * (column + 0.5) / 12, "y": box["height"] * (row + 0.5) / 20}
+        painted.canvas().hover(position=place)
+        value = int(regions[row, column])
+        region = f", {names.get(value, f'region {value}')}" if value else ""
+        assert painted.text("readout").startswith(f"row {row}, column {column}{region}: image ")
+
+
+def test_volumes_too_large_for_a_browser_are_thinned_and_say_so(volume, monkeypatch, open_viewers):
+    monkeypatch.setattr(layers, "MAX_BYTES", 2 * volume.size - 1)
+    affine = AFFINES["x flipped"]
+    viewer = SliceViewer(
+        volume[None, None], {"map": volume[None, None]}, affine=affine, opacity=0, voxel=[2, 4, 2]
+    )
+    (painted,) = open_viewers(viewer)
+    assert "one voxel in 2 along each axis" in painted.text("notice")
+    thinned = volume[::2, ::2, ::2]
+    check_grey(painted, thinned, affine, "axial", [1, 2, 1])
+    assert painted.text("readout").startswith("voxel 2, 4, 2: ")
+    painted.move("slice", 3)
+    check_grey(painted, thinned, affine, "axial", [1, 2, 3])
+    assert painted.text("readout").startswith("voxel 2, 4, 6: ")
+
+
+def test_nifti_volumes_bring_their_affine_and_must_share_it(volume):
+    affine = AFFINES["x flipped"]
+    image, same = (nib.Nifti1Image(volume, affine) for _ in range(2))
+    viewer = SliceViewer(image, {"map": same})
+    assert viewer.grid == SliceViewer(volume[None, None], {"map": volume[None, None]}, affine=affine).grid
+    moved = nib.Nifti1Image(volume, np.diag([-1.0, 1, 1.5, 1]))
+    with pytest.raises(ShapeError, match=r"map 'ig' has the affine .*1\.5.*Resample"):
+        SliceViewer(image, {"map": same, "ig": moved})
+    labels = nib.Nifti1Image(volume.astype(np.int16), affine)
+    with pytest.raises(ShapeError, match=r"label image has the affine .*None"):
+        SliceViewer(volume[None, None], {"map": volume[None, None]}, labels=labels)
+    with pytest.raises(ShapeError, match="image has the affine"):
+        SliceViewer(image, {"map": same}, affine=np.eye(4))
 
 
 def test_slice_control_moves_through_the_plane(rng, open_viewers):

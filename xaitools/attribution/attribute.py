@@ -16,7 +16,7 @@ from xaitools.attribution.gradient import path as gradient_path
 from xaitools.attribution.integrated_gradients import BASELINES, check_baseline, completeness_gap
 from xaitools.attribution.integrated_gradients import path as integrated_gradients_path
 from xaitools.attribution.names import MethodName, parse
-from xaitools.attribution.passes import gradients, progress_bar
+from xaitools.attribution.passes import Progress, gradients, progress_bar
 from xaitools.attribution.sharing import Key, Source, count_passes, shared_maps
 from xaitools.attribution.xrai import Segments, segment_all, xrai
 from xaitools.errors import DataError, MethodError, ShapeError, UnsupportedModelError
@@ -55,7 +55,7 @@ def attribute(
     precision: str = "float32",
     batch_size: int = 16,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool | Progress = True,
 ) -> Maps:
     """Attribution maps of several methods for the same images.
 
@@ -96,7 +96,8 @@ def attribute(
     seed
         Same seed, same maps; the maps of an image do not depend on the other images of the batch.
     progress
-        Whether to show a progress bar when the work takes more than two seconds.
+        Whether to show a progress bar when the work takes more than two seconds; or a function that is called with
+        the number of passes done and their total after each batch, and stops the work by raising an exception.
 
     Returns
     -------

@@ -18,6 +18,7 @@ from xaitools.errors import TargetError, UnsupportedModelError
 
 Rule = Callable[[nn.Module, Tensor, Tensor | None], Tensor]
 Points = Callable[[Tensor, slice, int], tuple[Tensor, Tensor]]
+Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,26 @@ def single(
     return torch.stack([maps["path"] for _, maps in rows])
 
 
-def progress_bar(total: int, show: bool) -> Any:
+class _Report:
+    """Stands in for a bar: tells a function the passes done and their total, after each batch."""
+
+    def __init__(self, total: int, tell: Progress) -> None:
+        self._done, self._total, self._tell = 0, total, tell
+
+    def update(self, passes: int) -> None:
+        self._done += passes
+        self._tell(self._done, self._total)
+
+    def __enter__(self) -> "_Report":
+        self.update(0)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def progress_bar(total: int, show: bool | Progress) -> Any:
     """Bar over gradient passes; it appears only if the work takes more than two seconds."""
+    if callable(show):
+        return _Report(total, show)
     return tqdm(total=total, desc="gradients", unit="pass", disable=not show, delay=2, leave=False)

@@ -7,22 +7,31 @@ from typing import Any
 import anywidget
 import numpy.typing as npt
 import traitlets
+from IPython import get_ipython
 
 from xaitools.errors import ParameterError, ShapeError
 from xaitools.widgets.layers import (
+    DIVERGING_MAPS,
+    MAX_BYTES,
+    SEQUENTIAL_MAPS,
+    Array,
+    check_affines,
     check_images,
+    check_labels,
     check_maps,
     check_masks,
-    encode_colormaps,
+    downsampling,
+    encode_colormap,
     encode_grid,
     encode_images,
+    encode_labels,
     encode_map,
     encode_mask,
 )
 from xaitools.widgets.standalone import standalone
 
 STATIC = Path(__file__).parent / "static"
-MODULES = ("data.js", "paint.js", "controls.js", "viewer.js")
+MODULES = ("data.js", "paint.js", "controls.js", "panes.js", "viewer.js")
 
 
 def _read(*files: str) -> str:
@@ -32,20 +41,28 @@ def _read(*files: str) -> str:
 class SliceViewer(anywidget.AnyWidget):
     """Show maps over images or volumes, with controls; works without a kernel once it is displayed.
 
+    Keys on a focused picture: arrows, PageUp and PageDown, Home and End change the slice (of single slices,
+    the image), as the mouse wheel does; with Shift, arrows move the voxel whose values are read.
+
     Parameters
     ----------
-    images : array or tensor, (n, 1, row, column) or (n, 1, x, y, z)
+    images : array or tensor, (n, 1, row, column) or (n, 1, x, y, z), or a NIfTI volume
         What the maps explain. Grey values run from the smallest to the largest of all images.
-    maps : mapping of method name to array or tensor, shaped like `images`
+    maps : mapping of method name to array or tensor, shaped like `images`, or NIfTI volume
         Signed maps (any value below zero) get diverging colours about zero, others sequential ones. Each
-        map is scaled by its own largest magnitude; values under the cursor are in the map's own unit.
-    masks : bool array or tensor, shaped like `images`, optional
+        map is scaled by its own largest magnitude; values under the cursor are in the map's own unit, to
+        within one of 255 levels.
+    masks : bool array or tensor, shaped like `images`, or NIfTI volume, optional
         What an expert expects to be highlighted, drawn as an outline.
+    labels : int array, shaped like `images` or like one of them without channel, or NIfTI volume, optional
+        Regions, such as an atlas on the images' grid; the one under the cursor is named.
+    label_names : mapping of int to str, optional
+        Names of the labels; others show as their number, and 0 not at all.
     names : sequence of str, optional
         One name an image; study ids, since exported pages show them.
     affine : array, (4, 4), optional
         Of volumes: voxel to millimetres, right-anterior-superior. Gives true proportions and the letters of
-        the body's directions; the patient's left is on the left.
+        the body's directions. NIfTI volumes bring their own.
     **state
         Initial values of the traits below.
 
@@ -55,25 +72,45 @@ class SliceViewer(anywidget.AnyWidget):
         Index of the shown image.
     method : str
         Name of the shown map.
+    view : {"slice", "planes", "compare"}
+        One slice; the three planes through `voxel` of a volume; or one slice under several methods.
+    compare : list of str
+        Methods side by side in the view "compare".
     opacity : float
         Of the map over the image, 0 to 1.
     threshold : float
-        Percent of the map's largest magnitude below which the image alone is shown.
+        In percent, what `threshold_by` says; elsewhere the image alone is shown.
+    threshold_by : {"maximum", "top"}
+        Show what reaches `threshold` percent of the map's largest magnitude, or its top `threshold` percent
+        of voxels by magnitude. Voxels of one level count together, and zeros are never shown.
+    sequential : {"inferno", "viridis", "cividis"}
+        Colours of absolute maps; like the following, after the square root of the magnitude.
+    diverging : {"red-blue", "orange-purple", "teal-brown"}
+        Colours of signed maps, symmetric about zero; the first colour is that of positive values.
     outline : bool
         Whether the mask's outline is drawn.
+    crosshair : bool
+        Whether lines cross at `voxel`; in the view "planes" they always do.
     plane : {"axial", "coronal", "sagittal"}
         Shown plane of a volume.
-    voxel : tuple of int
-        Index, in the arrays given, of the voxel through which the planes go.
+    side : {"neurological", "radiological"}
+        Whether the patient's left is on the left or on the right; of volumes with an affine.
+    voxel : list of int
+        Index, in the arrays given, of the voxel through which the planes go; click or drag to move it.
 
     Raises
     ------
     ShapeError
-        If a map, the masks, the names or the affine do not fit the images.
+        If a map, the masks, labels, names or the affine do not fit the images.
     DataError
-        If an image or map holds NaN or infinity.
+        If an image or map holds NaN or infinity, or labels are not whole numbers.
     ParameterError
-        If there is no map, or a trait is set to a method, image or voxel that does not exist.
+        If there is no map, or a trait is set to a method, image, view or voxel that does not exist.
+
+    Notes
+    -----
+    A browser gets at most 512 MiB of voxels, one byte each (two of labels above 256). Larger ones are shown at
+    every second (third, ...) voxel along each axis, and the viewer says so.
     """
 
     _esm = _read(*MODULES) + "\nexport default { render };\n"
@@ -81,42 +118,61 @@ class SliceViewer(anywidget.AnyWidget):
 
     image = traitlets.Int(0).tag(sync=True)
     method = traitlets.Unicode().tag(sync=True)
+    view = traitlets.Enum(["slice", "planes", "compare"], "slice").tag(sync=True)
+    compare: traitlets.List = traitlets.List(traitlets.Unicode()).tag(sync=True)
     opacity = traitlets.Float(0.6, min=0, max=1).tag(sync=True)
     threshold = traitlets.Float(10.0, min=0, max=100).tag(sync=True)
+    threshold_by = traitlets.Enum(["maximum", "top"], "maximum").tag(sync=True)
+    sequential = traitlets.Enum(list(SEQUENTIAL_MAPS), "inferno").tag(sync=True)
+    diverging = traitlets.Enum(list(DIVERGING_MAPS), "red-blue").tag(sync=True)
     outline = traitlets.Bool(True).tag(sync=True)
+    crosshair = traitlets.Bool(False).tag(sync=True)
     plane = traitlets.Enum(["axial", "coronal", "sagittal"], "axial").tag(sync=True)
+    side = traitlets.Enum(["neurological", "radiological"], "neurological").tag(sync=True)
     voxel = traitlets.List(traitlets.Int()).tag(sync=True)
 
     names: traitlets.List = traitlets.List(traitlets.Unicode(), read_only=True).tag(sync=True)
     grid: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
     layers: traitlets.List = traitlets.List(read_only=True).tag(sync=True)
     colormaps: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
+    notice = traitlets.Unicode(read_only=True).tag(sync=True)
 
     def __init__(
         self,
-        images: npt.ArrayLike,
-        maps: Mapping[str, npt.ArrayLike],
+        images: Array,
+        maps: Mapping[str, Array],
         *,
-        masks: npt.ArrayLike | None = None,
+        masks: Array | None = None,
+        labels: Array | None = None,
+        label_names: Mapping[int, str] | None = None,
         names: Sequence[str] | None = None,
         affine: npt.ArrayLike | None = None,
         **state: Any,
     ) -> None:
         arrays = check_images(images)
         map_arrays = check_maps(maps, arrays.shape)
+        volumes = {"The image": images, "The mask": masks, "The label image": labels}
+        volumes |= {f"The map '{name}'": values for name, values in maps.items()}
+        affine = check_affines(affine, volumes)
         names = [f"image {index + 1}" for index in range(len(arrays))] if names is None else list(names)
         if len(names) != len(arrays):
             raise ShapeError(f"Got {len(names)} names for {len(arrays)} images; expected one for each.")
-        grid = encode_grid(arrays.shape[1:], affine)
+        step = downsampling(arrays.size * (1 + len(maps)), arrays.ndim - 1)
+        grid = encode_grid(arrays.shape[1:], affine, step)
         layers = [encode_images(arrays, grid)]
         layers += [encode_map(name, values, grid) for name, values in map_arrays.items()]
         if masks is not None:
             layers.append(encode_mask(check_masks(masks, arrays.shape), grid))
-        sent = {"names": names, "grid": grid, "layers": layers, "colormaps": encode_colormaps()}
-        for name, value in sent.items():
+        if labels is not None:
+            layers.append(encode_labels(check_labels(labels, arrays.shape), label_names or {}, grid))
+        choices = {"sequential": SEQUENTIAL_MAPS, "diverging": DIVERGING_MAPS}
+        colormaps = {kind: {name: encode_colormap(name) for name in known} for kind, known in choices.items()}
+        sent = {"names": names, "grid": grid, "layers": layers, "colormaps": colormaps}
+        for name, value in {**sent, "notice": _downsampled(step)}.items():
             self.set_trait(name, value)
-        center = [size // 2 for size in (*arrays.shape[1:], 1)[:3]]
-        super().__init__(**{"method": next(iter(maps)), "voxel": center, **state})
+        center = [size // 2 for size in grid["shape"]]
+        shown = {"method": next(iter(maps)), "compare": list(maps)[:4], "voxel": center}
+        super().__init__(**{**shown, **state})
 
     def to_html(self) -> str:
         """Return the viewer as it is now, as HTML that works from a file without a network.
@@ -127,15 +183,30 @@ class SliceViewer(anywidget.AnyWidget):
         return standalone(state, script=_read(*MODULES, "standalone.js"), style=self._css)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        # JupyterLab shows the widget; an export to HTML, which has no kernel, shows the page.
+        # A person's front end shows the widget; an export to HTML, which has no kernel, shows the page.
         data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
-        return {**data, "text/html": self.to_html()}, metadata
+        return (data if _is_interactive() else {**data, "text/html": self.to_html()}), metadata
+
+    def _check_map(self, name: str) -> None:
+        known = [layer["name"] for layer in self.layers if layer["kind"] == "map"]
+        if name not in known:
+            raise ParameterError(f"The viewer has no map '{name}'; it has {known}.")
 
     @traitlets.validate("method")
     def _check_method(self, proposal: dict[str, Any]) -> str:
-        known = [layer["name"] for layer in self.layers if layer["kind"] == "map"]
-        if proposal["value"] not in known:
-            raise ParameterError(f"The viewer has no map '{proposal['value']}'; it has {known}.")
+        self._check_map(proposal["value"])
+        return proposal["value"]
+
+    @traitlets.validate("compare")
+    def _check_compare(self, proposal: dict[str, Any]) -> list[str]:
+        for name in proposal["value"]:
+            self._check_map(name)
+        return proposal["value"]
+
+    @traitlets.validate("view")
+    def _check_view(self, proposal: dict[str, Any]) -> str:
+        if proposal["value"] == "planes" and self.grid["rank"] == 2:
+            raise ParameterError("The view 'planes' needs volumes; single slices have 'slice' and 'compare'.")
         return proposal["value"]
 
     @traitlets.validate("image")
@@ -148,8 +219,21 @@ class SliceViewer(anywidget.AnyWidget):
 
     @traitlets.validate("voxel")
     def _check_voxel(self, proposal: dict[str, Any]) -> list[int]:
-        shape = [self.grid["dims"][self.grid["axes"].index(axis)] for axis in range(3)]
+        shape = self.grid["shape"]
         inside = [0 <= at < size for at, size in zip(proposal["value"], shape, strict=False)]
         if len(proposal["value"]) != 3 or not all(inside):
             raise ParameterError(f"The voxel {proposal['value']} does not lie in an image of shape {shape}.")
         return proposal["value"]
+
+
+def _downsampled(step: int) -> str:
+    if step == 1:
+        return ""
+    limit = f"{MAX_BYTES / 2**20:.0f} MiB"
+    return f"Too large for a browser (limit: {limit}): one voxel in {step} along each axis is shown."
+
+
+def _is_interactive() -> bool:
+    # A front end before which somebody sits can be asked for input; nbclient, so Papermill and Voila, cannot.
+    kernel = getattr(get_ipython(), "kernel", None)
+    return bool(getattr(kernel, "_allow_stdin", False))

@@ -50,47 +50,101 @@ function checkControl(name, text, { get, set }) {
   };
 }
 
-function makeControls(model, store, grid) {
+function choicesControl(name, text, { options, get, set }) {
+  const inputs = options.map((value) => element("input", { type: "checkbox", value }));
+  const chosen = () => inputs.filter((input) => input.checked).map((input) => input.value);
+  inputs.forEach((input) => {
+    input.onchange = () => set(chosen());
+  });
+  const labels = inputs.map((input) => element("label", {}, input, element("span", {}, input.value)));
+  const node = element("fieldset", {}, element("legend", {}, text), ...labels);
+  node.dataset.control = name;
+  return {
+    node,
+    sync() {
+      inputs.forEach((input) => {
+        input.checked = get().includes(input.value);
+      });
+    },
+  };
+}
+
+// Shows a control only while it has something to say.
+function onlyIf(isShown, control) {
+  return {
+    node: control.node,
+    sync() {
+      control.node.hidden = !isShown();
+      control.sync();
+    },
+  };
+}
+
+function saveState(model, changes) {
+  Object.entries(changes).forEach(([name, value]) => model.set(name, value));
+  model.save_changes();
+}
+
+const plain = (values) => values.map((value) => [value, value]);
+
+const VIEWS = [["slice", "one slice"], ["planes", "three planes"], ["compare", "compare methods"]];
+
+const SIDES = [["neurological", "neurological: left is left"], ["radiological", "radiological: left is right"]];
+
+const THRESHOLDS = [["maximum", "above that % of maximum"], ["top", "top % of all pixels"]];
+
+function viewsOf(store, grid) {
+  const possible = { slice: true, planes: grid.rank === 3, compare: store.maps.size > 1 };
+  return VIEWS.filter(([view]) => possible[view]);
+}
+
+function makeControls(model, store, grid, choices) {
   const bind = (name, parse = (value) => value) => ({
     get: () => model.get(name),
-    set(value) {
-      model.set(name, parse(value));
-      model.save_changes();
-    },
+    set: (value) => saveState(model, { [name]: parse(value) }),
   });
-  const controls = [];
-  const images = model.get("names");
-  if (images.length > 1) {
-    const options = images.map((name, index) => [String(index), name]);
-    controls.push(selectControl("image", "Image", { options, ...bind("image", Number) }));
-  }
-  if (grid.rank === 3) {
-    const options = Object.keys(PLANES).map((plane) => [plane, plane]);
-    const normal = () => PLANES[model.get("plane")][2];
-    const { set } = bind("voxel");
-    controls.push(selectControl("plane", "Plane", { options, ...bind("plane") }));
-    controls.push(
-      rangeControl("slice", "Slice", {
-        max: () => grid.dims[normal()] - 1,
-        get: () => toGrid(grid, model.get("voxel"))[normal()],
-        set(value) {
-          const position = toGrid(grid, model.get("voxel"));
-          position[normal()] = value;
-          set(fromGrid(grid, position));
-        },
-        format: (value) => `${value + 1} of ${grid.dims[normal()]}`,
-      }),
-    );
-  }
-  const methods = [...store.maps.keys()].map((name) => [name, name]);
-  controls.push(selectControl("method", "Method", { options: methods, ...bind("method") }));
   const percent = (value) => `${Math.round(100 * value)} %`;
-  controls.push(
+  const methods = [...store.maps.keys()];
+  const isView = (...views) => () => views.includes(model.get("view"));
+  const shownNames = () => (model.get("view") === "compare" ? model.get("compare") : [model.get("method")]);
+  const hasMap = (signed) => () => shownNames().some((name) => store.maps.get(name).signed === signed);
+  const select = (name, text, options, parse) => selectControl(name, text, { options, ...bind(name, parse) });
+  const names = model.get("names").map((name, index) => [String(index), name]);
+  const views = viewsOf(store, grid);
+  const volume = grid.rank === 3;
+  return [
+    names.length > 1 && select("image", "Image", names, Number),
+    views.length > 1 && select("view", "View", views),
+    volume && onlyIf(isView("slice", "compare"), select("plane", "Plane", plain(Object.keys(PLANES)))),
+    volume && onlyIf(isView("slice", "compare"), sliceControl(model, grid)),
+    grid.letters && select("side", "Side", SIDES),
+    onlyIf(isView("slice", "planes"), select("method", "Method", plain(methods))),
+    views.length > 1 && onlyIf(isView("compare"), choicesControl("compare", "Methods", { options: methods, ...bind("compare") })),
     rangeControl("opacity", "Opacity", { max: () => 1, step: 0.05, ...bind("opacity"), format: percent }),
     rangeControl("threshold", "Threshold", {
-      max: () => 100, ...bind("threshold"), format: (value) => `${value} % of max`,
+      max: () => 100, ...bind("threshold"), format: (value) => `${value} %`,
     }),
-  );
-  if (store.mask) controls.push(checkControl("outline", "Outline", bind("outline")));
-  return controls;
+    select("threshold_by", "Show", THRESHOLDS),
+    onlyIf(hasMap(false), select("sequential", "Colours", plain(choices.sequential))),
+    onlyIf(hasMap(true), select("diverging", "± Colours", plain(choices.diverging))),
+    store.mask && checkControl("outline", "Outline", bind("outline")),
+    onlyIf(isView("slice", "compare"), checkControl("crosshair", "Crosshair", bind("crosshair"))),
+  ].filter((control) => control);
+}
+
+function sliceControl(model, grid) {
+  const normal = () => PLANES[model.get("plane")][2];
+  return rangeControl("slice", "Slice", {
+    max: () => grid.dims[normal()] - 1,
+    get: () => toGrid(grid, model.get("voxel"))[normal()],
+    set: (value) => moveAlong(model, grid, normal(), () => value),
+    format: (value) => `${value + 1} of ${grid.dims[normal()]}`,
+  });
+}
+
+// Moves the voxel along one axis of the grid, not beyond its ends.
+function moveAlong(model, grid, axis, change) {
+  const position = toGrid(grid, model.get("voxel"));
+  position[axis] = Math.max(0, Math.min(grid.dims[axis] - 1, change(position[axis])));
+  saveState(model, { voxel: fromGrid(grid, position) });
 }

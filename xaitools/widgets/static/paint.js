@@ -66,7 +66,7 @@ function paintOutline(canvas, slice, mask) {
 
 const LETTERS = [["L", "R"], ["P", "A"], ["I", "S"]];
 
-function paintLetters(canvas, plane) {
+function paintLetters(canvas, plane, mirrored = false) {
   const [right, up] = PLANES[plane];
   const { width, height } = canvas;
   const size = 14 * devicePixelRatio;
@@ -77,14 +77,35 @@ function paintLetters(canvas, plane) {
   context.lineWidth = 3 * devicePixelRatio;
   context.strokeStyle = "black";
   context.fillStyle = "white";
+  const [left, rightmost] = mirrored ? [1, 0] : [0, 1];
   const places = [
-    [LETTERS[right][0], size, height / 2], [LETTERS[right][1], width - size, height / 2],
+    [LETTERS[right][left], size, height / 2], [LETTERS[right][rightmost], width - size, height / 2],
     [LETTERS[up][0], width / 2, height - size], [LETTERS[up][1], width / 2, size],
   ];
   for (const [letter, x, y] of places) {
     context.strokeText(letter, x, y);
     context.fillText(letter, x, y);
   }
+}
+
+// Lines that stop short of the voxel they point at, so that it stays visible.
+function paintCrosshair(canvas, slice, [column, row]) {
+  const context = canvas.getContext("2d");
+  const [sx, sy] = [canvas.width / slice.columns, canvas.height / slice.rows];
+  const [x, y] = [Math.floor((column + 0.5) * sx) + 0.5, Math.floor((row + 0.5) * sy) + 0.5];
+  const [across, along] = [sx, sy].map((size) => Math.max(size, 6 * devicePixelRatio));
+  const path = new Path2D();
+  for (const [x0, y0, x1, y1] of [
+    [0, y, x - across, y], [x + across, y, canvas.width, y],
+    [x, 0, x, y - along], [x, y + along, x, canvas.height],
+  ]) {
+    path.moveTo(x0, y0);
+    path.lineTo(x1, y1);
+  }
+  context.lineCap = "butt";
+  context.strokeStyle = "#f0e442";
+  context.lineWidth = devicePixelRatio;
+  context.stroke(path);
 }
 
 function paintBar(canvas, layer, table) {

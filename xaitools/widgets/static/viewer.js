@@ -1,109 +1,157 @@
-// The viewer: controls beside one slice, painted here from bytes that were sent once.
+// The viewer: controls beside the pictures, painted here from bytes that were sent once.
 
-const STATE = ["image", "method", "opacity", "threshold", "outline", "plane", "voxel"];
-const LONGEST_SIDE = 512;
-
-// A whole number of screen pixels for each column of voxels, where there is room: all are equally wide.
-function fitCanvas(canvas, slice) {
-  const zoom = LONGEST_SIDE / Math.max(slice.width, slice.height);
-  const cell = (zoom * slice.width) / slice.columns;
-  const scale = (cell > 1 ? (zoom * Math.floor(cell)) / cell : zoom) * devicePixelRatio;
-  canvas.width = Math.round(slice.width * scale);
-  canvas.height = Math.round(slice.height * scale);
-  canvas.style.width = `${canvas.width / devicePixelRatio}px`;
-}
+const STATE = [
+  "image", "method", "view", "compare", "opacity", "threshold", "threshold_by", "sequential", "diverging",
+  "outline", "crosshair", "plane", "side", "voxel",
+];
 
 const number = (value) => String(Number(value.toPrecision(3)));
 
-function describe(grid, store, state, slice, column, row) {
+function describeMap(map, image, index) {
+  const share = isConstant(map, image) ? "" : ` (${Math.round(100 * relative(map, map.voxels[index]))} % of maximum)`;
+  return `${map.name} ${number(valueAt(map, image, index))}${share}`;
+}
+
+function describe(grid, store, image, slice, [column, row], maps) {
   const index = slice.index(column, row);
-  const map = store.maps.get(state.method);
   const voxel = fromGrid(grid, slice.position(column, row));
   const place = grid.rank === 2 ? `row ${voxel[0]}, column ${voxel[1]}` : `voxel ${voxel.join(", ")}`;
-  const share = isConstant(map, state.image) ? "" : ` (${Math.round(100 * relative(map, map.voxels[index]))} % of maximum)`;
-  const image = number(valueAt(store.image, state.image, index));
-  return `${place}: image ${image}, ${state.method} ${number(valueAt(map, state.image, index))}${share}`;
+  const region = store.labels?.voxels ? regionAt(store.labels, index) : "";
+  const values = maps.filter((map) => map.voxels).map((map) => describeMap(map, image, index));
+  const grey = `image ${number(valueAt(store.image, image, index))}`;
+  return `${place}${region && `, ${region}`}: ${[grey, ...values].join(", ")}`;
+}
+
+function makeScale() {
+  const bar = element("canvas", { width: 14, height: 160, className: "xai-bar" });
+  const [highest, lowest] = [element("span"), element("span")];
+  const node = element(
+    "div", { className: "xai-scale" }, bar, element("div", {}, highest, element("span", {}, "relevance"), lowest),
+  );
+  return { node, bar, highest, lowest };
+}
+
+// One bar for absolute maps and one for signed ones; ends in the map's unit where there is one map only.
+function paintScale(scale, maps, { state, colormaps }) {
+  scale.node.hidden = maps.length === 0;
+  if (maps.length === 0) return;
+  const [map] = maps;
+  const high = maps.length === 1 ? number(map.ranges[state.image][1]) : "each map’s maximum";
+  paintBar(scale.bar, map, mapTable(map, state, colormaps));
+  scale.highest.textContent = high;
+  scale.lowest.textContent = map.signed ? `−${high}` : "0";
 }
 
 function buildPage() {
-  const canvas = element("canvas");
-  canvas.setAttribute("role", "img");
-  const bar = element("canvas", { width: 14, height: 160, className: "xai-bar" });
-  const highest = element("span");
-  const lowest = element("span");
+  const panes = element("div", { className: "xai-panes" });
   const readout = element("p", { className: "xai-readout" });
+  readout.setAttribute("aria-live", "polite");
   const notice = element("p", { className: "xai-notice" });
   notice.setAttribute("role", "status");
   const controls = element("div", { className: "xai-controls" });
-  const scale = element("div", { className: "xai-scale" }, bar, element("div", {}, highest, element("span", {}, "relevance"), lowest));
-  const picture = element("div", { className: "xai-picture" }, canvas, readout);
-  const side = element("div", { className: "xai-side" }, controls, scale, notice);
+  const scales = [makeScale(), makeScale()];
+  const picture = element("div", { className: "xai-picture" }, panes, readout);
+  const bars = element("div", { className: "xai-scales" }, ...scales.map(({ node }) => node));
+  const side = element("div", { className: "xai-side" }, controls, bars, notice);
   const root = element("div", { className: "xai-viewer" }, picture, side);
-  return { root, canvas, bar, highest, lowest, readout, notice, controls };
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab would take the arrow keys for its cells
+  return { root, panes, readout, notice, controls, scales };
+}
+
+function noticesFor(state, maps, notice) {
+  const flat = maps.filter((map) => isConstant(map, state.image));
+  return [
+    notice,
+    maps.length === 0 ? "Choose a method to compare." : "",
+    ...flat.map((map) => `The map ${map.name} is constant (${number(map.ranges[state.image][0])}): there is nothing to show.`),
+    maps.every((map) => map.voxels) ? "" : "Unpacking …",
+  ].filter((text) => text);
 }
 
 async function render({ model, el }) {
   const page = buildPage();
   el.append(page.root);
   const grid = model.get("grid");
-  const store = await decodeLayers(model.get("layers"));
+  const names = model.get("names");
   const colormaps = model.get("colormaps");
-  const controls = makeControls(model, store, grid);
+  const store = groupLayers(model.get("layers"));
+  const choices = { sequential: Object.keys(colormaps.sequential), diverging: Object.keys(colormaps.diverging) };
+  const controls = makeControls(model, store, grid, choices);
   page.controls.append(...controls.map((control) => control.node));
   const readState = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
-  let slice;
-  let pointer;
+  let panes = [];
+  let pointed;
+
+  function point(target) {
+    pointed = target;
+    showValue();
+  }
 
   function showValue() {
-    page.readout.textContent = pointer
-      ? describe(grid, store, readState(), slice, ...pointer)
-      : "Point at the picture to read its values.";
+    const { image, voxel } = readState();
+    const pane = pointed?.pane ?? panes[0];
+    const cell = pointed?.cell ?? pane?.slice.cell(toGrid(grid, voxel));
+    const maps = [...new Set(panes.map(({ map }) => map))];
+    page.readout.textContent = pane ? describe(grid, store, image, pane.slice, cell, maps) : "";
+  }
+
+  function arrange(wanted) {
+    const added = wanted.slice(panes.length).map(makePane);
+    added.forEach((pane) => movePaneBy(pane, model, grid, point));
+    panes = [...panes, ...added].slice(0, wanted.length);
+    panes.forEach((pane, index) => Object.assign(pane, wanted[index]));
+    if (page.panes.childElementCount !== panes.length || added.length > 0) {
+      page.panes.replaceChildren(...panes.map(({ node }) => node));
+    }
+    if (pointed && !panes.includes(pointed.pane)) pointed = undefined;
   }
 
   function draw() {
     const state = readState();
-    const map = store.maps.get(state.method);
-    const blank = isConstant(map, state.image);
-    const colors = byteView(colormaps[map.signed ? "diverging" : "sequential"]);
-    const table = overlayTable(map, colors, state.opacity, state.threshold);
-    slice = cutSlice(grid, state.plane, toGrid(grid, state.voxel), state.image);
-    fitCanvas(page.canvas, slice);
-    paintPixels(page.canvas, composeSlice(slice, store.image, blank ? null : map, table));
-    if (store.mask && state.outline) paintOutline(page.canvas, slice, store.mask);
-    if (grid.letters) paintLetters(page.canvas, state.plane);
-    paintBar(page.bar, map, table);
-    const [low, high] = map.ranges[state.image];
-    page.highest.textContent = number(high);
-    page.lowest.textContent = number(map.signed ? -high : 0);
-    page.notice.textContent = blank ? `This map is constant (${number(low)}): there is nothing to show.` : "";
-    page.canvas.setAttribute("aria-label", `${model.get("names")[state.image]}, ${state.method}`);
+    arrange(panesOf(state, store));
+    const maps = [...new Set(panes.map(({ map }) => map))];
+    maps.filter((map) => !map.voxels).forEach((map) => load(map).then(schedule));
+    const scene = { grid, store, state, colormaps, names };
+    page.panes.dataset.view = state.view;
+    panes.forEach((pane) => {
+      paintPane(pane, scene);
+      labelPane(pane, scene);
+    });
+    const scaled = maps.filter((map) => map.voxels && !isConstant(map, state.image));
+    page.scales.forEach((scale, signed) => paintScale(scale, scaled.filter((map) => map.signed === Boolean(signed)), scene));
+    page.notice.textContent = noticesFor(state, maps, model.get("notice")).join("\n");
     controls.forEach((control) => control.sync());
     showValue();
   }
 
+  // Draws at once, but at most once a frame; what changes meanwhile is drawn in the next one.
   let frame = 0;
+  let stale = false;
   function schedule() {
-    frame ||= requestAnimationFrame(() => {
+    stale = Boolean(frame);
+    if (stale) return;
+    draw();
+    frame = requestAnimationFrame(() => {
       frame = 0;
-      draw();
+      if (stale) schedule();
     });
   }
 
-  page.canvas.onpointermove = (event) => {
-    const box = page.canvas.getBoundingClientRect();
-    const column = Math.floor(((event.clientX - box.left) / box.width) * slice.columns);
-    const row = Math.floor(((event.clientY - box.top) / box.height) * slice.rows);
-    const inside = column >= 0 && row >= 0 && column < slice.columns && row < slice.rows;
-    pointer = inside ? [column, row] : undefined;
-    showValue();
-  };
-  page.canvas.onpointerleave = () => {
-    pointer = undefined;
-    showValue();
-  };
+  // What is shown first comes first; the other layers unpack while one already looks.
+  async function loadFirst() {
+    await Promise.all([store.image, ...panesOf(readState(), store).map(({ map }) => map)].map(load));
+    draw();
+  }
 
+  async function loadRest() {
+    for (const layer of allLayers(store)) await load(layer);
+    page.root.dataset.unpacked = "all";
+    schedule();
+  }
+
+  await loadFirst();
   STATE.forEach((name) => model.on(`change:${name}`, schedule));
-  draw();
+  loadRest();
   return () => {
     cancelAnimationFrame(frame);
     STATE.forEach((name) => model.off(`change:${name}`, schedule));
