@@ -121,7 +121,8 @@ def test_real_report_opens_offline(real_run, browser) -> None:
     page.wait_for_selector(".xai-picture canvas")
     assert [url for url in browser.requests if not re.match(r"(file|data|blob):", url)] == []
     assert browser.errors == []
-    assert "TCGA" not in page.content()
+    leaked = "TCGA-" in page.content()  # the patients' identifiers; the hyphen cannot be base64
+    assert not leaked
 
 
 def test_no_output_names_a_patient(tmp_path, write_dicom, name_everything, secrets) -> None:
@@ -147,7 +148,8 @@ def test_no_output_names_a_patient(tmp_path, write_dicom, name_everything, secre
     for path in written:
         content = path.read_bytes()
         for secret in secrets:
-            assert secret.encode() not in content, f"{secret} in {path.name}"
+            leaked = secret.encode() in content
+            assert not leaked, f"{secret} in {path.name}"
             assert secret not in path.name
 
 
