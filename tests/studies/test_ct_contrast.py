@@ -84,10 +84,10 @@ def test_synthetic_output_folder(synthetic_run) -> None:
 def test_report_opens_offline_and_its_viewer_moves(synthetic_run, browser) -> None:
     page = browser.open(synthetic_run / "ct_contrast.html")
     page.wait_for_selector(".main-svg")
-    page.wait_for_selector(".xai-picture canvas")
+    page.wait_for_selector(".xai-panes canvas, .xai-picture canvas")
     assert page.locator(".js-plotly-plot").count() == len(FIGURES)
-    picture = "() => document.querySelector('.xai-picture canvas').toDataURL()"
-    page.locator(".xai-readout", has_text="Point").wait_for()
+    picture = "() => document.querySelector('.xai-panes canvas, .xai-picture canvas').toDataURL()"
+    page.locator(".xai-readout:not(:empty)").wait_for()
     method = page.locator("[data-control=method]")
     before = page.evaluate(picture)
     method.select_option("IGBW SG² region")
@@ -118,7 +118,7 @@ def test_real_slices(real_run) -> None:
 def test_real_report_opens_offline(real_run, browser) -> None:
     page = browser.open(real_run / "ct_contrast.html")
     page.wait_for_selector(".main-svg")
-    page.wait_for_selector(".xai-picture canvas")
+    page.wait_for_selector(".xai-panes canvas, .xai-picture canvas")
     assert [url for url in browser.requests if not re.match(r"(file|data|blob):", url)] == []
     assert browser.errors == []
     leaked = "TCGA-" in page.content()  # the patients' identifiers; the hyphen cannot be base64
