@@ -91,7 +91,7 @@ def pytest_make_collect_report():
     return report
 
 
-SECRETS = ("Mustermann", "Erika-Luise", "MRN-4711", "Sauerbruch", "Charite-Nord", "19630812")
+SECRETS = ("Mustermann", "Erika", "MRN-4711", "Sauerbruch", "Charite-Nord", "19630812")
 
 
 @pytest.fixture

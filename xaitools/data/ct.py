@@ -69,7 +69,7 @@ def load_ct(
         :func:`xaitools.data.masks.heart_and_vessels`. A sample for which there is no mask gets one that is all
         false; ``info["n_without_mask"]`` counts them.
     n_subjects : int, optional
-        Take only so many subjects, alternating between the classes, in the order of their ids.
+        Take at most so many subjects, alternating between the classes, in the order of their ids.
     progress : bool
         Show progress bars.
 
@@ -155,10 +155,8 @@ def _choose_subjects(subjects: Sequence[str], items: Sequence[Item], n_subjects:
     first_label: dict[str, int] = {}
     for subject, item in zip(subjects, items, strict=True):
         first_label.setdefault(subject, item.label)
-    if n_subjects is None:
+    if n_subjects is None or n_subjects >= len(first_label):
         return list(range(len(items)))
-    if n_subjects > len(first_label):
-        raise ParameterError(f"n_subjects={n_subjects}: there are {len(first_label)}; ask for no more")
     queues = [
         [subject for subject in sorted(first_label) if first_label[subject] == label] for label in (0, 1)
     ]
