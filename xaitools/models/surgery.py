@@ -5,8 +5,10 @@ import logging
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
+from torch.nn.modules.conv import _ConvNd
 
 from xaitools.errors import MethodError, UnsupportedModelError
 
@@ -15,16 +17,55 @@ logger = logging.getLogger(__name__)
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
-class _InPrecision(nn.Module):
-    """Run a network in another floating point format; inputs and outputs stay float32."""
+EXACT_SHARE = 0.45
+"""Share of the convolutions, from the input on, that stay in float32 under "bf16": rounding matters most there."""
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype):
+
+class _InPrecision(nn.Module):
+    """Run a network, or what follows its float32 part, in another floating point format; the output is float32."""
+
+    def __init__(self, first: nn.Module, rest: nn.Module, dtype: torch.dtype):
         super().__init__()
-        self.network = network.to(dtype)
+        self.first = first
+        self.rest = rest.to(dtype)
         self.dtype = dtype
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(images.to(self.dtype)).float()
+        return self.rest(self.first(images).to(self.dtype)).float()
+
+
+def _halves(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Cut a traced network where one tensor carries everything, after `EXACT_SHARE` of its convolutions."""
+    if not isinstance(network, GraphModule):
+        return nn.Identity(), network
+    nodes = list(network.graph.nodes)
+    position = {node: i for i, node in enumerate(nodes)}
+    last_use = {node: max((position[user] for user in node.users), default=-1) for node in nodes}
+    convolutions = [position[node] for node in nodes if _is_convolution(network, node)]
+    if not convolutions:
+        return nn.Identity(), network
+    wanted = convolutions[int(EXACT_SHARE * (len(convolutions) - 1))]
+    for i in range(wanted + 1, len(nodes) - 1):
+        if [node for node in nodes[: i + 1] if last_use[node] > i] == [nodes[i]]:
+            return _part(network, nodes, 0, i + 1), _part(network, nodes, i + 1, len(nodes))
+    return nn.Identity(), network
+
+
+def _is_convolution(network: GraphModule, node: Node) -> bool:
+    return node.op == "call_module" and isinstance(network.get_submodule(str(node.target)), _ConvNd)
+
+
+def _part(network: GraphModule, nodes: list[Node], start: int, stop: int) -> GraphModule:
+    """The nodes from `start` to `stop` as a network of their own, from one tensor to one tensor."""
+    graph = Graph()
+    copies: dict[Node, Node] = {}
+    if start:
+        copies[nodes[start - 1]] = graph.placeholder("features")
+    for node in nodes[start:stop]:
+        copies[node] = graph.node_copy(node, lambda old: copies[old])
+    if stop < len(nodes):
+        graph.output(copies[nodes[stop - 1]])
+    return GraphModule(network, graph)
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
@@ -58,8 +99,7 @@ def explainable(model: nn.Module, example: Tensor, precision: str = "float32") -
     example
         Images (batch, channel, *spatial) on which the copy is compared with the original.
     precision
-        "float32", or "bf16" to compute in bfloat16 (half the time on processors that know it, rounded to
-        three digits).
+        "float32", or "bf16" to compute the deeper layers in bfloat16, which is faster on processors that know it.
 
     Raises
     ------
@@ -82,7 +122,7 @@ def explainable(model: nn.Module, example: Tensor, precision: str = "float32") -
     quick = _folded(plain, example, expected).to(memory_format=_memory_format(example))
     if precision == "float32":
         return quick
-    return _InPrecision(quick, PRECISIONS[precision])
+    return _InPrecision(*_halves(quick), PRECISIONS[precision])
 
 
 def _check_independence(model: nn.Module, example: Tensor, expected: Tensor) -> None:
