@@ -88,3 +88,16 @@ def test_bad_precision_and_models_that_cannot_be_copied(network, images) -> None
     network.stored = network(images)
     with pytest.raises(UnsupportedModelError, match="ResNet cannot be copied"):
         explainable(network, images)
+
+
+def test_bfloat16_starts_after_the_layers_next_to_the_image(network, images) -> None:
+    rough = explainable(network, images, "bf16")
+    first = [module for module in rough.first.modules() if isinstance(module, nn.Conv2d)]
+    rest = [module for module in rough.rest.modules() if isinstance(module, nn.Conv2d)]
+    assert {module.weight.dtype for module in first} == {torch.float32}
+    assert {module.weight.dtype for module in rest} == {torch.bfloat16}
+    total = sum(isinstance(module, nn.Conv2d) for module in network.modules())
+    assert len(first) + len(rest) == total
+    assert 0.3 < len(first) / total < 0.7
+    whole = torch.nn.Sequential(rough.first, rough.rest.float())
+    torch.testing.assert_close(whole(images), network(images).detach(), rtol=2e-2, atol=2e-2)
