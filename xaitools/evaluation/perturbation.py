@@ -113,9 +113,11 @@ def fidelity_curves(
     ParameterError
         If an option is unknown or out of its range.
 
-    References ---------- Brocki et al., Evaluation of importance estimators in deep learning classifiers for
-    computed tomography, EXTRAAMAS 2022. Samek et al., Evaluating the visualization of what a deep neural
-    network has learned, IEEE TNNLS 2017, eq. 12.
+    References
+    ----------
+    Brocki et al., Evaluation of importance estimators in deep learning classifiers for computed tomography,
+    EXTRAAMAS 2022. Samek et al., Evaluating the visualization of what a deep neural network has learned, IEEE
+    TNNLS 2017, eq. 12.
     """
     steps = _checked_options(fractions, n_random, batch_size)
     pixels = _checked_images(images)
