@@ -106,3 +106,38 @@ def test_a_subject_that_is_no_study_id_is_refused_without_showing_it():
 def test_no_samples_are_refused():
     with pytest.raises(DataError, match="no samples"):
         make()[[]]
+
+
+def measured(**changes):
+    fields = {
+        "labels": torch.tensor([1200.0, 1500.5, 900.0, 1000.0]),
+        "class_names": (),
+        "unit": "px",
+        "numbers": {"pixel size (mm)": torch.tensor([0.1, 0.2, 0.3, 0.4])},
+    }
+    return make(**(fields | changes))
+
+
+def test_a_regression_has_quantities_with_a_unit_and_no_classes():
+    samples = measured()
+    assert samples.is_regression
+    assert not make().is_regression
+    assert "900 to 1500 px" in repr(samples)
+    chosen = samples[[2, 0]]
+    assert chosen.labels.tolist() == [900.0, 1200.0]
+    assert chosen.unit == "px"
+    torch.testing.assert_close(chosen.numbers["pixel size (mm)"], torch.tensor([0.3, 0.1]))
+    assert samples.fingerprint() != measured(numbers={}).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"labels": torch.tensor([1.0, float("nan"), 2.0, 3.0])}, DataError, "sub-001 has the label nan"),
+        ({"class_names": ("a", "b")}, DataError, "no class names for a regression"),
+        ({"numbers": {"age": torch.zeros(3)}}, ShapeError, "numbers 'age' of shape"),
+    ],
+)
+def test_wrong_quantities_are_refused(changes, error, message):
+    with pytest.raises(error, match=message):
+        measured(**changes)

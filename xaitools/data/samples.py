@@ -1,16 +1,17 @@
-"""Labelled images with their subjects: what every loader returns."""
+"""Images, what a network shall say of them, and their subjects: what every loader of slices returns."""
 
 import hashlib
+import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Shaped
 from torch import Tensor
 
 from xaitools.errors import DataError, ShapeError
@@ -29,18 +30,23 @@ class Samples:
     ----------
     images : Tensor, float32, (n, channel, *spatial)
         Two or three spatial axes, values in [0, 1].
-    labels : Tensor, int64, (n,)
-        Index into `class_names`.
+    labels : Tensor, (n,)
+        For a classification int64, an index into `class_names`; for a regression float32, the measured
+        quantity in `unit`, and no class names.
     subjects : tuple of str, n
         Study ids such as ``"sub-003"``, never an identifier of the patient. One patient has one id.
     names : tuple of str, n
         Unique sample ids: the subject, or ``"sub-003_img-2"`` where a subject has several samples.
     class_names : tuple of str
-        What each label stands for.
+        What each label stands for; empty for a regression.
     masks : Tensor, bool, (n, 1, *spatial), optional
         What an expert expects to be highlighted. A sample without a mask has no true element.
     sources : tuple of Path, n or empty
         The files, for the user's eyes only: never written to an output.
+    unit : str
+        Unit of the labels of a regression, such as ``"px"``.
+    numbers : mapping from str to Tensor, float, (n,)
+        Whatever else is known of each sample, by name: ``{"pixel size (mm)": ...}``.
     info : dict
         JSON-able description of how the samples were made, without identities.
 
@@ -49,17 +55,19 @@ class Samples:
     ShapeError
         The lengths, or the shapes of images and masks, do not fit together.
     DataError
-        No samples, a value outside [0, 1] or not finite, a label without a class, a repeated name, or a
-        subject that is not a study id.
+        No samples, a value outside [0, 1] or not finite, a label without a class or not finite, a repeated
+        name, or a subject that is not a study id.
     """
 
     images: Float32[Tensor, "n channel *spatial"]
-    labels: Int64[Tensor, "..."]
+    labels: Shaped[Tensor, "..."]
     subjects: tuple[str, ...]
     names: tuple[str, ...]
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
     masks: Bool[Tensor, "..."] | None = None
     sources: tuple[Path, ...] = ()
+    unit: str = ""
+    numbers: Mapping[str, Shaped[Tensor, "..."]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,15 +89,27 @@ class Samples:
             class_names=self.class_names,
             masks=None if self.masks is None else self.masks[chosen],
             sources=_take(self.sources, chosen) if self.sources else (),
+            unit=self.unit,
+            numbers={name: values[chosen] for name, values in self.numbers.items()},
             info=self.info,
         )
 
     def __repr__(self) -> str:
         shape = " x ".join(str(length) for length in self.images.shape[1:])
-        counts = torch.bincount(self.labels, minlength=len(self.class_names)).tolist()
-        classes = ", ".join(f"{count} {name!r}" for count, name in zip(counts, self.class_names, strict=True))
         masked = f"{int(self.has_mask.sum())} masks"
-        return f"Samples({len(self)} images {shape}, {len(set(self.subjects))} subjects, {classes}, {masked})"
+        subjects = f"{len(set(self.subjects))} subjects"
+        return f"Samples({len(self)} images {shape}, {subjects}, {self._label_words()}, {masked})"
+
+    def _label_words(self) -> str:
+        if self.is_regression:
+            return f"{self.labels.min():.4g} to {self.labels.max():.4g} {self.unit}".strip()
+        counts = torch.bincount(self.labels, minlength=len(self.class_names)).tolist()
+        return ", ".join(f"{count} {name!r}" for count, name in zip(counts, self.class_names, strict=True))
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the labels are a measured quantity rather than classes."""
+        return self.labels.is_floating_point()
 
     @property
     def has_mask(self) -> Bool[Tensor, " n"]:
@@ -99,9 +119,9 @@ class Samples:
         return self.masks.flatten(1).any(dim=1)
 
     def fingerprint(self) -> str:
-        """Hexadecimal digest of the contents (images, labels, masks): same contents, same digest."""
+        """Hexadecimal digest of the contents (images, labels, masks, numbers): same contents, same digest."""
         digest = hashlib.sha256()
-        for tensor in (self.images, self.labels, self.masks):
+        for tensor in (self.images, self.labels, self.masks, *self.numbers.values()):
             if tensor is not None:
                 digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
                 digest.update(tensor.contiguous().numpy().tobytes())
@@ -154,6 +174,11 @@ def _check_shapes(samples: Samples) -> None:
         length = len(getattr(samples, what))
         if length != n and not (what == "sources" and length == 0):
             raise ShapeError(f"{length} {what} for {n} images: give one for each image")
+    for name, values in samples.numbers.items():
+        if tuple(values.shape) != (n,):
+            raise ShapeError(
+                f"numbers {name!r} of shape {tuple(values.shape)} for {n} images: give one for each image"
+            )
 
 
 def _check_names(samples: Samples) -> None:
@@ -180,6 +205,24 @@ def _check_values(samples: Samples) -> None:
             f"image {samples.names[position]} has values from {values}: expected finite values in [0, 1]; "
             "apply an intensity window first"
         )
+    if samples.is_regression:
+        _check_quantities(samples)
+    else:
+        _check_classes(samples)
+
+
+def _check_quantities(samples: Samples) -> None:
+    if samples.class_names:
+        raise DataError(
+            f"labels of type {samples.labels.dtype} with the class names {samples.class_names}: expected integer "
+            "labels for a classification, or no class names for a regression"
+        )
+    for name, label in zip(samples.names, samples.labels.tolist(), strict=True):
+        if not math.isfinite(label):
+            raise DataError(f"sample {name} has the label {label}: expected a finite number; leave it out")
+
+
+def _check_classes(samples: Samples) -> None:
     for name, label in zip(samples.names, samples.labels.tolist(), strict=True):
         if not 0 <= label < len(samples.class_names):
             raise DataError(
