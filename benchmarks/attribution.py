@@ -27,7 +27,7 @@ from captum.log import log_usage
 
 from xaitools.attribution import attribute, combine, xrai
 from xaitools.data import chest_slices
-from xaitools.models.resnet import resnet
+from xaitools.models import build_network
 
 BASES = [
     "gradient",
@@ -185,7 +185,7 @@ def setting():
     torch.manual_seed(0)
     samples = chest_slices(51, size=128, seed=0, progress=False)
     image = samples.images[:1] + 0.02 * torch.rand(1, 1, 128, 128)
-    return resnet("resnet50").eval(), image, samples.images[1:]
+    return build_network("resnet50").eval(), image, samples.images[1:]
 
 
 def peak_memory(which):

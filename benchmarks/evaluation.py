@@ -16,7 +16,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from xaitools.evaluation import fidelity_curves, localization
-from xaitools.models import predict, resnet
+from xaitools.models import build_network, predict
 
 REPEATS = 3
 FRACTIONS = np.linspace(0, 1, 11)
@@ -78,7 +78,7 @@ def naive_fidelity(ask, images, maps):
 
 def main():
     images, maps, masks = example()
-    ask = partial(predict, resnet("resnet10"), device="cpu")
+    ask = partial(predict, build_network("resnet10"), device="cpu")
     ask(images)
 
     naive, expected = seconds(lambda: naive_localization(maps, masks))

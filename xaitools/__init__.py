@@ -20,7 +20,7 @@ _HOMES = {
     "load_model": "xaitools.models.weights",
     "localization": "xaitools.evaluation.localization",
     "predict": "xaitools.models.training",
-    "resnet": "xaitools.models.resnet",
+    "build_network": "xaitools.models.networks",
     "run_study": "xaitools.reports.runner",
     "split": "xaitools.data.splits",
     "sweep": "xaitools.reports.sweep",

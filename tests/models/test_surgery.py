@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 from xaitools.errors import MethodError, UnsupportedModelError
-from xaitools.models import resnet, surgery
+from xaitools.models import build_network, surgery
 from xaitools.models.surgery import explainable
 
 
 @pytest.fixture
 def network() -> nn.Module:
     """resnet10 whose batch statistics are not those of a fresh network."""
-    model = resnet("resnet10").train()
+    model = build_network("resnet10").train()
     with torch.no_grad():
         for _ in range(3):
             model(torch.rand(8, 1, 64, 64))

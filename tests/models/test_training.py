@@ -63,9 +63,7 @@ def test_learns_and_ends_with_its_best_weights(sets: Sets) -> None:
     assert validation_loss(model, sets) == pytest.approx(min(history.val_loss), rel=1e-4)
     assert history.val_loss[history.best_epoch] == min(history.val_loss)
     assert accuracy(predict(model, blobs(30, 2)[0], device="cpu"), blobs(30, 2)[1]) >= 0.9
-    assert history.val_accuracy[history.best_epoch] == accuracy(
-        predict(model, sets[2], device="cpu"), sets[3]
-    )
+    assert history.val_score[history.best_epoch] == accuracy(predict(model, sets[2], device="cpu"), sets[3])
 
 
 def test_best_epoch_is_restored_even_when_it_is_an_early_one(sets: Sets) -> None:
@@ -74,7 +72,7 @@ def test_best_epoch_is_restored_even_when_it_is_an_early_one(sets: Sets) -> None
     history = run(model, contradictory, max_epochs=30, patience=3, augment=None)
     assert len(history.val_loss) == history.best_epoch + 1 + 3 < 30
     assert validation_loss(model, contradictory) == pytest.approx(min(history.val_loss), rel=1e-4)
-    assert len(history.train_loss) == len(history.val_accuracy) == len(history.val_loss)
+    assert len(history.train_loss) == len(history.val_score) == len(history.val_loss)
 
 
 def test_train_loss_is_the_mean_over_images() -> None:
@@ -274,7 +272,7 @@ def test_bad_sets_are_named(sets: Sets) -> None:
             run(network(), bad)
     with pytest.raises(DataError, match="no images to predict"):
         predict(network(), images[:0], device="cpu")
-    with pytest.raises(ShapeError, match=r"logits of shape \(40, 2, 7, 7\), expected \(40, n_classes\)"):
+    with pytest.raises(ShapeError, match=r"outputs of shape \(40, 2, 7, 7\), expected \(40, n_outputs\)"):
         predict(nn.Conv2d(1, 2, 3, stride=2), images, device="cpu")
 
 

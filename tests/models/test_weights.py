@@ -9,11 +9,11 @@ from xaitools.errors import ParameterError, WeightsError
 from xaitools.models import (
     NETWORKS,
     WeightsInfo,
+    build_network,
     cached_weights,
     load_model,
     load_weights,
     read_info,
-    resnet,
     save_weights,
 )
 
@@ -22,7 +22,7 @@ INFO = WeightsInfo("resnet10", 1, ("no contrast", "contrast"), note="trained on 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    return save_weights(resnet("resnet10", seed=3), tmp_path / "made" / "chest.safetensors", INFO)
+    return save_weights(build_network("resnet10", seed=3), tmp_path / "made" / "chest.safetensors", INFO)
 
 
 def same(model: nn.Module, other: nn.Module) -> bool:
@@ -32,15 +32,15 @@ def same(model: nn.Module, other: nn.Module) -> bool:
 
 def test_round_trip(saved: Path) -> None:
     assert read_info(saved) == INFO
-    assert INFO.n_classes == 2
-    model = resnet("resnet10", seed=4)
+    assert INFO.n_outputs == 2
+    model = build_network("resnet10", seed=4)
     assert load_weights(model, saved) == INFO
-    assert same(model, resnet("resnet10", seed=3))
+    assert same(model, build_network("resnet10", seed=3))
     assert [path.name for path in saved.parent.iterdir()] == ["chest.safetensors"]
 
 
 def test_channels_last_weights_are_saved(tmp_path: Path) -> None:
-    model = resnet("resnet10").to(memory_format=torch.channels_last)
+    model = build_network("resnet10").to(memory_format=torch.channels_last)
     save_weights(model, tmp_path / "a.safetensors", INFO)
     assert same(load_model(str(tmp_path / "a.safetensors"), network="resnet50"), model)
 
@@ -53,7 +53,7 @@ def test_failed_write_leaves_the_old_file(saved: Path, monkeypatch: pytest.Monke
     before = saved.read_bytes()
     monkeypatch.setattr("xaitools.models.weights.save_file", full)
     with pytest.raises(OSError, match="No space"):
-        save_weights(resnet("resnet10"), saved, INFO)
+        save_weights(build_network("resnet10"), saved, INFO)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == ["chest.safetensors"]
 
@@ -69,17 +69,17 @@ def test_bad_files_are_named_with_what_is_wrong(saved: Path, tmp_path: Path) -> 
         tmp_path / "absent.safetensors": "no weights file at",
     }.items():
         with pytest.raises(WeightsError, match=reason) as caught:
-            load_weights(resnet("resnet10"), path)
+            load_weights(build_network("resnet10"), path)
         assert str(path) in str(caught.value)
 
 
 def test_weights_of_another_network_change_nothing(saved: Path) -> None:
-    model = resnet("resnet18", seed=1)
+    model = build_network("resnet18", seed=1)
     with pytest.raises(
         WeightsError, match=r"chest\.safetensors is for another network.*conv1\.weight: \(16, 1, 7, 7\)"
     ):
         load_weights(model, saved)
-    assert same(model, resnet("resnet18", seed=1))
+    assert same(model, build_network("resnet18", seed=1))
 
 
 def test_cache_path_follows_every_ingredient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -108,19 +108,19 @@ def test_cache_is_in_the_home_folder_by_default(monkeypatch: pytest.MonkeyPatch,
 
 def test_load_model_knows_the_network_of_its_own_files(saved: Path) -> None:
     model = load_model(str(saved), network="resnet50")
-    assert same(model, resnet("resnet10", seed=3))
+    assert same(model, build_network("resnet10", seed=3))
     assert not model.training
     with pytest.raises(
-        WeightsError, match=r"1 channels and 2 classes \(no contrast, contrast\), expected 3 and 2"
+        WeightsError, match=r"1 channels and has 2 outputs \(no contrast, contrast\), expected 3 and 2"
     ):
         load_model(str(saved), network="resnet10", in_channels=3)
 
 
 def test_load_model_reads_a_plain_state_dict(tmp_path: Path) -> None:
     path = tmp_path / "mine.pt"
-    torch.save(resnet("resnet18", seed=5, n_classes=3).state_dict(), path)
+    torch.save(build_network("resnet18", seed=5, n_outputs=3).state_dict(), path)
     assert same(
-        load_model(str(path), network="resnet18", n_classes=3), resnet("resnet18", seed=5, n_classes=3)
+        load_model(str(path), network="resnet18", n_outputs=3), build_network("resnet18", seed=5, n_outputs=3)
     )
     with pytest.raises(
         WeightsError, match=r"mine\.pt is for another network.*fc\.weight: \(3, 512\) in the file"

@@ -3,8 +3,10 @@
 from xaitools.models.augmentation import flip_and_shift
 from xaitools.models.devices import available_devices, resolve_device
 from xaitools.models.fitting import fit
-from xaitools.models.resnet import NETWORKS, resnet
-from xaitools.models.training import History, accuracy, predict, train
+from xaitools.models.images import ImageStack
+from xaitools.models.networks import NETWORKS, build_network
+from xaitools.models.tasks import LOSSES
+from xaitools.models.training import History, accuracy, predict, predict_values, train
 from xaitools.models.weights import (
     WeightsInfo,
     cache_dir,
@@ -17,11 +19,14 @@ from xaitools.models.weights import (
 )
 
 __all__ = [
+    "LOSSES",
     "NETWORKS",
     "History",
+    "ImageStack",
     "WeightsInfo",
     "accuracy",
     "available_devices",
+    "build_network",
     "cache_dir",
     "cached_weights",
     "fingerprint",
@@ -30,8 +35,8 @@ __all__ = [
     "load_model",
     "load_weights",
     "predict",
+    "predict_values",
     "read_info",
-    "resnet",
     "resolve_device",
     "save_weights",
     "train",

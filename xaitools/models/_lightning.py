@@ -15,17 +15,19 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from xaitools.errors import ParameterError, WeightsError
-from xaitools.models.training import Augmentation, to_device
+from xaitools.models.images import ImageStack, batches, digest, to_device
+from xaitools.models.tasks import Task
+from xaitools.models.training import Augmentation
 
-LabelledImages = tuple[Tensor, Tensor]
+LabelledImages = tuple[ImageStack, Tensor]
 
 
 def fit(
     model: nn.Module,
+    task: Task,
     train_set: LabelledImages,
     val_set: LabelledImages,
     *,
@@ -34,14 +36,27 @@ def fit(
     stop_at: float,
     batch_size: int,
     learning_rate: float,
+    weight_decay: float,
     augment: Augmentation | None,
+    copies: int,
+    precision: str,
     seed: int,
     device: torch.device,
     progress: bool,
     checkpoint: Path | None,
 ) -> dict[str, list[float]]:
     """Train the model in place, as :func:`xaitools.models.training.train` says; the record of its epochs."""
-    classifier = _Classifier(model, train_set, val_set, batch_size, learning_rate, augment, seed)
+    learner = _Learner(
+        model,
+        task,
+        train_set,
+        val_set,
+        batch_size=batch_size,
+        copies=copies,
+        adamw={"lr": learning_rate, "weight_decay": weight_decay},
+        augment=augment,
+        seed=seed,
+    )
     callbacks: list[Callback] = [
         _ProgressBar(progress, max_epochs),
         EarlyStopping(
@@ -55,8 +70,12 @@ def fit(
             "stop_at": stop_at,
             "batch_size": batch_size,
             "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "copies": copies,
+            "precision": precision,
+            "loss": task.loss,
             "seed": seed,
-            "data": _digest(*train_set, *val_set),
+            "data": digest(*train_set, *val_set),
             "model": hashlib.sha256(shapes.encode()).hexdigest(),
         }
         callbacks.append(_Checkpoint(checkpoint, settings))
@@ -65,6 +84,7 @@ def fit(
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=[device.index] if device.type == "cuda" else 1,
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
             max_epochs=max_epochs,
             callbacks=callbacks,
             num_sanity_val_steps=0,
@@ -73,26 +93,26 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        steps, validations = range(len(classifier.train_batches(0))), range(1)
+        steps, validations = range(len(learner.train_batches(0))), range(1)
         trainer.fit(
-            classifier,
+            learner,
             steps,
             validations,
             ckpt_path=checkpoint if resumed else None,
             weights_only=resumed or None,
         )
-    if not classifier.best_state:
+    if not learner.best_state:
         raise ParameterError(
             f"the validation loss was never finite with learning_rate {learning_rate}; choose a smaller one"
         )
-    model.load_state_dict(classifier.best_state)
+    model.load_state_dict(learner.best_state)
     model.to(device).eval()
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return classifier.record
+    return learner.record
 
 
-class _Classifier(lightning.LightningModule):
+class _Learner(lightning.LightningModule):
     """Both sets as tensors on the device; Lightning's loops hand over no more than a step's number.
 
     Everything random in an epoch follows from the seed and the epoch's number, so that a resumed training is
@@ -102,40 +122,48 @@ class _Classifier(lightning.LightningModule):
     def __init__(
         self,
         model: nn.Module,
+        task: Task,
         train_set: LabelledImages,
         val_set: LabelledImages,
+        *,
         batch_size: int,
-        learning_rate: float,
+        copies: int,
+        adamw: dict[str, float],
         augment: Augmentation | None,
         seed: int,
     ) -> None:
         super().__init__()
         self.model = model
+        self.task = task
         self.train_set = train_set
         self.val_set = val_set
         self.batch_size = batch_size
-        self.learning_rate = learning_rate
+        self.copies = copies
+        self.adamw = adamw
         self.augment = augment
         self.seed = seed
-        self.record: dict[str, list[float]] = {"train_loss": [], "val_loss": [], "val_accuracy": []}
+        self.record: dict[str, list[float]] = {"train_loss": [], "val_loss": [], "val_score": []}
         self.best_state: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.model.parameters(), lr=self.learning_rate)
+        return torch.optim.AdamW(self.model.parameters(), **self.adamw)  # type: ignore[arg-type]
 
     def train_batches(self, epoch: int) -> tuple[Tensor, ...]:
         """Indices of each batch, all about as long: batch norm never meets a tiny last one."""
-        order = torch.randperm(len(self.train_set[0]), generator=self._generator(epoch, stream=0))
+        n_images = len(self.train_set[0])
+        order = torch.randperm(n_images * self.copies, generator=self._generator(epoch, stream=0)) % n_images
         return order.tensor_split(-(-len(order) // self.batch_size))
 
     def on_fit_start(self) -> None:
         self.train_set, self.val_set = (
-            (to_device(images, self.device), labels.to(self.device))
-            for images, labels in (self.train_set, self.val_set)
+            (
+                to_device(images, self.device) if isinstance(images, Tensor) else images,
+                targets.to(self.device),
+            )
+            for images, targets in (self.train_set, self.val_set)
         )
-        self.model.to(
-            memory_format=torch.channels_last if self.train_set[0].ndim == 4 else torch.preserve_format
-        )
+        is_slices = len(self.train_set[0].shape) == 4
+        self.model.to(memory_format=torch.channels_last if is_slices else torch.preserve_format)
 
     def on_train_epoch_start(self) -> None:
         self.batches = self.train_batches(self.current_epoch)
@@ -144,25 +172,26 @@ class _Classifier(lightning.LightningModule):
         self.losses: list[Tensor] = []
 
     def training_step(self, step: int, _: int) -> Tensor:
-        images, labels = (part[self.batches[step].to(self.device)] for part in self.train_set)
+        images, targets = (part[self.batches[step]] for part in self.train_set)
         if self.augment is not None:
-            images = to_device(self.augment(images, self.generator), self.device)
-        loss = cross_entropy(self.model(images), labels)
-        self.losses.append(loss.detach() * len(labels))
+            images = self.augment(images, self.generator)
+        loss = self.task.mean_loss(self.model(to_device(images, self.device)), targets)
+        self.losses.append(loss.detach() * len(targets))
         return loss
 
     def validation_step(self, _: int) -> None:
-        images, labels = self.val_set
-        logits = torch.cat([self.model(batch) for batch in images.split(self.batch_size)])
-        val_loss = cross_entropy(logits, labels).item()
+        images, targets = self.val_set
+        outputs = torch.cat([self.model(batch) for batch in batches(images, self.batch_size, self.device)])
+        val_loss = self.task.mean_loss(outputs, targets).item()
         if val_loss < min(self.record["val_loss"], default=float("inf")):
             self.best_state = {
                 name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()
             }
-        self.record["train_loss"].append(torch.stack(self.losses).sum().item() / len(self.train_set[0]))
+        shown = self.copies * len(self.train_set[0])
+        self.record["train_loss"].append(torch.stack(self.losses).sum().item() / shown)
         self.record["val_loss"].append(val_loss)
-        self.record["val_accuracy"].append((logits.argmax(dim=1) == labels).double().mean().item())
-        self.log("val_loss", val_loss, batch_size=len(labels))
+        self.record["val_score"].append(self.task.score(outputs.float(), targets))
+        self.log("val_loss", val_loss, batch_size=len(targets))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["record"], checkpoint["best_state"] = self.record, self.best_state
@@ -180,7 +209,7 @@ class _ProgressBar(Callback):
         self.shown = shown
         self.max_epochs = max_epochs
 
-    def on_train_start(self, trainer: lightning.Trainer, classifier: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:
         steps = int(trainer.num_training_batches)
         self.bar = tqdm(
             total=self.max_epochs * steps,
@@ -193,8 +222,8 @@ class _ProgressBar(Callback):
     def on_train_batch_end(self, *_: Any) -> None:
         self.bar.update()
 
-    def on_validation_end(self, trainer: lightning.Trainer, classifier: Any) -> None:
-        last = {name: values[-1] for name, values in classifier.record.items()}
+    def on_validation_end(self, trainer: lightning.Trainer, learner: Any) -> None:
+        last = {name: values[-1] for name, values in learner.record.items()}
         self.bar.set_postfix(
             epoch=trainer.current_epoch + 1, **{name: f"{value:.3f}" for name, value in last.items()}
         )
@@ -239,14 +268,6 @@ class _Checkpoint(Callback):
                 f"{name} {saved.get(name)} instead of {self.settings[name]}" for name in different
             )
             raise WeightsError(f"{self.path} is of another training, with {values}; {remedy}")
-
-
-def _digest(*tensors: Tensor) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().numpy().data)
-    return digest.hexdigest()
 
 
 @contextmanager

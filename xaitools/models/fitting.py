@@ -6,23 +6,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from xaitools.models.resnet import resnet
+from xaitools.models.images import ImageStack, digest
+from xaitools.models.networks import build_network
 from xaitools.models.training import History, train
 from xaitools.models.weights import WeightsInfo, cached_weights, load_weights, save_weights
 
 
 def fit(
     network: str,
-    images: Float[Tensor, "n channel *spatial"],
-    labels: Int64[Tensor, " n_labels"],
-    val_images: Float[Tensor, "m channel *spatial"],
-    val_labels: Int64[Tensor, " m_labels"],
+    images: Float[Tensor, "n channel *spatial"] | ImageStack,
+    labels: Shaped[Tensor, " n_labels"],
+    val_images: Float[Tensor, "m channel *spatial"] | ImageStack,
+    val_labels: Shaped[Tensor, " m_labels"],
     *,
-    class_names: Sequence[str],
-    data: str,
+    class_names: Sequence[str] = (),
+    unit: str = "",
     pretrained: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -36,13 +37,13 @@ def fit(
     Parameters
     ----------
     network
-        Key of `xaitools.models.resnet.NETWORKS`.
+        Key of `xaitools.models.networks.NETWORKS`.
     images, labels, val_images, val_labels
         As `xaitools.models.training.train` takes them.
     class_names
-        What each label stands for.
-    data
-        Fingerprint of training and validation set.
+        What each label stands for; empty for a regression.
+    unit
+        Unit of the labels of a regression.
     pretrained
         Start from ImageNet weights.
     **settings
@@ -57,14 +58,17 @@ def fit(
     cached
         Whether it came from the cache.
     """
-    in_channels, n_classes = images.shape[1], len(class_names)
+    in_channels, n_outputs = images.shape[1], len(class_names) or 1
     key = {"pretrained": pretrained, "seed": seed, "shape": list(images.shape[1:]), **settings}
+    data = digest(images, labels, val_images, val_labels)
     path = cached_weights(network, key, data)
     if path.exists() and _history_file(path).exists():
-        model = resnet(network, in_channels=in_channels, n_classes=n_classes)
+        model = build_network(network, in_channels=in_channels, n_outputs=n_outputs)
         load_weights(model, path)
         return model.eval(), _read_history(path), True
-    model = resnet(network, in_channels=in_channels, n_classes=n_classes, pretrained=pretrained, seed=seed)
+    model = build_network(
+        network, in_channels=in_channels, n_outputs=n_outputs, pretrained=pretrained, seed=seed
+    )
     history = train(
         model,
         images,
@@ -79,7 +83,7 @@ def fit(
     )
     _history_file(path).parent.mkdir(parents=True, exist_ok=True)
     _history_file(path).write_text(json.dumps(asdict(history)))
-    save_weights(model, path, WeightsInfo(network, in_channels, tuple(class_names)))
+    save_weights(model, path, WeightsInfo(network, in_channels, tuple(class_names), unit))
     return model.eval(), history, False
 
 

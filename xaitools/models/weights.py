@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xaitools.errors import ParameterError, WeightsError
-from xaitools.models.resnet import NETWORKS
+from xaitools.models.networks import build_network
 
 HEADER = "xaitools"
 
@@ -32,24 +32,27 @@ class WeightsInfo:
     Attributes
     ----------
     network
-        Name of the network, a key of :data:`~xaitools.models.resnet.NETWORKS`.
+        Name of the network, a key of :data:`~xaitools.models.networks.NETWORKS`.
     in_channels
         Channels of the images it takes.
     class_names
-        Names of the classes; the index is the label.
+        Names of the classes, the index is the label; empty for a regression.
+    unit
+        Unit of the output of a regression.
     note
         Where the weights come from, in words.
     """
 
     network: str
     in_channels: int
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
+    unit: str = ""
     note: str = ""
 
     @property
-    def n_classes(self) -> int:
-        """Number of the classes."""
-        return len(self.class_names)
+    def n_outputs(self) -> int:
+        """One for each class; 1 for a regression."""
+        return len(self.class_names) or 1
 
 
 def save_weights(model: nn.Module, path: str | Path, info: WeightsInfo) -> Path:
@@ -171,7 +174,7 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_model(spec: str, *, network: str, in_channels: int = 1, n_classes: int = 2) -> nn.Module:
+def load_model(spec: str, *, network: str, in_channels: int = 1, n_outputs: int = 2) -> nn.Module:
     """The model that a user names, in evaluation mode.
 
     Parameters
@@ -185,37 +188,35 @@ def load_model(spec: str, *, network: str, in_channels: int = 1, n_classes: int 
           directory is searched too.
     network
         Name of the network that a plain state dict is for.
-    in_channels, n_classes
-        Channels of the images and number of classes that the model has to fit.
+    in_channels, n_outputs
+        Channels of the images and number of outputs (classes; 1 for a regression) that the model has to fit.
 
     Raises
     ------
     WeightsError
-        If the file is missing, damaged, or made for another network, number of channels or of classes.
+        If the file is missing, damaged, or made for another network, number of channels or of outputs.
     ParameterError
         If the network is unknown, or the factory can not be found, fails, or returns no module.
     """
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec) and not Path(spec).exists():
         return _made_by(spec).eval()
     if Path(spec).suffix != ".safetensors":
-        model = _build(network, in_channels, n_classes)
+        model = _build(network, in_channels, n_outputs)
         _fill(model, _torch_state(Path(spec)), spec)
         return model.eval()
     info = read_info(spec)
-    if (info.in_channels, info.n_classes) != (in_channels, n_classes):
+    if (info.in_channels, info.n_outputs) != (in_channels, n_outputs):
         raise WeightsError(
-            f"{spec} is for {info.in_channels} channels and {info.n_classes} classes "
-            f"({', '.join(info.class_names)}), expected {in_channels} and {n_classes}"
+            f"{spec} is for {info.in_channels} channels and has {info.n_outputs} outputs "
+            f"({', '.join(info.class_names) or info.unit}), expected {in_channels} and {n_outputs}"
         )
-    model = _build(info.network, in_channels, n_classes)
+    model = _build(info.network, in_channels, n_outputs)
     load_weights(model, spec)
     return model.eval()
 
 
-def _build(network: str, in_channels: int, n_classes: int) -> nn.Module:
-    if network not in NETWORKS:
-        raise ParameterError(f"unknown network {network!r}; known: {', '.join(NETWORKS)}")
-    return NETWORKS[network](in_channels=in_channels, n_classes=n_classes)
+def _build(network: str, in_channels: int, n_outputs: int) -> nn.Module:
+    return build_network(network, in_channels=in_channels, n_outputs=n_outputs)
 
 
 @contextmanager

@@ -5,19 +5,19 @@ import torch
 from torchvision.models import ResNet18_Weights, resnet18
 
 from xaitools.errors import ParameterError, WeightsError
-from xaitools.models import NETWORKS, resnet
+from xaitools.models import NETWORKS, build_network
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("channels", "classes", "size"), [(1, 2, 64), (2, 5, 70)])
 def test_any_channels_classes_and_size(name: str, channels: int, classes: int, size: int) -> None:
-    model = resnet(name, in_channels=channels, n_classes=classes).eval()
+    model = build_network(name, in_channels=channels, n_outputs=classes).eval()
     assert model(torch.rand(2, channels, size, size + 2)).shape == (2, classes)
 
 
 def test_seed_fixes_the_weights_and_leaves_the_global_state() -> None:
     state = torch.get_rng_state()
-    one, same, other = (resnet("resnet10", seed=seed).fc.weight for seed in (1, 1, 2))
+    one, same, other = (build_network("resnet10", seed=seed).fc.weight for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), state)
@@ -30,7 +30,7 @@ def test_pretrained_start_answers_a_grey_image_as_its_rgb_copy(monkeypatch: pyte
     grey = torch.rand(2, 1, 64, 64)
     expected = published.conv1(grey.expand(2, 3, 64, 64))
     for channels in (1, 2, 3):
-        model = resnet("resnet18", in_channels=channels, pretrained=True)
+        model = build_network("resnet18", in_channels=channels, pretrained=True)
         torch.testing.assert_close(model.conv1(grey.expand(2, channels, 64, 64)), expected)
         assert torch.equal(model.layer4[1].conv2.weight, published.layer4[1].conv2.weight)
     assert torch.equal(model.conv1.weight, published.conv1.weight)
@@ -45,7 +45,7 @@ def test_unreachable_download_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(
         WeightsError, match=f"resnet18-.*pth.*{tmp_path}/hub/checkpoints by hand.*pretrained=False"
     ):
-        resnet("resnet18", pretrained=True)
+        build_network("resnet18", pretrained=True)
 
 
 def test_damaged_download_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -54,11 +54,11 @@ def test_damaged_download_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path:
     folder.mkdir(parents=True)
     (folder / Path(ResNet18_Weights.IMAGENET1K_V1.url).name).write_bytes(b"not weights")
     with pytest.raises(WeightsError, match="could not get the ImageNet weights of resnet18"):
-        resnet("resnet18", pretrained=True)
+        build_network("resnet18", pretrained=True)
 
 
 def test_unknown_names() -> None:
     with pytest.raises(ParameterError, match=r"'resnet51'; known: resnet50, resnet18, resnet10"):
-        resnet("resnet51")
+        build_network("resnet51")
     with pytest.raises(ParameterError, match="resnet10 has no ImageNet weights"):
-        resnet("resnet10", pretrained=True)
+        build_network("resnet10", pretrained=True)

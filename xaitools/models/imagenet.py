@@ -1,0 +1,58 @@
+"""ImageNet weights for torchvision's networks, carried over to images of any number of channels."""
+
+import torch
+from torch import Tensor, nn
+
+from xaitools.errors import WeightsError
+
+IMAGENET_WEIGHTS = {
+    "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
+    "resnet50": "ResNet50_Weights.IMAGENET1K_V2",
+    "vgg16": "VGG16_Weights.IMAGENET1K_V1",
+}
+
+
+def imagenet_state(name: str) -> dict[str, Tensor]:
+    """Published weights of a network; torchvision downloads them once.
+
+    Raises
+    ------
+    WeightsError
+        If they can not be downloaded, or the copy on disk is damaged.
+    """
+    import torchvision
+
+    weights = torchvision.models.get_weight(IMAGENET_WEIGHTS[name])
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except Exception as error:  # the network's errors, or what a damaged copy leads torch's reader to
+        folder = f"{torch.hub.get_dir()}/checkpoints"
+        raise WeightsError(
+            f"could not get the ImageNet weights of {name} from {weights.url} "
+            f"({type(error).__name__}: {error}); either put that file into {folder} by hand, in place of any "
+            "damaged copy, or set pretrained=False to start from random weights"
+        ) from error
+
+
+def for_channels(first: nn.Conv2d, in_channels: int, *, pretrained: bool) -> nn.Conv2d:
+    """A first layer like `first`, for `in_channels` instead of three colours.
+
+    A pretrained kernel is summed over its colours, then shared evenly by the channels, so that a grey image
+    gives what its RGB copy gives.
+    """
+    new = nn.Conv2d(
+        in_channels,
+        first.out_channels,
+        kernel_size=first.kernel_size,  # type: ignore[arg-type]
+        stride=first.stride,  # type: ignore[arg-type]
+        padding=first.padding,  # type: ignore[arg-type]
+        bias=first.bias is not None,
+    )
+    if not pretrained:
+        return new
+    rgb_kernel = first.weight.detach()
+    grey_kernel = rgb_kernel.sum(dim=1, keepdim=True) / in_channels
+    new.weight.data.copy_(rgb_kernel if in_channels == 3 else grey_kernel)
+    if first.bias is not None and new.bias is not None:
+        new.bias.data.copy_(first.bias.detach())
+    return new

@@ -1,0 +1,65 @@
+"""The networks by name."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from xaitools.errors import ParameterError
+from xaitools.models.imagenet import IMAGENET_WEIGHTS
+from xaitools.models.resnet import resnet10, resnet18, resnet50
+from xaitools.models.vgg import vgg8, vgg16
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    network.__name__: network for network in (resnet50, resnet18, resnet10, vgg16, vgg8)
+}
+
+
+def build_network(
+    name: str = "resnet50",
+    *,
+    in_channels: int = 1,
+    n_outputs: int = 2,
+    pretrained: bool = False,
+    seed: int = 0,
+) -> nn.Module:
+    """A network by name, with new weights.
+
+    It takes images ``(batch, in_channels, height, width)``, height and width 64 pixels or more, with values
+    in [0, 1], and returns ``(batch, n_outputs)``: one logit a class, or the single output of a regression.
+
+    Parameters
+    ----------
+    name
+        A key of :data:`NETWORKS`: ``"resnet50"``, ``"resnet18"``, ``"vgg16"``, or ``"resnet10"`` and
+        ``"vgg8"`` for quick runs on a processor.
+    in_channels, n_outputs
+        Channels of the images, numbers of the output.
+    pretrained
+        Start from ImageNet weights (downloaded once by torchvision); the last layer is new all the same. The
+        first kernel is summed over its three colours, then shared evenly by the channels, so a grey image
+        gives what its RGB copy gives; training settles the shift and scale of the intensities.
+    seed
+        Fixes the random weights; the global random state stays as it was.
+
+    Raises
+    ------
+    ParameterError
+        If the name is unknown, or ``pretrained`` is asked of a network without published weights.
+    WeightsError
+        If the ImageNet weights can not be downloaded.
+    """
+    if name not in NETWORKS:
+        raise ParameterError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}")
+    options: dict[str, Any] = {"in_channels": in_channels, "n_outputs": n_outputs}
+    if pretrained and name not in IMAGENET_WEIGHTS:
+        raise ParameterError(
+            f"{name} has no ImageNet weights; set pretrained=False or use {' or '.join(IMAGENET_WEIGHTS)}"
+        )
+    if "pretrained" in inspect.signature(NETWORKS[name]).parameters:
+        options["pretrained"] = pretrained
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return NETWORKS[name](**options)
