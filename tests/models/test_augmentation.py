@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from xaitools.models import flip_and_shift
+from xaitools.models import flip_and_shift, sagittal_flip_and_coronal_shift
 
 
 def changed(images: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -34,3 +35,23 @@ def test_volumes_seeds_and_the_input_untouched() -> None:
     assert torch.equal(changed(volumes), changed(volumes))
     assert not torch.equal(changed(volumes, seed=1), changed(volumes))
     assert torch.equal(volumes, before)
+
+
+def test_brains_are_mirrored_left_to_right_and_shifted_front_to_back():
+    brains = torch.rand(60, 2, 5, 7, 3)
+    moved = sagittal_flip_and_coronal_shift(brains, torch.Generator().manual_seed(0))
+    found = set()
+    for before, after in zip(brains, moved, strict=True):
+        for mirrored in (False, True):
+            for shift in range(-2, 3):
+                expected = before.flip(1) if mirrored else before
+                expected = expected[:, :, (torch.arange(7) + shift).clamp(0, 6)]
+                if torch.equal(expected, after):
+                    found.add((mirrored, shift))
+                    break
+            else:
+                continue
+            break
+        else:
+            pytest.fail("a brain was changed in another way")
+    assert found == {(mirrored, shift) for mirrored in (False, True) for shift in range(-2, 3)}

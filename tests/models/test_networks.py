@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import ResNet18_Weights, VGG16_Weights, resnet18, vgg16
 
 from xaitools.errors import ParameterError, WeightsError
-from xaitools.models import NETWORKS, build_network
+from xaitools.models import NETWORKS, build_network, imagenet_reachable
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -62,3 +62,24 @@ def test_unknown_names() -> None:
         build_network("resnet51")
     with pytest.raises(ParameterError, match="resnet10 has no ImageNet weights"):
         build_network("resnet10", pretrained=True)
+
+
+def test_whether_imagenet_weights_can_be_had(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("Name or service not known")
+
+    assert not imagenet_reachable("vgg8")
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", offline)
+    assert not imagenet_reachable("resnet18")
+    assert "could not get the ImageNet weights of resnet18" in caplog.text
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", lambda self, **_: resnet18().state_dict())
+    assert imagenet_reachable("resnet18")
+
+
+def test_pretrained_vgg_answers_a_grey_image_as_its_rgb_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    published = vgg16()
+    monkeypatch.setattr(VGG16_Weights, "get_state_dict", lambda self, **_: published.state_dict())
+    grey = torch.rand(1, 1, 64, 64)
+    model = build_network("vgg16", in_channels=1, n_outputs=1, pretrained=True)
+    torch.testing.assert_close(model.features(grey), published.features(grey.expand(1, 3, 64, 64)))

@@ -1,8 +1,9 @@
 """Networks, their training and their weights."""
 
-from xaitools.models.augmentation import flip_and_shift
+from xaitools.models.augmentation import AUGMENTATIONS, flip_and_shift, sagittal_flip_and_coronal_shift
 from xaitools.models.devices import available_devices, resolve_device
 from xaitools.models.fitting import fit
+from xaitools.models.imagenet import imagenet_reachable
 from xaitools.models.images import ImageStack
 from xaitools.models.networks import NETWORKS, build_network
 from xaitools.models.tasks import LOSSES
@@ -19,6 +20,7 @@ from xaitools.models.weights import (
 )
 
 __all__ = [
+    "AUGMENTATIONS",
     "LOSSES",
     "NETWORKS",
     "History",
@@ -32,12 +34,14 @@ __all__ = [
     "fingerprint",
     "fit",
     "flip_and_shift",
+    "imagenet_reachable",
     "load_model",
     "load_weights",
     "predict",
     "predict_values",
     "read_info",
     "resolve_device",
+    "sagittal_flip_and_coronal_shift",
     "save_weights",
     "train",
 ]

@@ -1,9 +1,13 @@
 """ImageNet weights for torchvision's networks, carried over to images of any number of channels."""
 
+import logging
+
 import torch
 from torch import Tensor, nn
 
 from xaitools.errors import WeightsError
+
+logger = logging.getLogger(__name__)
 
 IMAGENET_WEIGHTS = {
     "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
@@ -32,6 +36,19 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
             f"({type(error).__name__}: {error}); either put that file into {folder} by hand, in place of any "
             "damaged copy, or set pretrained=False to start from random weights"
         ) from error
+
+
+def imagenet_reachable(name: str) -> bool:
+    """Whether a network has ImageNet weights, here or to be downloaded; if not, the log says why."""
+    if name not in IMAGENET_WEIGHTS:
+        logger.info("%s has no ImageNet weights", name)
+        return False
+    try:
+        imagenet_state(name)
+    except WeightsError as error:
+        logger.warning("%s", error)
+        return False
+    return True
 
 
 def for_channels(first: nn.Conv2d, in_channels: int, *, pretrained: bool) -> nn.Conv2d:
