@@ -2,23 +2,47 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from jaxtyping import Shaped
+from torch import Tensor
 
-from xaitools.data.samples import Samples
 from xaitools.errors import DataError, ParameterError
 
 SPLIT_NAMES = ("training", "validation", "test")
+MOST_BINS = 10
+
+T = TypeVar("T", bound="Divisible")
 
 
-def split(
-    samples: Samples, fractions: Sequence[float] = (0.7, 0.15, 0.15), *, seed: int
-) -> tuple[Samples, Samples, Samples]:
+@runtime_checkable
+class Divisible(Protocol):
+    """What can be divided into sets: :class:`xaitools.data.Samples`, or another collection with its attributes."""
+
+    @property
+    def labels(self) -> Shaped[Tensor, " n"]: ...
+
+    @property
+    def subjects(self) -> tuple[str, ...]: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self: T, index: np.ndarray) -> T: ...
+
+
+def split(samples: T, fractions: Sequence[float] = (0.7, 0.15, 0.15), *, seed: int) -> tuple[T, T, T]:
     """Divide samples into training, validation and test sets by subject, stratified by label.
 
     All samples of a subject stay together, also when it has samples of several classes. Subjects are dealt
     in random order, those with most samples first, each to the set whose class counts it brings closest to
     their share. scikit-learn's ``StratifiedGroupKFold`` deals in the same way, but into sets of equal size only.
+
+    For a regression, the quantiles of the subjects' mean labels take the place of the classes: 10 of equal
+    size, or as many as there are subjects in the smallest set.
 
     Parameters
     ----------
@@ -38,25 +62,64 @@ def split(
     ParameterError
         `fractions` are not three positive numbers that sum to 1.
     DataError
-        Only one class, or too few subjects for every set to hold every class.
+        Only one class or value, or too few subjects for every set to hold every class, or any subject.
     """
     if len(fractions) != 3 or min(fractions) <= 0 or not np.isclose(sum(fractions), 1):
         raise ParameterError(f"fractions {tuple(fractions)}: expected three positive numbers that sum to 1")
-    subjects, counts = _class_counts(samples)
-    if np.count_nonzero(counts.sum(axis=0)) < 2:
-        raise DataError(
-            f"only one class among {len(samples)} samples of {samples.class_names}: a split by label needs two"
-        )
-    dealt = _deal(counts, np.asarray(fractions), np.random.default_rng(seed))
-    _check_classes(dealt, counts, samples.class_names)
-    set_of = dict(zip(subjects, dealt, strict=True))
-    belongs = np.array([set_of[subject] for subject in samples.subjects])
+    belongs = _deal_samples(samples, np.asarray(fractions), SPLIT_NAMES, seed)
     training, validation, test = (samples[belongs == number] for number in range(3))
     check_disjoint(training, validation, test)
     return training, validation, test
 
 
-def check_disjoint(training: Samples, validation: Samples, test: Samples) -> None:
+def folds(samples: T, n_folds: int = 5, *, seed: int) -> list[tuple[T, T, T]]:
+    """Divide samples into training, validation and test sets once for each fold of a cross-validation.
+
+    Subjects are dealt into `n_folds` parts of equal size as :func:`split` deals them. In fold `k`, part `k` is
+    the test set, part `k` + 1 (after the last, the first) the validation set, and the others the training set:
+    3/5, 1/5 and 1/5 of the samples for five folds.
+
+    Parameters
+    ----------
+    samples : Samples
+    n_folds : int
+        At least 3.
+    seed : int
+        Same seed, same sets.
+
+    Returns
+    -------
+    list of (training, validation, test), n_folds
+        Each sample is in one test set and in one validation set.
+
+    Raises
+    ------
+    ParameterError
+        Fewer than 3 folds.
+    DataError
+        More folds than subjects, only one class or value, or too few subjects of a class for every part to hold it.
+    """
+    if n_folds < 3:
+        raise ParameterError(
+            f"n_folds={n_folds}: expected at least 3, one part each for training, validation and test"
+        )
+    n_subjects = len(set(samples.subjects))
+    if n_folds > n_subjects:
+        raise DataError(
+            f"{n_folds} folds of {n_subjects} subjects: expected at most one fold a subject; ask for fewer"
+        )
+    parts = [f"fold {number + 1}" for number in range(n_folds)]
+    part = _deal_samples(samples, np.full(n_folds, 1 / n_folds), parts, seed)
+    after = (part - 1) % n_folds
+    sets = [
+        (samples[(part != k) & (after != k)], samples[after == k], samples[part == k]) for k in range(n_folds)
+    ]
+    for training, validation, test in sets:
+        check_disjoint(training, validation, test)
+    return sets
+
+
+def check_disjoint(training: Divisible, validation: Divisible, test: Divisible) -> None:
     """Check that no subject is in two of the three sets.
 
     Raises
@@ -74,13 +137,53 @@ def check_disjoint(training: Samples, validation: Samples, test: Samples) -> Non
             )
 
 
-def _class_counts(samples: Samples) -> tuple[list[str], np.ndarray]:
+def _deal_samples(
+    samples: Divisible, fractions: np.ndarray, set_names: Sequence[str], seed: int
+) -> np.ndarray:
+    """Set number of each sample, (n,)."""
     subjects = sorted(set(samples.subjects))
     row = {subject: position for position, subject in enumerate(subjects)}
-    counts = np.zeros((len(subjects), len(samples.class_names)))
-    for subject, label in zip(samples.subjects, samples.labels.tolist(), strict=True):
-        counts[row[subject], label] += 1
-    return subjects, counts
+    rows = np.array([row[subject] for subject in samples.subjects])
+    if samples.labels.is_floating_point():
+        counts = _bin_counts(samples, rows, float(fractions.min()))
+    else:
+        counts = _class_counts(samples, rows)
+    dealt = _deal(counts, fractions, np.random.default_rng(seed))
+    if samples.labels.is_floating_point():
+        _check_filled(dealt, set_names)
+    else:
+        _check_classes(dealt, counts, samples.class_names, set_names)
+    return dealt[rows]
+
+
+def _class_counts(samples: Divisible, rows: np.ndarray) -> np.ndarray:
+    """Samples of each class, (subject, class); `rows` is the row of each sample's subject."""
+    counts = np.zeros((rows.max() + 1, len(samples.class_names)))
+    np.add.at(counts, (rows, samples.labels.numpy()), 1)
+    if np.count_nonzero(counts.sum(axis=0)) < 2:
+        raise DataError(
+            f"only one class among {len(samples)} samples of {samples.class_names}: a split by label needs two"
+        )
+    return counts
+
+
+def _bin_counts(samples: Divisible, rows: np.ndarray, smallest: float) -> np.ndarray:
+    """Samples of each subject, in the column of its quantile and, to keep the sets' sizes, in a last column for all.
+
+    `smallest` is the share of the smallest set.
+    """
+    labels = samples.labels.double().numpy()
+    if labels.min() == labels.max():
+        raise DataError(
+            f"all {len(samples)} samples have the label {labels[0]:g}: a regression needs different ones"
+        )
+    n_samples = np.bincount(rows)
+    rank = (np.bincount(rows, labels) / n_samples).argsort(kind="stable").argsort()
+    n_bins = int(np.clip(len(rank) * smallest + 1e-9, 1, MOST_BINS))
+    counts = np.zeros((len(rank), n_bins + 1))
+    counts[np.arange(len(rank)), rank * n_bins // len(rank)] = n_samples
+    counts[:, -1] = n_bins * n_samples
+    return counts
 
 
 def _deal(counts: np.ndarray, fractions: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -97,12 +200,25 @@ def _deal(counts: np.ndarray, fractions: np.ndarray, generator: np.random.Genera
     return dealt
 
 
-def _check_classes(dealt: np.ndarray, counts: np.ndarray, class_names: tuple[str, ...]) -> None:
-    for number, set_name in enumerate(SPLIT_NAMES):
+def _check_filled(dealt: np.ndarray, set_names: Sequence[str]) -> None:
+    for number, set_name in enumerate(set_names):
+        if not (dealt == number).any():
+            raise DataError(f"too few subjects: {len(dealt)} leave none for {_the(set_name)}; add subjects")
+
+
+def _check_classes(
+    dealt: np.ndarray, counts: np.ndarray, class_names: tuple[str, ...], set_names: Sequence[str]
+) -> None:
+    for number, set_name in enumerate(set_names):
         for label in np.flatnonzero(counts.sum(axis=0)):
             if not counts[dealt == number, label].any():
                 n_subjects = np.count_nonzero(counts[:, label])
+                remedy = f"make {_the(set_name)} larger" if set_name in SPLIT_NAMES else "ask for fewer folds"
                 raise DataError(
-                    f"too few subjects: {n_subjects} of class {class_names[label]!r} leave none for the "
-                    f"{set_name} set; add subjects or make the {set_name} fraction larger"
+                    f"too few subjects: {n_subjects} of class {class_names[label]!r} leave none for "
+                    f"{_the(set_name)}; add subjects or {remedy}"
                 )
+
+
+def _the(set_name: str) -> str:
+    return f"the {set_name} set" if set_name in SPLIT_NAMES else set_name

@@ -1,0 +1,341 @@
+"""Ultrasound of the fetal head with its circumference: the HC18 folder as it is published."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from scipy.spatial import KDTree
+from skimage.measure import find_contours
+from skimage.transform import resize
+from tqdm.auto import tqdm
+
+from xaitools.data.samples import Samples, study_names
+from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
+
+UNITS = ("px", "mm")
+CONTOUR_WIDTH = 5.0
+PIXEL_SIZE, CIRCUMFERENCE = "pixel size (mm)", "head circumference (mm)"
+
+_TABLE, _TEST_TABLE = "training_set_pixel_size_and_HC.csv", "test_set_pixel_size.csv"
+_ANNOTATION = "_Annotation.png"
+_FILE_NAME = re.compile(r"(\d+)_\d*HC\.png", re.IGNORECASE)
+_COLUMNS = {"file": ("filename", "file", "image"), "pixel": ("pixelsize",), "hc": ("headcircumference", "hc")}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of the table: a file, the size of its pixels and the head's circumference, both in mm."""
+
+    path: Path
+    fetus: str
+    pixel: float
+    circumference: float
+
+
+def load_fetal(
+    folder: str | Path,
+    *,
+    size: int = 128,
+    unit: str = "px",
+    contour_width: float = CONTOUR_WIDTH,
+    n_subjects: int | None = None,
+    progress: bool = True,
+) -> Samples:
+    """Load the training set of HC18 (van den Heuvel et al. 2018, PLOS ONE 13(8)), a regression.
+
+    The table ``training_set_pixel_size_and_HC.csv`` gives each image's pixel size and head circumference. The
+    images ``010_HC.png``, ``010_2HC.png`` are two of one fetus, the number before ``_``. All are squashed to a
+    square, as Zhang et al. (2020, section 3.1) do, and divided by the largest number that their type holds.
+
+    The mask is a band about the outline in ``010_HC_Annotation.png``, which may be drawn as a line or filled.
+    Where a head reaches beyond the picture, its outline ends at the border.
+
+    Parameters
+    ----------
+    folder : path
+        The folder with the table and ``training_set/``, or the one with the images, the table in or above it.
+    size : int
+        Height and width of the images in pixels.
+    unit : "px" or "mm"
+        Unit of the labels: pixels of the image's original grid (circumference in mm / pixel size), or mm.
+    contour_width : float
+        Width of the masks' band in pixels of the small grid, half of it on either side of the outline, at least 1.
+        The default covers the skull, 2 to 4 pixels of 128.
+    n_subjects : int, optional
+        At most so many fetuses, evenly spaced in the order of their ids, which in HC18 is that of their size.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Samples
+        Images (n, 1, size, size), labels in `unit`, numbers ``"pixel size (mm)"`` and
+        ``"head circumference (mm)"``. A sample without annotation has a mask that is all false;
+        ``info["contour"]`` says how many these are. Subjects are numbered among all fetuses, so that an id
+        does not depend on `n_subjects`.
+
+    Raises
+    ------
+    DataFileError
+        The folder, the table or an image that it lists is missing, or a file cannot be read.
+    DataError
+        A column is missing; a row is repeated or has no positive number; an image has no row, is constant, or has
+        an annotation without an outline; the folder is the test set, of which no circumference was published.
+    ShapeError
+        An annotation on another grid than its image.
+    ParameterError
+        `size`, `unit`, `contour_width` or `n_subjects` out of range.
+    """
+    check_options(size, unit, contour_width)
+    if n_subjects is not None and n_subjects < 1:
+        raise ParameterError(f"n_subjects={n_subjects}: expected at least 1")
+    place, table = _find_files(Path(folder))
+    rows = _read_table(table, place)
+    subjects, names = study_names([row.fetus for row in rows])
+    chosen = _choose(subjects, n_subjects)
+    images = np.empty((len(chosen), 1, size, size), dtype=np.float32)
+    masks = np.zeros(images.shape, dtype=bool)
+    n_color = n_missing = 0
+    for k, position in enumerate(tqdm(chosen, desc="ultrasound images", disable=not progress)):
+        path = rows[position].path
+        gray, color = _read_gray(path)
+        images[k, 0] = _squash(gray, size, path)
+        annotation = path.with_name(path.stem + _ANNOTATION)
+        if annotation.is_file():
+            masks[k, 0] = contour_band(_outline(annotation, gray.shape), gray.shape, size, contour_width)
+        n_missing += not annotation.is_file()
+        n_color += color
+    if n_color:
+        warnings.warn(
+            f"{n_color} of {len(chosen)} images are in color: their luminance is used", stacklevel=2
+        )
+    pixel, circumference = (
+        np.array([getattr(rows[position], what) for position in chosen])
+        for what in ("pixel", "circumference")
+    )
+    return Samples(
+        images=torch.from_numpy(images),
+        labels=torch.from_numpy(circumference / pixel if unit == "px" else circumference).float(),
+        subjects=tuple(subjects[position] for position in chosen),
+        names=tuple(names[position] for position in chosen),
+        masks=torch.from_numpy(masks),
+        sources=tuple(rows[position].path for position in chosen),
+        unit=unit,
+        numbers={
+            PIXEL_SIZE: torch.from_numpy(pixel).float(),
+            CIRCUMFERENCE: torch.from_numpy(circumference).float(),
+        },
+        info={
+            "source": "HC18 ultrasound, head circumference from its table",
+            "size": size,
+            "unit": "pixels of the original grid" if unit == "px" else "mm",
+            "contour_width": float(contour_width),
+            "contour": _contour_words(n_missing, len(chosen)),
+            "n_color": n_color,
+        },
+    )
+
+
+def check_options(size: int, unit: str, contour_width: float) -> None:
+    """Check what real and synthetic heads have in common.
+
+    Raises
+    ------
+    ParameterError
+        Size below 1, a unit other than px and mm, or a contour thinner than 1 pixel.
+    """
+    if size < 1:
+        raise ParameterError(f"size={size}: expected a positive number of pixels")
+    if unit not in UNITS:
+        raise ParameterError(
+            f"unit={unit!r}: expected 'px' (pixels of the image's original grid) or 'mm', the unit of the labels"
+        )
+    if not 1 <= contour_width <= size:
+        raise ParameterError(
+            f"contour_width={contour_width}: expected 1 to {size} pixels of the small grid, for instance 5"
+        )
+
+
+def contour_band(points: np.ndarray, shape: tuple[int, ...], size: int, width: float) -> np.ndarray:
+    """Pixels of a small square grid within half of `width` of an outline, or crossed by it.
+
+    Parameters
+    ----------
+    points : array, (k, 2)
+        The outline, close-set: row and column on the original grid, where a pixel's center is a whole number.
+    shape : (rows, columns)
+        Of the original grid, which the small one covers exactly.
+    size : int
+        Rows and columns of the small grid.
+    width : float
+        Pixels of the small grid.
+
+    Returns
+    -------
+    array of bool, (size, size)
+    """
+    small = (points + 0.5) * size / np.asarray(shape) - 0.5
+    grid = np.indices((size, size)).reshape(2, -1).T
+    distance = KDTree(small).query(grid, distance_upper_bound=width / 2 + 1e-9)[0]
+    band = np.isfinite(distance).reshape(size, size)
+    crossed = np.rint(small).astype(int)
+    rows, columns = crossed[((crossed >= 0) & (crossed < size)).all(axis=1)].T
+    band[rows, columns] = True
+    return band
+
+
+def _find_files(folder: Path) -> tuple[Path, Path]:
+    """The folder of the images and the table."""
+    if not folder.is_dir():
+        raise DataFileError(f"{folder}: no such folder; give the one that holds training_set and {_TABLE}")
+    place = folder / "training_set" if (folder / "training_set").is_dir() else folder
+    table, test_table = (
+        next((path for home in (place, place.parent) if (path := home / name).is_file()), None)
+        for name in (_TABLE, _TEST_TABLE)
+    )
+    if place.name == "test_set" or (test_table and not table):
+        raise DataError(
+            f"{folder}: the test set of HC18 was published without annotations and circumferences, so nothing can "
+            "be learnt or tested with it; give the training set"
+        )
+    if table is None:
+        raise DataFileError(
+            f"{folder}: no table {_TABLE} in it, nor in the folder above; put it beside the images"
+        )
+    return place, table
+
+
+def _read_table(table: Path, place: Path) -> list[_Row]:
+    """The rows of the table, which are exactly the images of the folder."""
+    cells = _read_cells(table)
+    repeated = cells["file"][cells["file"].duplicated()]
+    if len(repeated):
+        raise DataError(
+            f"{table}: {repeated.iloc[0]} has more than one row; leave the right one in the table"
+        )
+    files = {path.name for path in place.glob("*.png") if not path.name.endswith(_ANNOTATION)}
+    if not files:
+        raise DataFileError(
+            f"{place}: no PNG image in it; unpack HC18 there, or give the folder with the images"
+        )
+    if missing := sorted(set(cells["file"]) - files):
+        raise DataFileError(
+            f"{table}: {len(missing)} of {len(cells)} rows name an image that is not in {place}, the first is "
+            f"{missing[0]}; unpack the whole training set, or remove these rows"
+        )
+    if unlisted := sorted(files - set(cells["file"])):
+        raise DataError(
+            f"{table}: no row for {len(unlisted)} of {len(files)} images in {place}, the first is {unlisted[0]}; "
+            "add the rows or remove the images"
+        )
+    return [
+        _Row(
+            place / file,
+            _fetus(file, table),
+            _positive(pixel, file, table, "pixel size"),
+            _positive(hc, file, table, "head circumference"),
+        )
+        for file, pixel, hc in zip(cells["file"], cells["pixel"], cells["hc"], strict=True)
+    ]
+
+
+def _read_cells(table: Path) -> pd.DataFrame:
+    """Columns file, pixel and hc of the table, as text."""
+    try:
+        cells = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataFileError(f"{table}: cannot be read as a CSV table ({error}); download it again") from None
+    plain = {column: re.sub(r"[^a-z]", "", column.lower()) for column in cells.columns}
+    found = {}
+    for what, beginnings in _COLUMNS.items():
+        fitting = [column for column, name in plain.items() if name.startswith(beginnings)]
+        if len(fitting) != 1:
+            raise DataError(
+                f"{table}: {len(fitting)} columns for the {what} among {list(cells.columns)}; expected the columns "
+                "'filename', 'pixel size(mm)' and 'head circumference (mm)', once each"
+            )
+        found[what] = cells[fitting[0]].str.strip()
+    if cells.empty:
+        raise DataError(f"{table}: no rows below the header; expected one for each image")
+    return pd.DataFrame(found)
+
+
+def _fetus(file: str, table: Path) -> str:
+    if not (match := _FILE_NAME.fullmatch(file)):
+        raise DataError(
+            f"{table}: a file named {file!r}; expected names like 010_HC.png and 010_2HC.png, where the number "
+            "tells the fetus"
+        )
+    return match[1]
+
+
+def _positive(cell: str, file: str, table: Path, what: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = np.nan
+    if not 0 < value < np.inf:
+        raise DataError(
+            f"{table}: {file} has the {what} {cell!r}; expected a positive number of mm. Correct the row"
+        )
+    return value
+
+
+def _choose(subjects: Sequence[str], n_subjects: int | None) -> list[int]:
+    """Positions of the samples of at most `n_subjects` subjects, evenly spaced."""
+    unique = sorted(set(subjects))
+    n_taken = len(unique) if n_subjects is None else min(n_subjects, len(unique))
+    wanted = {unique[k] for k in np.linspace(0, len(unique) - 1, n_taken).round().astype(int)}
+    return [position for position, subject in enumerate(subjects) if subject in wanted]
+
+
+def _read_gray(path: Path) -> tuple[np.ndarray, bool]:
+    """Gray values in [0, 1], (row, column), and whether the file shows colors."""
+    try:
+        with Image.open(path) as file:
+            file.load()
+            picture = file.copy()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataFileError(f"{path}: cannot be read as a PNG image ({error}); download it again") from None
+    if picture.mode.startswith("I"):
+        return np.asarray(picture).astype(np.float64) / 65535, False
+    colors = np.asarray(picture.convert("RGB"))
+    colored = bool((colors != colors[..., :1]).any())
+    return np.asarray(picture.convert("L")) / 255, colored
+
+
+def _squash(gray: np.ndarray, size: int, path: Path) -> np.ndarray:
+    if gray.min() == gray.max():
+        raise DataError(f"{path}: all pixels have the value {gray.max():.3g}; expected an ultrasound image")
+    return np.clip(resize(gray, (size, size), order=1, anti_aliasing=True), 0, 1)
+
+
+def _outline(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Points (row, column) of the outline that an annotation draws as a line, or of the edge of one that is filled."""
+    drawn = _read_gray(path)[0] >= 0.5
+    if drawn.shape != shape:
+        raise ShapeError(
+            f"{path}: an annotation of {drawn.shape} pixels for an image of {shape}; it must be on the image's grid"
+        )
+    rows, columns = np.nonzero(drawn)
+    if len(rows) == 0 or drawn.all():
+        raise DataError(
+            f"{path}: the annotation shows no outline; expected white on black. Draw it or remove the file"
+        )
+    filled = len(rows) > 0.4 * (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+    return np.concatenate(find_contours(drawn.astype(float), 0.5)) if filled else np.c_[rows, columns]
+
+
+def _contour_words(n_missing: int, n: int) -> str:
+    if n_missing == n:
+        return (
+            f"none: no annotation file (*{_ANNOTATION}) for any of the {n} images, so their masks are empty"
+        )
+    words = "drawn by a sonographer, from the annotation files"
+    return f"{words}; {n_missing} of {n} images have none, so their masks are empty" if n_missing else words
