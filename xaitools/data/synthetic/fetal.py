@@ -19,8 +19,8 @@ from xaitools.errors import ParameterError
 
 PICTURE = (540, 800)
 DEPTHS, BEAMS = 352, 144
-CYCLE, PULSE = 3.2, 1.5  # carrier's wavelength and standard deviation of the pulse, in depth steps
-BEAM_WIDTHS = (0.7, 1.5)  # standard deviation of the beam at the top and at the bottom, in beams
+CYCLE, PULSE = 3.6, 2.0  # carrier's wavelength and standard deviation of the pulse, in depth steps
+BEAM_WIDTHS = (0.8, 1.7)  # standard deviation of the beam at the top and at the bottom, in beams
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Head:
         major, minor = self.axes
         return float(4 * major * ellipe(1 - (minor / major) ** 2))
 
-    def outline(self, n: int = 1500) -> np.ndarray:
+    def outline(self, n: int = 500) -> np.ndarray:
         """Points on the ellipse, (n, 2): row and column."""
         t = np.arange(n) * 2 * np.pi / n
         u, v = self.axes[0] * np.cos(t), self.axes[1] * np.sin(t)
@@ -154,7 +154,7 @@ def draw_head(subject: np.random.Generator, view: np.random.Generator) -> Head:
     """Draw a head: its size and shape from `subject`, where and how large it is shown from `view`."""
     trimester = subject.choice(3, p=[0.3, 0.5, 0.2])
     mm = (subject.uniform(80, 150), subject.normal(178, 12), subject.uniform(190, 345))[trimester]
-    ratio, zoom = subject.uniform(0.7, 0.85), subject.normal(0, 0.17)
+    ratio, zoom = subject.uniform(0.7, 0.85), subject.normal(0, 0.21)
     mm = float(np.clip(mm * (1 + np.clip(view.normal(0, 0.01), -0.03, 0.03)), 80, 350))
     shown = np.exp(4.95 + 0.435 * np.log(mm) + zoom + view.normal(0, 0.08))
     shown = float(np.clip(shown, 520, 1650 - view.uniform(0, 120)))
@@ -205,9 +205,9 @@ def render(head: Head, size: int, rng: np.random.Generator) -> np.ndarray:
     gain = -2 * step * np.cumsum(absorption, axis=0) + 7 * _smooth(rng, 3, 2)
     amplitude = 10 ** ((tissue + gain) / 20)
     echo = envelope(amplitude * rng.standard_normal(amplitude.shape, dtype=np.float32))
-    noise = 10 ** (rng.uniform(-62, -48) / 20)
-    level = 20 * np.log10(np.hypot(echo, noise))
-    shades = np.clip(1 + (level + rng.uniform(0, 5)) / rng.uniform(40, 50), 0, 1)
+    noise = 10 ** (rng.uniform(-75, -55) / 10) * rng.standard_exponential(echo.shape, dtype=np.float32)
+    level = 10 * np.log10(echo**2 + noise)
+    shades = np.clip(1 + (level + rng.uniform(-2, 3)) / rng.uniform(46, 60), 0, 1)
     return _scan_convert(shades, fan, size, rng)
 
 
@@ -228,17 +228,17 @@ def envelope(scatterers: np.ndarray) -> np.ndarray:
     """
     n_depths, n_beams = scatterers.shape
     widths = np.linspace(*BEAM_WIDTHS, n_depths, dtype=np.float32)[:, None]
-    offsets = np.arange(-4, 5)
+    offsets = np.arange(-5, 6)
     profile = np.exp(-0.5 * (offsets / widths) ** 2)
     profile = profile / np.sqrt((profile**2).sum(axis=1, keepdims=True))
-    padded = np.pad(scatterers, ((0, 0), (4, 4)))
+    padded = np.pad(scatterers, ((0, 0), (5, 5)))
     blurred = sum(profile[:, [k]] * padded[:, k : k + n_beams] for k in range(len(offsets)))
-    time = np.arange(-6, 7)
+    time = np.arange(-7, 8)
     pulse = np.exp(-0.5 * (time / PULSE) ** 2 + 2j * np.pi * time / CYCLE)
     pulse = pulse / np.sqrt((np.abs(pulse) ** 2).sum())
     length = fft.next_fast_len(n_depths + len(pulse) - 1)
     spectrum = fft.fft(blurred, length, axis=0) * fft.fft(pulse.astype(np.complex64), length)[:, None]
-    return np.abs(fft.ifft(spectrum, axis=0)[6 : 6 + n_depths])
+    return np.abs(fft.ifft(spectrum, axis=0)[7 : 7 + n_depths])
 
 
 def _draw_fan(head: Head, rng: np.random.Generator) -> _Fan:
@@ -246,7 +246,7 @@ def _draw_fan(head: Head, rng: np.random.Generator) -> _Fan:
     apex = np.array([400 + rng.normal(0, 25), -rng.uniform(130, 480)])
     rows, columns = head.outline(60).T
     needed = np.abs(np.arctan2(columns - apex[0], rows - apex[1])).max()
-    half = max(needed * rng.uniform(0.97, 1.2), np.arctan2(rng.uniform(280, 430), 540 - apex[1]))
+    half = max(needed * rng.uniform(0.97, 1.2), np.arctan2(rng.uniform(330, 560), 540 - apex[1]))
     near = (
         max(rows.min() - rng.uniform(15, 60), rng.uniform(-40, 15))
         if rng.random() < 0.2
@@ -272,67 +272,89 @@ def _bumps(n: int, n_bumps: int) -> np.ndarray:
 
 def _scene(head: Head, fan: _Fan, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Level of the scatterers in dB and what is absorbed in dB a pixel, each (depth, beam)."""
-    x, y = fan.positions()
-    u, v = head.local(x, y)
-    radius = np.hypot(u, v) + np.float32(1e-6)
-    gradient = np.hypot(u / head.axes[0], v / head.axes[1]) + np.float32(1e-9)
-    distance = radius * (radius - 1) / gradient  # signed, in pixels, negative inside
-    level = _outside(u, v, fan, rng)
+    u, v = head.local(*fan.positions())
+    level = _outside(u, v, rng)
     absorption = np.full_like(level, rng.uniform(-0.004, 0.006))
-    level = np.where(distance < 0, _brain(u, v, rng), level)
-    thickness = head.axes[1] * rng.uniform(0.09, 0.15)
-    shell = np.exp(-0.5 * ((distance + 0.55 * thickness) / (0.3 * thickness)) ** 2)
-    bone = _specular(head, fan, u, v, gradient, rng) + 20 * np.log10(shell + 1e-4)
-    level = np.logaddexp(level * 0.23, bone * 0.23) / np.float32(0.23)
-    absorption += shell * rng.uniform(0.05, 0.2)
-    return level.astype(np.float32), absorption
+    where = _near_head(u, v)
+    u, v = u[where], v[where]
+    radius = np.hypot(u, v) + np.float32(1e-6)
+    gradient = np.hypot(u / np.float32(head.axes[0]), v / np.float32(head.axes[1])) + np.float32(1e-9)
+    distance = radius * (radius - 1) / gradient  # signed, in pixels, negative inside
+    inside = np.where(distance < 0, _brain(u, v, where, rng), level[where])
+    thickness = head.axes[1] * rng.uniform(0.08, 0.13)
+    shell = np.exp(-0.5 * ((distance + 0.6 * thickness) / (0.3 * thickness)) ** 2)
+    angle = fan.beams[:, where[1]] + np.float32(head.angle)
+    normal = u * (np.sin(angle) / np.float32(head.axes[0])) + v * (np.cos(angle) / np.float32(head.axes[1]))
+    bone = _skull(np.abs(normal) / gradient, np.arctan2(v, u), rng) + 20 * np.log10(shell + np.float32(1e-4))
+    level[where] = np.maximum(inside, bone)
+    absorption[where] += shell * np.float32(rng.uniform(0.05, 0.16))
+    return level, absorption
 
 
-def _specular(
-    head: Head, fan: _Fan, u: np.ndarray, v: np.ndarray, gradient: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Level of the skull's echo: highest where the beam meets it at a right angle, with random gaps."""
-    along = fan.beams + np.float32(head.angle)
-    normal = u * (np.sin(along) / head.axes[0]) + v * (np.cos(along) / head.axes[1])
-    cosine = np.minimum(np.abs(normal) / gradient, 1)
-    level = rng.uniform(-9, -1) - rng.uniform(14, 28) * (1 - cosine) ** rng.uniform(0.8, 1.6)
-    turn = np.arctan2(v, u)
-    for _ in range(rng.integers(2, 6)):
-        away = np.angle(np.exp(1j * (turn - rng.uniform(-np.pi, np.pi)))).astype(np.float32)
-        level = level - rng.uniform(4, 22) * np.exp(-0.5 * (away / rng.uniform(0.04, 0.16)) ** 2)
+def _near_head(u: np.ndarray, v: np.ndarray) -> tuple[slice, slice]:
+    """Depths and beams that meet the head."""
+    near = u**2 + v**2 < 1.15
+    rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _skull(cosine: np.ndarray, turn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Level of the skull's echo: highest where the beam meets it at a right angle, with random gaps.
+
+    `cosine` is that of the angle between beam and normal, `turn` the position along the skull, from -pi to pi.
+    """
+    steps = np.arange(-256, 257, dtype=np.float32) * np.float32(np.pi / 256)
+    gaps = np.full_like(steps, rng.uniform(-9, 1))
+    for _ in range(rng.integers(4, 10)):
+        away = np.angle(np.exp(1j * (steps - rng.uniform(-np.pi, np.pi))))
+        gaps -= rng.uniform(3, 20) * np.exp(-0.5 * (away / rng.uniform(0.04, 0.2)) ** 2)
+    fading = rng.uniform(18, 36) * (1 - np.minimum(cosine, 1)) ** np.float32(rng.uniform(0.7, 1.4))
+    return gaps[np.rint(turn * np.float32(256 / np.pi)).astype(int) + 256] - fading
+
+
+def _outside(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Tissue, and a pocket of amniotic fluid about the head."""
+    tissue = rng.uniform(-38, -21) + 3.5 * _smooth(rng, 7, 5) + 2.5 * _smooth(rng, 22, 4)
+    shift, stretch = rng.normal(0, 0.3, size=2).tolist(), rng.uniform(0.95, 1.6, size=2).tolist()
+    pocket = np.hypot((u - shift[0]) / stretch[0], (v - shift[1]) / stretch[1]) + 0.06 * _smooth(rng, 4, 4)
+    share = 1 / (1 + np.exp(np.clip((pocket - 1) * 30, -30, 30)))
+    return tissue + share * (rng.uniform(-58, -36) - tissue) + 6 * np.exp(-(((pocket - 1.03) / 0.03) ** 2))
+
+
+def _brain(u: np.ndarray, v: np.ndarray, where: tuple[slice, slice], rng: np.random.Generator) -> np.ndarray:
+    """Brain with falx, cavum, thalami, a ventricle and its choroid plexus, in semi-axes of the head."""
+    side, front = rng.choice([-1, 1], size=2).tolist()
+    level = (rng.uniform(-46, -33) + 3.5 * _smooth(rng, 14, 10) + 2 * _smooth(rng, 30, 20))[where]
+    u, v = u * front, v * side
+    for sign in (-1, 1):
+        _blob(level, u, v, (-0.02, sign * 0.17), (0.2, 0.12), rng.uniform(-12, -2))
+    _blob(level, u, v, (-0.35, 0.42), (0.34, 0.15), rng.uniform(-16, -6))
+    _blob(level, u, v, (-0.45, 0.42), (0.22, 0.1), rng.uniform(10, 30))
+    _blob(level, u, v, (-0.62, 0.0), (0.14, 0.3), rng.uniform(0, 12))
+    for _ in range(rng.integers(6, 16)):  # folds and vessels, mostly across the beam
+        at = (rng.uniform(-0.8, 0.8), rng.normal(0, 0.35))
+        _blob(level, u, v, at, (rng.uniform(0.04, 0.16), rng.uniform(0.015, 0.035)), rng.uniform(6, 20))
+    broken = rng.uniform(0.2, 1, size=48).astype(np.float32)[np.clip(u * 24 + 24, 0, 47).astype(int)]
+    falx = np.exp(-0.5 * ((v - 0.02 * np.sin(3 * u)) / np.float32(rng.uniform(0.012, 0.025))) ** 2)
+    level += falx * broken * (np.abs(u) < 0.88) * np.float32(rng.uniform(4, 26))
+    for edge in (-0.09, 0.09):
+        _blob(level, u, v, (0.38, edge), (0.12, 0.018), rng.uniform(4, 18))
+    _blob(level, u, v, (0.38, 0.0), (0.12, 0.06), rng.uniform(-26, -10))
     return level
 
 
-def _outside(u: np.ndarray, v: np.ndarray, fan: _Fan, rng: np.random.Generator) -> np.ndarray:
-    """Tissue, and a pocket of amniotic fluid about the head."""
-    tissue = rng.uniform(-30, -16) + 3.5 * _smooth(rng, 7, 5) + 2 * _smooth(rng, 24, 4)
-    shift, stretch = rng.normal(0, 0.35, size=2), rng.uniform(1.05, 1.75, size=2)
-    pocket = np.hypot((u - shift[0]) / stretch[0], (v - shift[1]) / stretch[1]) + 0.06 * _smooth(rng, 4, 4)
-    share = 1 / (1 + np.exp(np.clip((pocket - 1) * 30, -30, 30)))
-    return tissue + share * (rng.uniform(-58, -40) - tissue) + 5 * np.exp(-(((pocket - 1.03) / 0.03) ** 2))
-
-
-def _brain(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Brain with falx, cavum, thalami, a ventricle and its choroid plexus, in semi-axes of the head."""
-    side, front = rng.choice([-1, 1], size=2)
-    level = rng.uniform(-44, -30) + 3 * _smooth(rng, 9, 7)
-    u, v = u * front, v * side
-    for sign in (-1, 1):
-        level = level + rng.uniform(-12, -2) * _blob(u, v, -0.02, sign * 0.17, 0.2, 0.12)
-    level = level + rng.uniform(-16, -6) * _blob(u, v, -0.35, 0.42, 0.32, 0.13)
-    level = level + rng.uniform(8, 24) * _blob(u, v, -0.45, 0.42, 0.2, 0.1)
-    level = level + rng.uniform(0, 12) * _blob(u, v, -0.62, 0.0, 0.14, 0.3)
-    falx = np.exp(-0.5 * ((v - 0.02 * np.sin(3 * u)) / rng.uniform(0.015, 0.03)) ** 2) * (np.abs(u) < 0.86)
-    falx = falx * (1 - _blob(u, v, 0.38, 0.0, 0.14, 0.2))
-    level = level + rng.uniform(6, 22) * falx
-    for edge in (-0.08, 0.08):
-        level = level + rng.uniform(4, 16) * _blob(u, v, 0.38, edge, 0.12, 0.018)
-    return level - rng.uniform(4, 14) * _blob(u, v, 0.38, 0.0, 0.12, 0.05)
-
-
-def _blob(u: np.ndarray, v: np.ndarray, at_u: float, at_v: float, long: float, wide: float) -> np.ndarray:
-    """1 inside an ellipse, 0 outside, with a soft edge."""
-    return np.exp(-((((u - at_u) / long) ** 2 + ((v - at_v) / wide) ** 2) ** 2))
+def _blob(
+    level: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    at: tuple[float, float],
+    reach: tuple[float, float],
+    change: float,
+) -> None:
+    """Change the level inside an ellipse with a soft edge."""
+    square = ((u - at[0]) * (1 / reach[0])) ** 2 + ((v - at[1]) * (1 / reach[1])) ** 2
+    inside = np.nonzero(square < 2)
+    level[inside] += np.float32(change) * np.exp(-(square[inside] ** 2))
 
 
 def _scan_convert(shades: np.ndarray, fan: _Fan, size: int, rng: np.random.Generator) -> np.ndarray:
