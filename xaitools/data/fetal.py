@@ -19,7 +19,7 @@ from xaitools.data.samples import Samples, study_names
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 UNITS = ("px", "mm")
-CONTOUR_WIDTH = 5.0
+CONTOUR_WIDTH = 7.0
 PIXEL_SIZE, CIRCUMFERENCE = "pixel size (mm)", "head circumference (mm)"
 
 _TABLE, _TEST_TABLE = "training_set_pixel_size_and_HC.csv", "test_set_pixel_size.csv"
@@ -66,7 +66,8 @@ def load_fetal(
         Unit of the labels: pixels of the image's original grid (circumference in mm / pixel size), or mm.
     contour_width : float
         Width of the masks' band in pixels of the small grid, half of it on either side of the outline, at least 1.
-        The default covers the skull, 2 to 4 pixels of 128.
+        The annotation runs along the outer edge of the skull, whose brightest line is about 2 pixels of 128 further
+        inside, and the default takes it in.
     n_subjects : int, optional
         At most so many fetuses, evenly spaced in the order of their ids, which in HC18 is that of their size.
     progress : bool
@@ -158,7 +159,7 @@ def check_options(size: int, unit: str, contour_width: float) -> None:
         )
     if not 1 <= contour_width <= size:
         raise ParameterError(
-            f"contour_width={contour_width}: expected 1 to {size} pixels of the small grid, for instance 5"
+            f"contour_width={contour_width}: expected 1 to {size} pixels of the small grid, for instance 7"
         )
 
 

@@ -1,5 +1,6 @@
 """Phantoms with known truth."""
 
 from xaitools.data.synthetic.chest import chest_slices
+from xaitools.data.synthetic.fetal import fetal_heads
 
-__all__ = ["chest_slices"]
+__all__ = ["chest_slices", "fetal_heads"]
