@@ -9,12 +9,15 @@ from torch import Tensor, nn
 
 from xaitools.attribution.captum_methods import source as captum_source
 from xaitools.attribution.deconvolution import source as deconvolution_source
+from xaitools.attribution.deep_taylor import source as deep_taylor_source
 from xaitools.attribution.expected_gradients import source as expected_gradients_source
 from xaitools.attribution.gradient import source as gradient_source
 from xaitools.attribution.guided_backprop import source as guided_backprop_source
 from xaitools.attribution.input_x_gradient import source as input_x_gradient_source
 from xaitools.attribution.integrated_gradients import chosen_baselines, completeness_gap
 from xaitools.attribution.integrated_gradients import source as integrated_gradients_source
+from xaitools.attribution.lrp import relevance_gap
+from xaitools.attribution.lrp import source as lrp_source
 from xaitools.attribution.names import MethodName, parse
 from xaitools.attribution.passes import Progress, progress_bar
 from xaitools.attribution.sharing import Key, Request, Source, count_passes, shared_maps
@@ -29,6 +32,8 @@ SOURCES: dict[str, Callable[[MethodName, Request], Source]] = {
     "input_x_gradient": input_x_gradient_source,
     "deconvolution": deconvolution_source,
     "guided_backprop": guided_backprop_source,
+    "lrp": lrp_source,
+    "deep_taylor": deep_taylor_source,
 }
 """What to compute for each base; all others are captum's."""
 
@@ -41,11 +46,15 @@ class Maps(dict[str, Tensor]):
     completeness_gap
         For each integrated-gradients map without smoothing: its sum minus the output's change from the baseline
         (mean over its baselines), one number an image, in the unit of the output.
+    relevance_gap
+        For each map of LRP or Deep Taylor without smoothing: the output minus the map's sum, one number an image, in
+        the unit of the output. It is what biases and stabilisers absorb, see `xaitools.attribution.lrp.relevance_gap`.
     passes
         Number of gradients that were computed.
     """
 
     completeness_gap: dict[str, Tensor]
+    relevance_gap: dict[str, Tensor]
     passes: int
 
 
@@ -98,9 +107,11 @@ def attribute(
     segments
         One `xaitools.attribution.xrai.Segments` an image, if XRAI should not make its own.
     options
-        Keyword arguments for captum's methods, by method name without modifiers.
+        Keyword arguments for captum's methods, LRP and Deep Taylor, by method name without modifiers:
+        ``{"deep_taylor": {"high": 255}}``.
     precision
-        "float32", or "bf16" for speed (see `xaitools.models.surgery.explainable`).
+        "float32", or "bf16" for speed (see `xaitools.models.surgery.explainable`); LRP and Deep Taylor, which divide
+        by activations, stay in float32.
     batch_size
         Images in one pass through the network.
     seed
@@ -160,6 +171,12 @@ def attribute(
             chosen = list(chosen_baselines(name, request.baselines, inputs[0]).values())
             gap = completeness_gap(quick, inputs, targets, computed[name.source, ""], chosen)
             maps.completeness_gap[name.source] = gap.to(images.device)
+    maps.relevance_gap = {}
+    for name in names.values():
+        if name.base in ("lrp", "deep_taylor") and not name.smoothing:
+            relevance = computed[name.source, ""]
+            gap = relevance_gap(quick, inputs, targets, relevance, batch_size=batch_size)
+            maps.relevance_gap[name.source] = gap.to(images.device)
     if any(name.regions for name in names.values()) and segments is None:
         segments = segment_all(inputs)
     for text, name in names.items():

@@ -1,6 +1,6 @@
 """Maps of several methods from one stream of passes."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from xaitools.attribution.names import MethodName
 from xaitools.attribution.passes import Path, Row, Rule, stream
 from xaitools.attribution.smoothing import SMOOTHINGS, Moments
+from xaitools.errors import MethodError
 
 Key = tuple[str, str]
 """Name of a source, and its smoothing ("" for the clean map)."""
@@ -50,6 +51,21 @@ class Request:
     def options_of(self, name: MethodName) -> Mapping[str, Any]:
         """Keyword arguments for a method; those for its base with the option go before those for the base."""
         return {**self.options.get(name.base, {}), **self.options.get(name.source, {})}
+
+
+def checked_options(name: MethodName, request: Request, known: Sequence[str]) -> Mapping[str, Any]:
+    """The request's options for a method.
+
+    Raises
+    ------
+    MethodError
+        If one is not `known`.
+    """
+    options = request.options_of(name)
+    for key in options:
+        if key not in known:
+            raise MethodError(f"{name.source} takes no option {key!r}; it takes {', '.join(known)}.")
+    return options
 
 
 def count_passes(sources: Mapping[str, Source], wanted: Collection[Key], n_images: int, draws: int) -> int:
