@@ -1,26 +1,41 @@
 """Many attribution maps in one call, sharing every pass that they have in common."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from xaitools.attribution.captum_methods import captum_method
-from xaitools.attribution.deconvolution import rule as deconvolution_rule
-from xaitools.attribution.expected_gradients import check_references
-from xaitools.attribution.expected_gradients import path as expected_gradients_path
-from xaitools.attribution.gradient import path as gradient_path
-from xaitools.attribution.integrated_gradients import BASELINES, check_baseline, completeness_gap
-from xaitools.attribution.integrated_gradients import path as integrated_gradients_path
+from xaitools.attribution.captum_methods import source as captum_source
+from xaitools.attribution.deconvolution import source as deconvolution_source
+from xaitools.attribution.deep_taylor import source as deep_taylor_source
+from xaitools.attribution.expected_gradients import source as expected_gradients_source
+from xaitools.attribution.gradient import source as gradient_source
+from xaitools.attribution.guided_backprop import source as guided_backprop_source
+from xaitools.attribution.input_x_gradient import source as input_x_gradient_source
+from xaitools.attribution.integrated_gradients import chosen_baselines, completeness_gap
+from xaitools.attribution.integrated_gradients import source as integrated_gradients_source
+from xaitools.attribution.lrp import relevance_gap
+from xaitools.attribution.lrp import source as lrp_source
 from xaitools.attribution.names import MethodName, parse
-from xaitools.attribution.passes import Progress, gradients, progress_bar
-from xaitools.attribution.sharing import Key, Source, count_passes, shared_maps
+from xaitools.attribution.passes import Progress, progress_bar
+from xaitools.attribution.sharing import Key, Request, Source, count_passes, shared_maps
 from xaitools.attribution.xrai import Segments, segment_all, xrai
 from xaitools.errors import DataError, MethodError, ShapeError, UnsupportedModelError
-from xaitools.models.surgery import explainable, frozen_copy
+from xaitools.models.surgery import explainable
+
+SOURCES: dict[str, Callable[[MethodName, Request], Source]] = {
+    "gradient": gradient_source,
+    "integrated_gradients": integrated_gradients_source,
+    "expected_gradients": expected_gradients_source,
+    "input_x_gradient": input_x_gradient_source,
+    "deconvolution": deconvolution_source,
+    "guided_backprop": guided_backprop_source,
+    "lrp": lrp_source,
+    "deep_taylor": deep_taylor_source,
+}
+"""What to compute for each base; all others are captum's."""
 
 
 class Maps(dict[str, Tensor]):
@@ -31,11 +46,15 @@ class Maps(dict[str, Tensor]):
     completeness_gap
         For each integrated-gradients map without smoothing: its sum minus the output's change from the baseline
         (mean over its baselines), one number an image, in the unit of the output.
+    relevance_gap
+        For each map of LRP or Deep Taylor without smoothing: the output minus the map's sum, one number an image, in
+        the unit of the output. It is what biases and stabilisers absorb, see `xaitools.attribution.lrp.relevance_gap`.
     passes
         Number of gradients that were computed.
     """
 
     completeness_gap: dict[str, Tensor]
+    relevance_gap: dict[str, Tensor]
     passes: int
 
 
@@ -88,9 +107,11 @@ def attribute(
     segments
         One `xaitools.attribution.xrai.Segments` an image, if XRAI should not make its own.
     options
-        Keyword arguments for captum's methods, by method name without modifiers.
+        Keyword arguments for captum's methods, LRP and Deep Taylor, by method name without modifiers:
+        ``{"deep_taylor": {"high": 255}}``.
     precision
-        "float32", or "bf16" for speed (see `xaitools.models.surgery.explainable`).
+        "float32", or "bf16" for speed (see `xaitools.models.surgery.explainable`); LRP and Deep Taylor, which divide
+        by activations, stay in float32.
     batch_size
         Images in one pass through the network.
     seed
@@ -122,28 +143,10 @@ def attribute(
     inputs = images.to(next(model.parameters(), images))
     targets = _as_targets(target, len(images), inputs.device)
     quick = explainable(model, inputs[:1], precision)
-    known_baselines = {**BASELINES, **(baselines or {})}
-
-    def source(name: MethodName) -> Source:
-        if name.base == "gradient":
-            return Source(gradients, {name.source: gradient_path()})
-        if name.base == "deconvolution":
-            return Source(deconvolution_rule, {name.source: gradient_path()})
-        if name.base == "expected_gradients":
-            checked = check_references(references, images[0])
-            return Source(gradients, {name.source: expected_gradients_path(checked, steps)})
-        if name.base == "integrated_gradients":
-            chosen = _chosen_baselines(name, known_baselines, inputs[0])
-            return Source(
-                gradients, {key: integrated_gradients_path(value, steps) for key, value in chosen.items()}
-            )
-        method = partial(captum_method(name.base), **(options or {}).get(name.base, {}))
-        original = frozen_copy(model)
-        return Source(
-            lambda _, points, target: method(original, points, target), {name.source: gradient_path()}
-        )
-
-    sources = {name.source: source(name) for name in names.values()}
+    request = Request(
+        model, inputs, steps=steps, references=references, baselines=baselines or {}, options=options or {}
+    )
+    sources = {name.source: SOURCES.get(name.base, captum_source)(name, request) for name in names.values()}
     wanted: set[Key] = {(name.source, name.smoothing) for name in names.values()}
     maps = Maps()
     maps.passes = count_passes(sources, wanted, len(inputs), draws)
@@ -165,9 +168,15 @@ def attribute(
     maps.completeness_gap = {}
     for name in names.values():
         if name.base == "integrated_gradients" and not name.smoothing:
-            chosen = list(_chosen_baselines(name, known_baselines, inputs[0]).values())
+            chosen = list(chosen_baselines(name, request.baselines, inputs[0]).values())
             gap = completeness_gap(quick, inputs, targets, computed[name.source, ""], chosen)
             maps.completeness_gap[name.source] = gap.to(images.device)
+    maps.relevance_gap = {}
+    for name in names.values():
+        if name.base in ("lrp", "deep_taylor") and not name.smoothing:
+            relevance = computed[name.source, ""]
+            gap = relevance_gap(quick, inputs, targets, relevance, batch_size=batch_size)
+            maps.relevance_gap[name.source] = gap.to(images.device)
     if any(name.regions for name in names.values()) and segments is None:
         segments = segment_all(inputs)
     for text, name in names.items():
@@ -221,22 +230,6 @@ def _as_targets(target: Tensor | int | None, n_images: int, device: torch.device
             f"Targets of shape {tuple(target.shape)} for {n_images} images; expected one class an image."
         )
     return target.to(device)
-
-
-def _chosen_baselines(
-    name: MethodName, known: Mapping[str, Tensor | float], image: Tensor
-) -> dict[str, Tensor | float]:
-    """Baselines of an integrated-gradients name, by the name of their own path."""
-    chosen = {}
-    for key in name.option.split("+"):
-        if key not in known:
-            raise MethodError(
-                f"Unknown baseline {key!r} in {str(name)!r}; known: {', '.join(known)}. "
-                "Pass others as baselines={name: number or tensor}."
-            )
-        check_baseline(known[key], image)
-        chosen[f"{name.base}[{key}]"] = known[key]
-    return chosen
 
 
 def _check_finite(maps: Tensor, source: str, smoothing: str) -> None:

@@ -7,8 +7,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from xaitools.attribution.names import CAPTUM
+from xaitools.attribution.gradient import path
+from xaitools.attribution.names import CAPTUM, MethodName
+from xaitools.attribution.sharing import Request, Source
 from xaitools.errors import MethodError, UnsupportedModelError
+from xaitools.models.surgery import frozen_copy
+
+
+def source(name: MethodName, request: Request) -> Source:
+    """What `attribute` computes for a method of captum, on a copy of the original, where modules keep their names."""
+    method = functools.partial(captum_method(name.base), **request.options_of(name))
+    original = frozen_copy(request.model)
+    return Source(lambda _, points, target: method(original, points, target), {name.source: path()})
 
 
 def captum_method(name: str) -> Callable[..., Tensor]:

@@ -4,8 +4,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from xaitools.attribution.gradient import path
+from xaitools.attribution.names import MethodName
 from xaitools.attribution.passes import single
 from xaitools.attribution.rectifiers import rectified_gradients
+from xaitools.attribution.sharing import Request, Source
 
 
 def _keep_positive(plain: Tensor, incoming: Tensor) -> Tensor:
@@ -15,6 +17,11 @@ def _keep_positive(plain: Tensor, incoming: Tensor) -> Tensor:
 def rule(model: nn.Module, inputs: Tensor, target: Tensor | None = None) -> Tensor:
     """One pass back through the network with the deconvolution rule."""
     return rectified_gradients(model, inputs, target, _keep_positive)
+
+
+def source(name: MethodName, request: Request) -> Source:
+    """What `attribute` computes for this method."""
+    return Source(rule, {name.source: path()})
 
 
 def deconvolution(

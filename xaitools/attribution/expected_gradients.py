@@ -4,7 +4,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from xaitools.attribution.passes import Path, single
+from xaitools.attribution.names import MethodName
+from xaitools.attribution.passes import Path, gradients, single
+from xaitools.attribution.sharing import Request, Source
 from xaitools.errors import MethodError, ShapeError
 
 
@@ -35,6 +37,12 @@ def check_references(references: Tensor | None, image: Tensor) -> Tensor:
             "both are (channel, *spatial) and must agree."
         )
     return references
+
+
+def source(name: MethodName, request: Request) -> Source:
+    """What `attribute` computes for this method."""
+    references = check_references(request.references, request.images[0])
+    return Source(gradients, {name.source: path(references, request.steps)})
 
 
 def expected_gradients(

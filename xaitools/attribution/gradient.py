@@ -4,12 +4,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from xaitools.attribution.passes import Path, single
+from xaitools.attribution.names import MethodName
+from xaitools.attribution.passes import Path, gradients, single
+from xaitools.attribution.sharing import Request, Source
 
 
 def path() -> Path:
     """One gradient, at the image itself."""
     return Path(1, lambda row, part, key: (row[None], torch.ones((), device=row.device)))
+
+
+def source(name: MethodName, request: Request) -> Source:
+    """What `attribute` computes for this method."""
+    return Source(gradients, {name.source: path()})
 
 
 def gradient(

@@ -1,6 +1,6 @@
 """Integrated gradients (Sundararajan, Taly and Yan 2017) from any baseline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from xaitools.attribution.passes import Path, select, single
-from xaitools.errors import ShapeError
+from xaitools.attribution.names import MethodName
+from xaitools.attribution.passes import Path, gradients, select, single
+from xaitools.attribution.sharing import Request, Source
+from xaitools.errors import MethodError, ShapeError
 
 BASELINES: dict[str, float] = {"black": 0.0, "white": 1.0}
 
@@ -44,6 +46,39 @@ def check_baseline(baseline: Tensor | float, image: Tensor) -> None:
             f"Baseline of shape {tuple(torch.as_tensor(baseline).shape)} does not fit images of shape "
             f"{tuple(image.shape)} (channel, *spatial); give a number or a tensor of that shape."
         ) from error
+
+
+def source(name: MethodName, request: Request) -> Source:
+    """What `attribute` computes for this method: one path for each baseline, which other names may share."""
+    chosen = chosen_baselines(name, request.baselines, request.images[0])
+    return Source(
+        gradients, {f"{name.base}[{key}]": path(value, request.steps) for key, value in chosen.items()}
+    )
+
+
+def chosen_baselines(
+    name: MethodName, more: Mapping[str, Tensor | float], image: Tensor
+) -> dict[str, Tensor | float]:
+    """The baselines that a name asks for, out of `BASELINES` and `more`, by their own names.
+
+    Raises
+    ------
+    MethodError
+        If one is not known.
+    ShapeError
+        If one does not fit the image.
+    """
+    known = {**BASELINES, **more}
+    chosen = {}
+    for key in name.option.split("+"):
+        if key not in known:
+            raise MethodError(
+                f"Unknown baseline {key!r} in {str(name)!r}; known: {', '.join(known)}. "
+                "Pass others as baselines={name: number or tensor}."
+            )
+        check_baseline(known[key], image)
+        chosen[key] = known[key]
+    return chosen
 
 
 def integrated_gradients(

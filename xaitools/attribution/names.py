@@ -12,18 +12,55 @@ from dataclasses import dataclass
 
 from xaitools.errors import MethodError
 
-BASES = ("gradient", "integrated_gradients", "expected_gradients", "deconvolution")
+BASES = (
+    "gradient",
+    "integrated_gradients",
+    "expected_gradients",
+    "input_x_gradient",
+    "deconvolution",
+    "guided_backprop",
+    "lrp",
+    "deep_taylor",
+)
+DEFAULT_OPTIONS = {"integrated_gradients": "black", "lrp": "epsilon"}
+"""The bases that take an option in brackets, and what stands there if none is given."""
+
 SMOOTHINGS = ("smoothgrad", "smoothgrad_squared", "vargrad")
 REGIONS = ("xrai",)
 CAPTUM = "captum."
 
+CT_BASES = (
+    "gradient",
+    "integrated_gradients[black]",
+    "integrated_gradients[black+white]",
+    "expected_gradients",
+    "deconvolution",
+)
+"""The five methods of Marchadour et al.'s CT study, before smoothing and regions."""
+
+FETAL_METHODS = {
+    "gradient": "G",
+    "gradient+smoothgrad": "SG",
+    "deconvolution": "DCN",
+    "deep_taylor": "DT",
+    "guided_backprop": "GB",
+    "input_x_gradient": "I*G",
+    "integrated_gradients[black]": "IG",
+    "lrp[epsilon]": "LRP",
+}
+"""The eight methods of Zhang et al. 2020 in the order of their table 1, with their labels there."""
+
 _GRAMMAR = re.compile(
     r"(?P<base>[\w.]+)(\[(?P<option>[^\[\]]*)\])?(?P<modifiers>(\+\w+)*)(@(?P<regions>\w+))?"
 )
+_LRP_SIGNS = {"epsilon": "ε", "gamma": "γ", "alpha1": "α1", "alpha2": "α2", "beta0": "β0", "beta1": "β1"}
 _SHORT = {
     "gradient": "BP",
     "expected_gradients": "EG",
+    "input_x_gradient": "I*G",
     "deconvolution": "D",
+    "guided_backprop": "GB",
+    "deep_taylor": "DT",
     "smoothgrad": "SG",
     "smoothgrad_squared": "SG²",
     "vargrad": "VG",
@@ -39,7 +76,7 @@ class MethodName:
     base
         Key of the method, such as "gradient" or "captum.InputXGradient".
     option
-        Text between the brackets: the baselines of integrated gradients, joined by "+".
+        Text between the brackets: the baselines of integrated gradients, joined by "+", or the rule of LRP.
     smoothing
         "", "smoothgrad", "smoothgrad_squared" or "vargrad".
     absolute
@@ -68,9 +105,14 @@ class MethodName:
 
     @property
     def base_label(self) -> str:
-        """The base as the CT paper writes it, such as "IGBW"."""
-        initials = "".join(part[0].upper() for part in self.option.split("+") if part)
-        return f"IG{initials}" if self.base == "integrated_gradients" else _SHORT.get(self.base, self.base)
+        """The base, for those of the CT paper as it writes them, such as "IGBW"; of LRP, "LRP-" and its rule."""
+        if self.base == "integrated_gradients":
+            return "IG" + "".join(part[0].upper() for part in self.option.split("+") if part)
+        if self.base == "lrp":
+            return (
+                "LRP-" + "".join(_LRP_SIGNS.get(part, f" {part} ") for part in self.option.split("_")).strip()
+            )
+        return _SHORT.get(self.base, self.base)
 
     @property
     def smoothing_label(self) -> str:
@@ -106,12 +148,11 @@ def parse(name: str) -> MethodName:
     base, option, regions = match["base"], match["option"] or "", match["regions"] or ""
     if not base.startswith(CAPTUM):
         _known("method", base, BASES, name, hint=f"; captum's classes are reachable as '{CAPTUM}ClassName'")
-    if base == "integrated_gradients":
-        option = option or "black"
-    elif option:
+    if option and base not in DEFAULT_OPTIONS:
         raise MethodError(
-            f"{base} takes no option, but {name!r} gives [{option}]; only integrated_gradients does."
+            f"{base} takes no option, but {name!r} gives [{option}]; these do: {', '.join(DEFAULT_OPTIONS)}."
         )
+    option = option or DEFAULT_OPTIONS.get(base, "")
     if regions:
         _known("region method", regions, REGIONS, name)
     modifiers = [part for part in match["modifiers"].split("+") if part]

@@ -121,8 +121,8 @@ def stream(
     batch_size: int = 16,
     seed: int = 0,
     bar: Any = None,
-) -> Iterator[tuple[Row, dict[str, Tensor]]]:
-    """Yield each row's maps, one (channel, *spatial) tensor a path, as soon as its last gradient is in.
+) -> Iterator[tuple[Row, Tensor, dict[str, Tensor]]]:
+    """Yield each row, its image or noisy copy, and its maps, one a path, as soon as its last gradient is in.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def stream(
     jobs = ((row, paths, name) for row, paths in work for name in paths)
     sums: dict[str, Tensor] = {}
     for batch in _batches(jobs, batch_size):
-        points, weights, owners = [], [], []
+        points, weights, owners, copies = [], [], [], []
         for row, paths, name, part in batch:
             key = seeds[row.image] + (row.draw << 12)
             copy = add_noise(images[row.image], row.draw, noise_level, key)
@@ -145,14 +145,15 @@ def stream(
             points.append(x)
             weights.append(w)
             owners.append(row.image)
+            copies.append(copy)
         counts = torch.tensor([len(x) for x in points])
         batch_targets = None if targets is None else targets[torch.tensor(owners).repeat_interleave(counts)]
         grads = rule(model, torch.cat(points), batch_targets).split(counts.tolist())
-        for (row, paths, name, part), weight, grad in zip(batch, weights, grads, strict=True):
+        for (row, paths, name, part), copy, weight, grad in zip(batch, copies, weights, grads, strict=True):
             share = (weight * grad).sum(0)
             sums[name] = sums[name] + share if part.start else share
             if part.stop == paths[name].steps and name == list(paths)[-1]:
-                yield row, {name: sums[name] for name in paths}
+                yield row, copy, {name: sums[name] for name in paths}
         if bar is not None:
             bar.update(int(counts.sum()))
 
@@ -188,7 +189,7 @@ def single(
     """Maps of one path on clean images, shaped like `inputs`."""
     work = ((Row(i, 0), {"path": path}) for i in range(len(inputs)))
     rows = stream(model, inputs, target, work, rule=rule, batch_size=batch_size, seed=seed)
-    return torch.stack([maps["path"] for _, maps in rows])
+    return torch.stack([maps["path"] for _, _, maps in rows])
 
 
 class _Report:

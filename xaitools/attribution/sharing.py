@@ -1,14 +1,16 @@
 """Maps of several methods from one stream of passes."""
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xaitools.attribution.names import MethodName
 from xaitools.attribution.passes import Path, Row, Rule, stream
 from xaitools.attribution.smoothing import SMOOTHINGS, Moments
+from xaitools.errors import MethodError
 
 Key = tuple[str, str]
 """Name of a source, and its smoothing ("" for the clean map)."""
@@ -19,10 +21,51 @@ class Source:
     """What is computed before smoothing: the mean of the maps of some paths, under one backward rule.
 
     Sources that name the same path share it.
+
+    Attributes
+    ----------
+    rule
+        How gradients pass back through the network.
+    paths
+        Paths by the name under which they are shared.
+    finish
+        ``finish(copy, mean)`` makes the map from that mean and from the image, or noisy copy, that it belongs to.
     """
 
     rule: Rule
     paths: Mapping[str, Path]
+    finish: Callable[[Tensor, Tensor], Tensor] = lambda copy, mean: mean
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a call to `attribute` gives to the methods, each of which makes its `Source` of it."""
+
+    model: nn.Module
+    images: Tensor
+    steps: int = 50
+    references: Tensor | None = None
+    baselines: Mapping[str, Tensor | float] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def options_of(self, name: MethodName) -> Mapping[str, Any]:
+        """Keyword arguments for a method; those for its base with the option go before those for the base."""
+        return {**self.options.get(name.base, {}), **self.options.get(name.source, {})}
+
+
+def checked_options(name: MethodName, request: Request, known: Sequence[str]) -> Mapping[str, Any]:
+    """The request's options for a method.
+
+    Raises
+    ------
+    MethodError
+        If one is not `known`.
+    """
+    options = request.options_of(name)
+    for key in options:
+        if key not in known:
+            raise MethodError(f"{name.source} takes no option {key!r}; it takes {', '.join(known)}.")
+    return options
 
 
 def count_passes(sources: Mapping[str, Source], wanted: Collection[Key], n_images: int, draws: int) -> int:
@@ -61,11 +104,11 @@ def shared_maps(
             seed=seed,
             bar=bar,
         )
-        for row, parts in rows:
+        for row, copy, parts in rows:
             for name, source in sources.items():
                 if source.rule is not rule or not source.paths.keys() <= parts.keys():
                     continue
-                mean = torch.stack([parts[path] for path in source.paths]).mean(0)
+                mean = source.finish(copy, torch.stack([parts[path] for path in source.paths]).mean(0))
                 if row.draw == 0:
                     _store(maps, (name, ""), row.image, mean)
                     continue

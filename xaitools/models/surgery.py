@@ -5,7 +5,7 @@ import logging
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, GraphModule, Node, symbolic_trace
 from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 from torch.nn.modules.conv import _ConvNd
@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
+
+_NOT_TRACED = (TraceError, RuntimeError, TypeError, ValueError, AttributeError, KeyError, NotImplementedError)
 
 EXACT_SHARE = 0.45
 """Share of the convolutions, from the input on, that stay in float32 under "bf16": rounding matters most there."""
@@ -125,16 +127,41 @@ def explainable(model: nn.Module, example: Tensor, precision: str = "float32") -
     return _InPrecision(*_halves(quick), PRECISIONS[precision])
 
 
+def traced(model: nn.Module, example: Tensor) -> GraphModule:
+    """Frozen copy of `model` as a torch.fx graph, batch normalisation merged into the layer before it.
+
+    Merging is kept only if the outputs on `example` (batch, channel, *spatial) stay the same.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model cannot be copied or traced.
+    """
+    plain = frozen_copy(model)
+    network = _folded(plain, example, _outputs(plain, example))
+    if not isinstance(network, GraphModule):
+        try:
+            network = symbolic_trace(plain)
+        except _NOT_TRACED as error:
+            raise UnsupportedModelError(
+                f"The forward pass of {type(model).__name__} cannot be traced by torch.fx, so its layers cannot be "
+                f"told apart: {error}. Use a gradient method, or take decisions on values and custom functions out "
+                "of its forward pass."
+            ) from error
+    return network.to(memory_format=_memory_format(example))
+
+
 def _check_independence(model: nn.Module, example: Tensor, expected: Tensor) -> None:
     in_company = _outputs(model, torch.cat([example, 1 - example.flip(-1)]))[: len(example)]
-    if not _close(in_company, expected):
+    if not same_outputs(in_company, expected):
         raise UnsupportedModelError(
             f"The outputs of {type(model).__name__} for an image depend on the other images of the batch, so its "
             "gradients mix images. Look for normalisation by batch statistics (track_running_stats=False)."
         )
 
 
-def _close(outputs: Tensor, expected: Tensor) -> bool:
+def same_outputs(outputs: Tensor, expected: Tensor) -> bool:
+    """Whether two networks' outputs agree up to rounding."""
     return torch.allclose(outputs, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
@@ -150,8 +177,8 @@ def _memory_format(images: Tensor) -> torch.memory_format:
 def _folded(model: nn.Module, example: Tensor, expected: Tensor) -> nn.Module:
     try:
         folded = fuse(model).requires_grad_(False)
-        same = _close(_outputs(folded, example), expected)
-    except (TraceError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        same = same_outputs(_outputs(folded, example), expected)
+    except _NOT_TRACED as error:
         logger.info("Batch normalisation is not folded: %s", error)
         return model
     if not same:
