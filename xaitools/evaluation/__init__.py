@@ -3,13 +3,17 @@
 from xaitools.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from xaitools.evaluation.localization import localization
 from xaitools.evaluation.perturbation import REPLACEMENTS, Fidelity, fidelity_curves
+from xaitools.evaluation.region_perturbation import RegionCurves, perturbed_images, region_perturbation
 
 __all__ = [
     "REPLACEMENTS",
     "Fidelity",
     "Interval",
+    "RegionCurves",
     "fidelity_curves",
     "localization",
     "mean_interval",
     "paired_difference",
+    "perturbed_images",
+    "region_perturbation",
 ]
