@@ -101,3 +101,29 @@ def test_bfloat16_starts_after_the_layers_next_to_the_image(network, images) -> 
     assert 0.3 < len(first) / total < 0.7
     whole = torch.nn.Sequential(rough.first, rough.rest.float())
     torch.testing.assert_close(whole(images), network(images).detach(), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("name", ["resnet10", "vgg8"])
+def test_without_biases_nothing_is_added(name: str) -> None:
+    torch.manual_seed(0)
+    model = build_network(name, n_outputs=1).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean)
+            nn.init.normal_(module.bias)
+    images = torch.rand(2, 1, 64, 64)
+    before = model(images).detach()
+    bare = surgery.without_biases(model, images[:1])
+    torch.testing.assert_close(bare(2.5 * images), 2.5 * bare(images))
+    assert not torch.allclose(bare(images), before)
+    torch.testing.assert_close(model(images), before)
+
+
+def test_a_constant_that_is_no_bias_is_found() -> None:
+    class Shifted(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + 0.5
+
+    model = Shifted(nn.Flatten(), nn.Linear(16, 1))
+    with pytest.raises(UnsupportedModelError, match=r"answers a black image with 0\.5"):
+        surgery.without_biases(model, torch.rand(1, 1, 4, 4))

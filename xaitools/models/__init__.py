@@ -6,6 +6,7 @@ from xaitools.models.fitting import fit
 from xaitools.models.imagenet import imagenet_reachable
 from xaitools.models.images import ImageStack
 from xaitools.models.networks import NETWORKS, build_network
+from xaitools.models.surgery import explainable, without_biases
 from xaitools.models.tasks import LOSSES
 from xaitools.models.training import History, accuracy, predict, predict_values, train
 from xaitools.models.weights import (
@@ -31,6 +32,7 @@ __all__ = [
     "build_network",
     "cache_dir",
     "cached_weights",
+    "explainable",
     "fingerprint",
     "fit",
     "flip_and_shift",
@@ -44,4 +46,5 @@ __all__ = [
     "sagittal_flip_and_coronal_shift",
     "save_weights",
     "train",
+    "without_biases",
 ]

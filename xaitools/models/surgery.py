@@ -151,6 +151,29 @@ def traced(model: nn.Module, example: Tensor) -> GraphModule:
     return network.to(memory_format=_memory_format(example))
 
 
+def without_biases(model: nn.Module, example: Tensor) -> GraphModule:
+    """Copy of `model` whose biases are zero, those that merged batch normalisation brings among them.
+
+    On such a network of ReLUs, relevance that is shared out layer by layer has to add up to the output.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model cannot be traced, or still adds a constant somewhere: it answers a black image with other than 0.
+    """
+    bare = traced(model, example)
+    for name, parameter in bare.named_parameters():
+        if name.rpartition(".")[2] == "bias":
+            parameter.zero_()
+    left = _outputs(bare, torch.zeros_like(example)).abs().max().item()
+    if left > 0:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} answers a black image with {left:.3g} although its biases are zero: it adds a "
+            "constant, or has batch normalisation that does not follow a convolution or linear layer."
+        )
+    return bare
+
+
 def _check_independence(model: nn.Module, example: Tensor, expected: Tensor) -> None:
     in_company = _outputs(model, torch.cat([example, 1 - example.flip(-1)]))[: len(example)]
     if not same_outputs(in_company, expected):
