@@ -1,5 +1,7 @@
 """Mild random changes of training images that keep their label."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -56,7 +58,7 @@ def sagittal_flip_and_coronal_shift(
     return _moved(images, generator, mirrored_axis=0, reach=[0, 2, 0])
 
 
-AUGMENTATIONS = {
+AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     function.__name__: function for function in (flip_and_shift, sagittal_flip_and_coronal_shift)
 }
 

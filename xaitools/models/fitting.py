@@ -3,12 +3,15 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from xaitools.errors import ParameterError
+from xaitools.models.augmentation import AUGMENTATIONS
 from xaitools.models.images import ImageStack, digest
 from xaitools.models.networks import build_network
 from xaitools.models.training import History, train
@@ -25,6 +28,7 @@ def fit(
     class_names: Sequence[str] = (),
     unit: str = "",
     pretrained: bool = False,
+    augment: str = "flip_and_shift",
     seed: int = 0,
     device: str = "auto",
     progress: bool = True,
@@ -46,6 +50,8 @@ def fit(
         Unit of the labels of a regression.
     pretrained
         Start from ImageNet weights.
+    augment
+        Key of `xaitools.models.augmentation.AUGMENTATIONS`; "" for none.
     **settings
         More arguments of `xaitools.models.training.train`, plain values.
 
@@ -58,17 +64,21 @@ def fit(
     cached
         Whether it came from the cache.
     """
-    in_channels, n_outputs = images.shape[1], len(class_names) or 1
-    key = {"pretrained": pretrained, "seed": seed, "shape": list(images.shape[1:]), **settings}
+    if augment and augment not in AUGMENTATIONS:
+        raise ParameterError(f"unknown augmentation {augment!r}; known: {', '.join(AUGMENTATIONS)}")
+    in_channels, input_size = images.shape[1], tuple(images.shape[2:])
+    n_outputs = len(class_names) or 1
+    build = partial(
+        build_network, network, in_channels=in_channels, n_outputs=n_outputs, input_size=input_size
+    )
+    options = {"pretrained": pretrained, "seed": seed, "augment": augment}
     data = digest(images, labels, val_images, val_labels)
-    path = cached_weights(network, key, data)
+    path = cached_weights(network, {**options, "shape": [in_channels, *input_size], **settings}, data)
     if path.exists() and _history_file(path).exists():
-        model = build_network(network, in_channels=in_channels, n_outputs=n_outputs)
+        model = build()
         load_weights(model, path)
         return model.eval(), _read_history(path), True
-    model = build_network(
-        network, in_channels=in_channels, n_outputs=n_outputs, pretrained=pretrained, seed=seed
-    )
+    model = build(pretrained=pretrained, seed=seed)
     history = train(
         model,
         images,
@@ -78,12 +88,13 @@ def fit(
         seed=seed,
         device=device,
         progress=progress,
+        augment=AUGMENTATIONS.get(augment),
         checkpoint_dir=path.with_suffix(".checkpoint"),
         **settings,
     )
     _history_file(path).parent.mkdir(parents=True, exist_ok=True)
     _history_file(path).write_text(json.dumps(asdict(history)))
-    save_weights(model, path, WeightsInfo(network, in_channels, tuple(class_names), unit))
+    save_weights(model, path, WeightsInfo(network, in_channels, tuple(class_names), unit, input_size))
     return model.eval(), history, False
 
 

@@ -1,7 +1,7 @@
 """The networks by name."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,21 +22,24 @@ def build_network(
     *,
     in_channels: int = 1,
     n_outputs: int = 2,
+    input_size: Sequence[int] = (),
     pretrained: bool = False,
     seed: int = 0,
 ) -> nn.Module:
     """A network by name, with new weights.
 
-    It takes images ``(batch, in_channels, height, width)``, height and width 64 pixels or more, with values
-    in [0, 1], and returns ``(batch, n_outputs)``: one logit a class, or the single output of a regression.
+    It takes images ``(batch, in_channels, *spatial)`` with values in [0, 1], slices of 64 x 64 pixels or more or
+    volumes, and returns ``(batch, n_outputs)``: one logit a class, or the single output of a regression.
 
     Parameters
     ----------
     name
-        A key of :data:`NETWORKS`: ``"resnet50"``, ``"resnet18"``, ``"vgg16"``, or ``"resnet10"`` and
-        ``"vgg8"`` for quick runs on a processor.
+        A key of :data:`NETWORKS`. For slices: ``"resnet50"``, ``"resnet18"``, ``"vgg16"``, or ``"resnet10"`` and
+        ``"vgg8"`` for quick runs on a processor; for volumes: ``"eitel_cnn"``.
     in_channels, n_outputs
         Channels of the images, numbers of the output.
+    input_size
+        Lengths of the spatial axes; for networks of volumes, whose linear layers depend on them.
     pretrained
         Start from ImageNet weights (downloaded once by torchvision); the last layer is new all the same. The
         first kernel is summed over its three colours, then shared evenly by the channels, so a grey image
@@ -47,7 +50,8 @@ def build_network(
     Raises
     ------
     ParameterError
-        If the name is unknown, or ``pretrained`` is asked of a network without published weights.
+        If the name is unknown, ``pretrained`` is asked of a network without published weights, or `input_size` is
+        missing.
     WeightsError
         If the ImageNet weights can not be downloaded.
     """
@@ -58,8 +62,15 @@ def build_network(
         raise ParameterError(
             f"{name} has no ImageNet weights; set pretrained=False or use {' or '.join(IMAGENET_WEIGHTS)}"
         )
-    if "pretrained" in inspect.signature(NETWORKS[name]).parameters:
+    takes = inspect.signature(NETWORKS[name]).parameters
+    if "pretrained" in takes:
         options["pretrained"] = pretrained
+    if "input_size" in takes:
+        if not input_size:
+            raise ParameterError(
+                f"{name} needs the size of its volumes: pass input_size, such as (91, 109, 91)"
+            )
+        options["input_size"] = tuple(input_size)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return NETWORKS[name](**options)

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -39,6 +39,8 @@ class WeightsInfo:
         Names of the classes, the index is the label; empty for a regression.
     unit
         Unit of the output of a regression.
+    input_size
+        Lengths of the spatial axes that the network was built for; empty if it takes any.
     note
         Where the weights come from, in words.
     """
@@ -47,6 +49,7 @@ class WeightsInfo:
     in_channels: int
     class_names: tuple[str, ...] = ()
     unit: str = ""
+    input_size: tuple[int, ...] = ()
     note: str = ""
 
     @property
@@ -97,7 +100,8 @@ def read_info(path: str | Path) -> WeightsInfo:
         )
     try:
         fields = json.loads(header)
-        return WeightsInfo(**{**fields, "class_names": tuple(fields["class_names"])})
+        tuples = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        return WeightsInfo(**{**fields, **tuples})
     except (ValueError, TypeError, KeyError) as error:
         raise WeightsError(
             f"{path} describes itself as {header!r}, which this version can not read"
@@ -174,7 +178,9 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_model(spec: str, *, network: str, in_channels: int = 1, n_outputs: int = 2) -> nn.Module:
+def load_model(
+    spec: str, *, network: str, in_channels: int = 1, n_outputs: int = 2, input_size: Sequence[int] = ()
+) -> nn.Module:
     """The model that a user names, in evaluation mode.
 
     Parameters
@@ -190,6 +196,8 @@ def load_model(spec: str, *, network: str, in_channels: int = 1, n_outputs: int 
         Name of the network that a plain state dict is for.
     in_channels, n_outputs
         Channels of the images and number of outputs (classes; 1 for a regression) that the model has to fit.
+    input_size
+        Lengths of the spatial axes, for networks of volumes.
 
     Raises
     ------
@@ -201,7 +209,7 @@ def load_model(spec: str, *, network: str, in_channels: int = 1, n_outputs: int 
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec) and not Path(spec).exists():
         return _made_by(spec).eval()
     if Path(spec).suffix != ".safetensors":
-        model = _build(network, in_channels, n_outputs)
+        model = build_network(network, in_channels=in_channels, n_outputs=n_outputs, input_size=input_size)
         _fill(model, _torch_state(Path(spec)), spec)
         return model.eval()
     info = read_info(spec)
@@ -210,13 +218,10 @@ def load_model(spec: str, *, network: str, in_channels: int = 1, n_outputs: int 
             f"{spec} is for {info.in_channels} channels and has {info.n_outputs} outputs "
             f"({', '.join(info.class_names) or info.unit}), expected {in_channels} and {n_outputs}"
         )
-    model = _build(info.network, in_channels, n_outputs)
+    size = info.input_size or input_size
+    model = build_network(info.network, in_channels=in_channels, n_outputs=n_outputs, input_size=size)
     load_weights(model, spec)
     return model.eval()
-
-
-def _build(network: str, in_channels: int, n_outputs: int) -> nn.Module:
-    return build_network(network, in_channels=in_channels, n_outputs=n_outputs)
 
 
 @contextmanager
