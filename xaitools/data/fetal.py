@@ -25,7 +25,11 @@ PIXEL_SIZE, CIRCUMFERENCE = "pixel size (mm)", "head circumference (mm)"
 _TABLE, _TEST_TABLE = "training_set_pixel_size_and_HC.csv", "test_set_pixel_size.csv"
 _ANNOTATION = "_Annotation.png"
 _FILE_NAME = re.compile(r"(\d+)_\d*HC\.png", re.IGNORECASE)
-_COLUMNS = {"file": ("filename", "file", "image"), "pixel": ("pixelsize",), "hc": ("headcircumference", "hc")}
+_COLUMNS = {  # name: its beginning in small letters
+    "file name": ("file", "image"),
+    "pixel size": ("pixelsize",),
+    "head circumference": ("headcircumference", "hc"),
+}
 
 
 @dataclass(frozen=True)
@@ -215,7 +219,7 @@ def _find_files(folder: Path) -> tuple[Path, Path]:
 def _read_table(table: Path, place: Path) -> list[_Row]:
     """The rows of the table, which are exactly the images of the folder."""
     cells = _read_cells(table)
-    repeated = cells["file"][cells["file"].duplicated()]
+    repeated = cells["file name"][cells["file name"].duplicated()]
     if len(repeated):
         raise DataError(
             f"{table}: {repeated.iloc[0]} has more than one row; leave the right one in the table"
@@ -225,12 +229,12 @@ def _read_table(table: Path, place: Path) -> list[_Row]:
         raise DataFileError(
             f"{place}: no PNG image in it; unpack HC18 there, or give the folder with the images"
         )
-    if missing := sorted(set(cells["file"]) - files):
+    if missing := sorted(set(cells["file name"]) - files):
         raise DataFileError(
             f"{table}: {len(missing)} of {len(cells)} rows name an image that is not in {place}, the first is "
             f"{missing[0]}; unpack the whole training set, or remove these rows"
         )
-    if unlisted := sorted(files - set(cells["file"])):
+    if unlisted := sorted(files - set(cells["file name"])):
         raise DataError(
             f"{table}: no row for {len(unlisted)} of {len(files)} images in {place}, the first is {unlisted[0]}; "
             "add the rows or remove the images"
@@ -242,12 +246,14 @@ def _read_table(table: Path, place: Path) -> list[_Row]:
             _positive(pixel, file, table, "pixel size"),
             _positive(hc, file, table, "head circumference"),
         )
-        for file, pixel, hc in zip(cells["file"], cells["pixel"], cells["hc"], strict=True)
+        for file, pixel, hc in zip(
+            cells["file name"], cells["pixel size"], cells["head circumference"], strict=True
+        )
     ]
 
 
 def _read_cells(table: Path) -> pd.DataFrame:
-    """Columns file, pixel and hc of the table, as text."""
+    """The table's columns named as in _COLUMNS, as text."""
     try:
         cells = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
