@@ -3,6 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ks_2samp
 
 from xaitools.data.samples import Samples, study_names
 from xaitools.data.splits import check_disjoint, folds, split
@@ -90,17 +91,20 @@ def test_a_subject_in_two_sets_is_named():
     check_disjoint(samples[[0]], samples[[1, 2]], samples[[3]])
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_a_regression_is_divided_by_subject_with_labels_alike(seed):
-    samples = measured(seed)
-    parts = split(samples, (0.6, 0.2, 0.2), seed=seed)
-    assert sorted(name for part in parts for name in part.names) == sorted(samples.names)
-    check_disjoint(*parts)
-    for part, fraction in zip(parts, (0.6, 0.2, 0.2), strict=True):
-        assert abs(len(part) - 76 * fraction) <= 2
-        for quantile in (0.2, 0.4, 0.6, 0.8):  # in two bins of ten, one image more or less of 15 is 0.07
-            level = float(samples.labels.quantile(quantile))
-            assert abs(float((part.labels <= level).float().mean()) - quantile) < 0.11
+def test_a_regression_is_divided_by_subject_with_labels_alike():
+    distances = []
+    for seed in range(20):
+        samples = measured(seed)
+        parts = split(samples, (0.6, 0.2, 0.2), seed=seed)
+        assert sorted(name for part in parts for name in part.names) == sorted(samples.names)
+        check_disjoint(*parts)
+        for part, fraction in zip(parts, (0.6, 0.2, 0.2), strict=True):
+            assert abs(len(part) - 76 * fraction) <= 2
+            distances.append(ks_2samp(samples.labels.numpy(), part.labels.numpy()).statistic)
+    assert max(distances) < 0.2
+    assert (
+        np.mean(distances) < 0.11
+    )  # 0.15 and up to 0.38 where subjects are dealt without a look at the label
 
 
 def test_a_few_subjects_are_enough_for_a_regression():
@@ -110,7 +114,7 @@ def test_a_few_subjects_are_enough_for_a_regression():
 
 
 def test_too_few_subjects_for_a_regression_are_refused():
-    with pytest.raises(DataError, match="too few subjects: 2 leave none for the (validation|test) set"):
+    with pytest.raises(DataError, match=r"too few subjects: 2 leave none for the (validation|test) set"):
         split(measured(0, 2, 5), seed=0)
 
 
