@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.spatial import KDTree
 from skimage.measure import find_contours
 from skimage.transform import resize
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from xaitools.data.samples import Samples, study_names
@@ -25,7 +26,11 @@ PIXEL_SIZE, CIRCUMFERENCE = "pixel size (mm)", "head circumference (mm)"
 _TABLE, _TEST_TABLE = "training_set_pixel_size_and_HC.csv", "test_set_pixel_size.csv"
 _ANNOTATION = "_Annotation.png"
 _FILE_NAME = re.compile(r"(\d+)_\d*HC\.png", re.IGNORECASE)
-_COLUMNS = {"file": ("filename", "file", "image"), "pixel": ("pixelsize",), "hc": ("headcircumference", "hc")}
+_COLUMNS = {  # name: its beginning in small letters
+    "file name": ("file", "image"),
+    "pixel size": ("pixelsize",),
+    "head circumference": ("headcircumference", "hc"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,9 @@ def load_fetal(
     images ``010_HC.png``, ``010_2HC.png`` are two of one fetus, the number before ``_``. All are squashed to a
     square, as Zhang et al. (2020, section 3.1) do, and divided by the largest number that their type holds.
 
-    The mask is a band about the outline in ``010_HC_Annotation.png``, which may be drawn as a line or filled.
-    Where a head reaches beyond the picture, its outline ends at the border.
+    The mask is a band about the outline in ``010_HC_Annotation.png``, an ellipse drawn as a thin line or filled.
+    Filled ones reach to the outer edge of the line, 1.4 pixels of the original beyond the ellipse that the table
+    measures. Where a head reaches beyond the picture, its outline ends at the border.
 
     Parameters
     ----------
@@ -100,33 +106,20 @@ def load_fetal(
     rows = _read_table(table, place)
     subjects, names = study_names([row.fetus for row in rows])
     chosen = _choose(subjects, n_subjects)
-    images = np.empty((len(chosen), 1, size, size), dtype=np.float32)
-    masks = np.zeros(images.shape, dtype=bool)
-    n_color = n_missing = 0
-    for k, position in enumerate(tqdm(chosen, desc="ultrasound images", disable=not progress)):
-        path = rows[position].path
-        gray, color = _read_gray(path)
-        images[k, 0] = _squash(gray, size, path)
-        annotation = path.with_name(path.stem + _ANNOTATION)
-        if annotation.is_file():
-            masks[k, 0] = contour_band(_outline(annotation, gray.shape), gray.shape, size, contour_width)
-        n_missing += not annotation.is_file()
-        n_color += color
-    if n_color:
-        warnings.warn(
-            f"{n_color} of {len(chosen)} images are in color: their luminance is used", stacklevel=2
-        )
-    pixel, circumference = (
-        np.array([getattr(rows[position], what) for position in chosen])
-        for what in ("pixel", "circumference")
+    taken = [rows[position] for position in chosen]
+    images, masks, n_color, n_missing = _read_pictures(
+        [row.path for row in taken], size, contour_width, progress=progress
     )
+    if n_color:
+        warnings.warn(f"{n_color} of {len(taken)} images are in color: their luminance is used", stacklevel=2)
+    pixel, circumference = np.array([(row.pixel, row.circumference) for row in taken]).T
     return Samples(
-        images=torch.from_numpy(images),
+        images=images,
         labels=torch.from_numpy(circumference / pixel if unit == "px" else circumference).float(),
         subjects=tuple(subjects[position] for position in chosen),
         names=tuple(names[position] for position in chosen),
-        masks=torch.from_numpy(masks),
-        sources=tuple(rows[position].path for position in chosen),
+        masks=masks,
+        sources=tuple(row.path for row in taken),
         unit=unit,
         numbers={
             PIXEL_SIZE: torch.from_numpy(pixel).float(),
@@ -137,7 +130,7 @@ def load_fetal(
             "size": size,
             "unit": "pixels of the original grid" if unit == "px" else "mm",
             "contour_width": float(contour_width),
-            "contour": _contour_words(n_missing, len(chosen)),
+            "contour": _contour_words(n_missing, len(taken)),
             "n_color": n_color,
         },
     )
@@ -215,7 +208,7 @@ def _find_files(folder: Path) -> tuple[Path, Path]:
 def _read_table(table: Path, place: Path) -> list[_Row]:
     """The rows of the table, which are exactly the images of the folder."""
     cells = _read_cells(table)
-    repeated = cells["file"][cells["file"].duplicated()]
+    repeated = cells["file name"][cells["file name"].duplicated()]
     if len(repeated):
         raise DataError(
             f"{table}: {repeated.iloc[0]} has more than one row; leave the right one in the table"
@@ -225,12 +218,12 @@ def _read_table(table: Path, place: Path) -> list[_Row]:
         raise DataFileError(
             f"{place}: no PNG image in it; unpack HC18 there, or give the folder with the images"
         )
-    if missing := sorted(set(cells["file"]) - files):
+    if missing := sorted(set(cells["file name"]) - files):
         raise DataFileError(
             f"{table}: {len(missing)} of {len(cells)} rows name an image that is not in {place}, the first is "
             f"{missing[0]}; unpack the whole training set, or remove these rows"
         )
-    if unlisted := sorted(files - set(cells["file"])):
+    if unlisted := sorted(files - set(cells["file name"])):
         raise DataError(
             f"{table}: no row for {len(unlisted)} of {len(files)} images in {place}, the first is {unlisted[0]}; "
             "add the rows or remove the images"
@@ -242,12 +235,14 @@ def _read_table(table: Path, place: Path) -> list[_Row]:
             _positive(pixel, file, table, "pixel size"),
             _positive(hc, file, table, "head circumference"),
         )
-        for file, pixel, hc in zip(cells["file"], cells["pixel"], cells["hc"], strict=True)
+        for file, pixel, hc in zip(
+            cells["file name"], cells["pixel size"], cells["head circumference"], strict=True
+        )
     ]
 
 
 def _read_cells(table: Path) -> pd.DataFrame:
-    """Columns file, pixel and hc of the table, as text."""
+    """The table's columns named as in _COLUMNS, as text."""
     try:
         cells = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -296,6 +291,26 @@ def _choose(subjects: Sequence[str], n_subjects: int | None) -> list[int]:
     return [position for position, subject in enumerate(subjects) if subject in wanted]
 
 
+def _read_pictures(
+    paths: Sequence[Path], size: int, width: float, *, progress: bool
+) -> tuple[Tensor, Tensor, int, int]:
+    """Images and masks, each (n, 1, size, size), and how many are in color and how many without annotation."""
+    images = np.empty((len(paths), 1, size, size), dtype=np.float32)
+    masks = np.zeros(images.shape, dtype=bool)
+    n_color = n_missing = 0
+    for position, path in enumerate(tqdm(paths, desc="ultrasound images", disable=not progress)):
+        gray, colored = _read_gray(path)
+        images[position, 0] = _squash(gray, size, path)
+        n_color += colored
+        annotation = path.with_name(path.stem + _ANNOTATION)
+        if annotation.is_file():
+            outline = _outline(annotation, gray.shape)
+            masks[position, 0] = contour_band(outline, gray.shape, size, width)
+        else:
+            n_missing += 1
+    return torch.from_numpy(images), torch.from_numpy(masks), n_color, n_missing
+
+
 def _read_gray(path: Path) -> tuple[np.ndarray, bool]:
     """Gray values in [0, 1], (row, column), and whether the file shows colors."""
     try:
@@ -318,19 +333,18 @@ def _squash(gray: np.ndarray, size: int, path: Path) -> np.ndarray:
 
 
 def _outline(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Points (row, column) of the outline that an annotation draws as a line, or of the edge of one that is filled."""
+    """Points (row, column) on the edges between white and black: both edges of a line, the edge of a filled ellipse."""
     drawn = _read_gray(path)[0] >= 0.5
     if drawn.shape != shape:
         raise ShapeError(
             f"{path}: an annotation of {drawn.shape} pixels for an image of {shape}; it must be on the image's grid"
         )
-    rows, columns = np.nonzero(drawn)
-    if len(rows) == 0 or drawn.all():
+    edges = find_contours(drawn.astype(float), 0.5)
+    if not edges:
         raise DataError(
             f"{path}: the annotation shows no outline; expected white on black. Draw it or remove the file"
         )
-    filled = len(rows) > 0.4 * (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
-    return np.concatenate(find_contours(drawn.astype(float), 0.5)) if filled else np.c_[rows, columns]
+    return np.concatenate(edges)
 
 
 def _contour_words(n_missing: int, n: int) -> str:

@@ -182,7 +182,7 @@ def _bin_counts(samples: Divisible, rows: np.ndarray, smallest: float) -> np.nda
     n_bins = int(np.clip(len(rank) * smallest + 1e-9, 1, MOST_BINS))
     counts = np.zeros((len(rank), n_bins + 1))
     counts[np.arange(len(rank)), rank * n_bins // len(rank)] = n_samples
-    counts[:, -1] = n_bins * n_samples
+    counts[:, -1] = n_samples
     return counts
 
 

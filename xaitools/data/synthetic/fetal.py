@@ -79,8 +79,8 @@ def fetal_heads(
     A fan of beams through tissue, amniotic fluid and a head: fully developed speckle, a skull that is bright where
     the beam meets it at a right angle and fades where it is tangential, with gaps and with shadows behind, falx,
     cavum, thalami, ventricle and choroid plexus inside, attenuation with imperfect gain compensation, noise. The
-    label is the exact perimeter of the ellipse that is the skull's outer edge. Circumferences of 80 to 350 mm and pixels
-    of 0.05 to 0.3 mm grow together as in the table of HC18, so that large heads fill more of the picture.
+    label is the exact perimeter of the ellipse that is the skull's outer edge. Circumferences of 80 to 350 mm and
+    pixels of 0.05 to 0.3 mm grow together as in the table of HC18, so that large heads fill more of the picture.
 
     Image `k` of subject `i` depends on `seed`, `i`, `k` and `size` alone.
 
@@ -163,8 +163,8 @@ def draw_head(subject: np.random.Generator, view: np.random.Generator) -> Head:
     while _reach(major, ratio, angle)[1] > 258:
         angle *= 0.8
     room = np.maximum((380, 262) - _reach(major, ratio, angle), 0)
-    center = (400, 270) + np.clip(view.normal(0, (50, 40)), -room, room)
-    return Head((float(center[0]), float(center[1])), (major, major * ratio), float(angle), mm / shown)
+    x, y = np.clip(view.normal(0, (50, 40)), -room, room).tolist()
+    return Head((400 + x, 270 + y), (major, major * ratio), float(angle), mm / shown)
 
 
 def _reach(major: float, ratio: float, angle: float) -> np.ndarray:
@@ -314,7 +314,7 @@ def _skull(cosine: np.ndarray, turn: np.ndarray, rng: np.random.Generator) -> np
 
 def _outside(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Tissue, and a pocket of amniotic fluid about the head."""
-    tissue = rng.uniform(-38, -21) + 3.5 * _smooth(rng, 7, 5) + 2.5 * _smooth(rng, 22, 4)
+    tissue = rng.uniform(-41, -24) + 3.5 * _smooth(rng, 7, 5) + 2.5 * _smooth(rng, 22, 4)
     shift, stretch = rng.normal(0, 0.3, size=2).tolist(), rng.uniform(0.95, 1.6, size=2).tolist()
     pocket = np.hypot((u - shift[0]) / stretch[0], (v - shift[1]) / stretch[1]) + 0.06 * _smooth(rng, 4, 4)
     share = 1 / (1 + np.exp(np.clip((pocket - 1) * 30, -30, 30)))
