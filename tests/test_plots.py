@@ -4,6 +4,7 @@ import pytest
 
 from xaitools import plots
 from xaitools.errors import DataError, ParameterError, ShapeError
+from xaitools.evaluation import paired_comparisons
 
 METHODS = ["gradient", "IG black", "IG black+white", "expected gradients", "deconvolution"]
 ROWS = ["plain", "SmoothGrad", "SmoothGrad squared"]
@@ -160,6 +161,148 @@ def test_fidelity_plot_draws_controls_grey_and_dashed_and_bands_around_curves():
     assert_no_nan(fig)
 
 
+@pytest.fixture
+def errors():
+    rows = [
+        (network, method, step, level + step, level + step - 1, level + step + 2)
+        for network, level in (("VGG", 10.0), ("ResNet", 20.0))
+        for method in [*METHODS, "random", "least relevant first"]
+        for step in (4, 0, 2)  # unsorted on purpose
+    ]
+    return pd.DataFrame(rows, columns=["network", "method", "step", "value", "low", "high"])
+
+
+def test_error_plot_has_a_panel_a_network_and_one_legend_entry_a_method(errors):
+    fig = plots.error_plot(errors, unit="mm", finding="published")
+    lines = {(trace.name, trace.xaxis): trace for trace in fig.data if trace.fill is None}
+    bands = {(trace.name, trace.xaxis): trace for trace in fig.data if trace.fill == "toself"}
+    assert set(lines) == set(bands) == {(m, x) for m in errors["method"].unique() for x in ("x", "x2")}
+    for (_, axis), line in lines.items():
+        level = 10 if axis == "x" else 20
+        np.testing.assert_array_equal(line.x, [0, 2, 4])
+        np.testing.assert_array_equal(line.y, [level, level + 2, level + 4])
+    np.testing.assert_array_equal(bands["gradient", "x2"].x, [0, 2, 4, 4, 2, 0])
+    np.testing.assert_array_equal(bands["gradient", "x2"].y, [19, 21, 23, 26, 24, 22])
+    assert sorted(trace.name for trace in fig.data if trace.showlegend) == sorted(errors["method"].unique())
+    for name in METHODS:
+        assert lines[name, "x"].line == lines[name, "x2"].line
+    assert {lines[name, "x"].line.color for name in ("random", "least relevant first")} == {plots.CONTROL}
+    assert plots.CONTROL not in {lines[name, "x"].line.color for name in METHODS}
+    assert fig.layout.yaxis2.matches == "y"
+    assert "(mm)" in fig.layout.yaxis.title.text
+    assert [note.text for note in fig.layout.annotations] == ["VGG", "ResNet"]
+    assert_no_nan(fig)
+    with pytest.raises(DataError, match="network"):
+        plots.error_plot(errors.drop(columns="network"))
+
+
+def test_more_methods_than_colours_differ_by_their_dash(errors):
+    table = pd.concat(
+        errors[errors["method"] == "gradient"].assign(method=f"m{i}") for i in range(len(plots.PALETTE) + 1)
+    )
+    lines = [trace.line for trace in plots.error_plot(table).data if trace.showlegend]
+    assert len({(line.color, line.dash) for line in lines}) == len(lines) == len(plots.PALETTE) + 1
+
+
+@pytest.fixture
+def scores():
+    rows = [
+        (network, method, base - i, base - i - 2, base - i + 1, np.nan if method == "random" else -5.0 - i)
+        for network, base in (("VGG", 0.0), ("ResNet", -10.0))
+        for i, method in enumerate([*METHODS, "random"])
+    ]
+    return pd.DataFrame(rows, columns=["network", "method", "value", "low", "high", "published"])
+
+
+def test_score_plot_marks_the_published_value_beside_ours(scores):
+    fig = plots.score_plot(scores, metric="AOPC (mm)")
+    dots = {(trace.name, trace.xaxis): trace for trace in fig.data}
+    assert set(dots) == {
+        (name, axis) for name in ("this run", "control", "published") for axis in ("x", "x2")
+    }
+    for axis, network in (("x", "VGG"), ("x2", "ResNet")):
+        rows = scores[(scores["network"] == network) & (scores["method"] != "random")]
+        ours, published = dots["this run", axis], dots["published", axis]
+        assert list(ours.x) == list(published.x) == METHODS
+        np.testing.assert_array_equal(ours.y, rows["value"])
+        np.testing.assert_array_equal(ours.error_y.array, [1.0] * 5)
+        np.testing.assert_array_equal(ours.error_y.arrayminus, [2.0] * 5)
+        np.testing.assert_array_equal(published.y, rows["published"])
+        assert published.marker.symbol == "diamond-open"
+        assert published.error_y.array is None
+        assert ours.offsetgroup != published.offsetgroup
+        assert list(dots["control", axis].x) == ["random"]
+        assert dots["control", axis].marker.color == plots.CONTROL
+    assert len([trace for trace in fig.data if trace.showlegend]) == 3
+    assert "AOPC (mm)" in fig.layout.yaxis.title.text
+    assert_no_nan(fig)
+    nothing = plots.score_plot(scores.assign(published=np.nan))
+    assert "published" not in {trace.name for trace in nothing.data}
+    with pytest.raises(DataError, match="published"):
+        plots.score_plot(scores.drop(columns="published"))
+
+
+def test_comparison_plot_is_antisymmetric_and_greys_what_is_undecided(rng):
+    noise = rng.normal(size=(3, 50))
+    table = paired_comparisons({"a": noise[0], "b": noise[1] * 0.9, "c": noise[2] + 9})
+    fig = plots.comparison_plot(table)
+    undecided, decided = (next(t for t in heatmaps(fig) if t.name == n) for n in ("undecided", "decided"))
+    grey, colored = np.array(undecided.z, dtype=float), np.array(decided.z, dtype=float)
+    assert np.isfinite(grey).tolist() == [[False, True, False], [True, False, False], [False, False, False]]
+    assert np.isfinite(colored).tolist() == [[False, False, True], [False, False, True], [True, True, False]]
+    values = np.where(np.isfinite(grey), grey, colored)
+    np.testing.assert_array_equal(np.nan_to_num(values), -np.nan_to_num(values.T))
+    difference = dict(zip(table["first"] + table["second"], table["difference"], strict=True))
+    assert (values[0, 1], values[0, 2], values[1, 2]) == tuple(
+        difference[pair] for pair in ("ab", "ac", "bc")
+    )
+    assert colored[2, 0] > 8
+    assert decided.zmax == -decided.zmin == pytest.approx(table["difference"].abs().max())
+    assert decided.customdata[2, 0].endswith(": c")
+    assert fig.layout.yaxis.autorange == "reversed"
+    many = {f"m{i}": rng.normal(size=20) for i in range(15)}
+    wide = plots.comparison_plot(paired_comparisons(many, n_resamples=21_000))
+    assert all(trace.texttemplate is None for trace in heatmaps(wide))
+    with pytest.raises(DataError, match="verdict"):
+        plots.comparison_plot(table.drop(columns="verdict"))
+
+
+def test_prediction_plot_shows_each_split_and_its_error():
+    table = pd.DataFrame(
+        {"split": ["training", "training", "test"], "truth": [10.0, 20, 30], "predicted": [12.0, 16, 30.5]}
+    )
+    fig = plots.prediction_plot(table, unit="mm", finding="published 4.8 mm")
+    traces = {trace.name: trace for trace in fig.data}
+    assert list(traces) == ["identity", "training", "test"]
+    np.testing.assert_array_equal(traces["training"].x, [10, 20])
+    np.testing.assert_array_equal(traces["training"].y, [12, 16])
+    assert list(traces["identity"].x) == list(traces["identity"].y)
+    assert fig.layout.xaxis.range == fig.layout.yaxis.range
+    assert fig.layout.xaxis.range[0] < 10
+    assert fig.layout.xaxis.range[1] > 30.5
+    subtitle = fig.layout.title.subtitle.text
+    assert subtitle == "Mean absolute error: training 3 mm (n = 2), test 0.5 mm (n = 1)<br>published 4.8 mm"
+    assert "(mm)" in fig.layout.xaxis.title.text
+    with pytest.raises(DataError, match="NaN"):
+        plots.prediction_plot(table.assign(predicted=np.nan))
+
+
+def test_training_plot_names_the_panel_of_a_measure_by_its_unit():
+    names = ["training loss", "validation error (px)", "validation error (mm)", "training error (px)", "auc"]
+    fig = plots.training_plot(pd.DataFrame({"epoch": [0, 1], **{name: [2.0, 1.0] for name in names}}))
+    titles = {axis.plotly_name.replace("axis", ""): axis.title.text for axis in fig.select_yaxes()}
+    found = {trace.name: titles[trace.yaxis] for trace in fig.data}
+    assert found == {
+        "training loss": "loss",
+        "validation error (px)": "error (px)",
+        "validation error (mm)": "error (mm)",
+        "training error (px)": "error (px)",
+        "auc": "score (0 to 1)",
+    }
+    assert titles["y"] == "loss"
+    assert len({(trace.line.color, trace.marker.symbol) for trace in fig.data}) == 5
+
+
 def test_training_plot_leaves_out_epochs_that_were_not_measured():
     history = pd.DataFrame(
         {
@@ -177,9 +320,18 @@ def test_training_plot_leaves_out_epochs_that_were_not_measured():
         plots.training_plot(pd.DataFrame({"loss": [1.0]}))
 
 
-def test_every_figure_has_a_title_axis_titles_and_the_same_template(quality):
+def test_every_figure_has_a_title_axis_titles_and_the_same_template(quality, errors, scores, rng):
     history = pd.DataFrame({"epoch": [0], "train_loss": [1.0]})
-    for fig in (plots.quality_plot(quality), plots.training_plot(history)):
+    predictions = pd.DataFrame({"split": ["test"], "truth": [1.0], "predicted": [1.0]})
+    comparisons = paired_comparisons({"a": rng.random(9), "b": rng.random(9)})
+    for fig in (
+        plots.quality_plot(quality),
+        plots.training_plot(history),
+        plots.error_plot(errors),
+        plots.score_plot(scores),
+        plots.comparison_plot(comparisons),
+        plots.prediction_plot(predictions),
+    ):
         assert fig.layout.title.text
         assert all(axis.title.text for axis in fig.select_xaxes())
         assert fig.layout.yaxis.title.text

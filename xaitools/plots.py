@@ -1,5 +1,6 @@
 """Arrays and tables in, plotly figures out: nothing here computes a result or keeps a state."""
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -19,6 +20,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "star")
 DASHES = ("solid", "dash", "dot", "dashdot")
 OUTLINE, CONTROL = "#00E5FF", "#888888"
+BAND = 0.1  # opacity of an interval, so that eight of them can overlap
 
 # Relevance has heavy tails: colours follow the square root, so that more than the peaks show.
 _STEPS = np.linspace(-1, 1, 65)
@@ -313,30 +315,292 @@ def fidelity_plot(
         If a column is missing or a number is NaN or infinite.
     """
     _check_table(curves, "fidelity_plot", ["method"], ["fraction", "value", "low", "high"])
-    present = list(curves["method"].unique())
-    methods = [name for name in present if name not in controls]
     fig = go.Figure()
-    for name, dash in zip([name for name in present if name in controls], cycle(DASHES[1:]), strict=False):
-        _add_curve(fig, curves[curves["method"] == name], name, CONTROL, dash)
-    for index, name in enumerate(methods):
-        dash = DASHES[index // len(PALETTE) % len(DASHES)]
-        _add_curve(fig, curves[curves["method"] == name], name, PALETTE[index % len(PALETTE)], dash)
-    fig.update_xaxes(title="pixels replaced (% of the image)", range=[0, 100 * curves["fraction"].max()])
+    points = curves.assign(percent=100 * curves["fraction"])
+    hover = "%{x:.0f} % replaced: probability %{y:.3f}"
+    for name, color, dash in _curve_styles(curves["method"], controls):
+        _add_curve(fig, points[points["method"] == name], "percent", name, color, dash, hover)
+    fig.update_xaxes(title="pixels replaced (% of the image)", range=[0, points["percent"].max()])
     fig.update_yaxes(title="probability of the class, mean and 95 % CI", rangemode="tozero")
     fig.update_layout(height=520, legend={"title": {"text": "order of replacement"}})
     return _titled(fig, title, finding)
 
 
+def error_plot(
+    curves: pd.DataFrame,
+    *,
+    unit: str = "px",
+    controls: Sequence[str] = ("random", "least relevant first"),
+    title: str = "Error of the prediction as windows are perturbed, the most relevant first",
+    finding: str = "",
+) -> go.Figure:
+    """Draw how the error of a regression grows when the most relevant windows are perturbed.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        One row a point: `network` (one panel each, on one scale), `method`, `step` (windows perturbed),
+        `value` (mean error), and the interval's bounds `low` and `high`.
+    unit : str
+        Unit of the error.
+    controls : sequence of str
+        Methods that serve as controls: grey, each with a dash of its own, drawn below the others.
+    title : str
+        Title of the figure.
+    finding : str
+        A published result to print under the title.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or a number is NaN or infinite.
+    """
+    _check_table(curves, "error_plot", ["network", "method"], ["step", "value", "low", "high"])
+    networks = list(curves["network"].unique())
+    fig = make_subplots(1, len(networks), shared_yaxes=True, subplot_titles=networks, horizontal_spacing=0.03)
+    drawn = set()
+    for column, network in enumerate(networks, start=1):
+        points = curves[curves["network"] == network]
+        hover = f"%{{x}} windows: error %{{y:.3g}} {unit}"
+        for name, color, dash in _curve_styles(curves["method"], controls):
+            rows = points[points["method"] == name]
+            if len(rows):
+                place = {"row": 1, "col": column}
+                _add_curve(fig, rows, "step", name, color, dash, hover, legend=name not in drawn, place=place)
+                drawn.add(name)
+    last = int(curves["step"].max())
+    fig.update_xaxes(title="windows perturbed", range=[0, last], dtick=max(1, round(last / 8)))
+    fig.update_yaxes(title=f"prediction error ({unit}), mean and 95 % CI", col=1)
+    fig.update_layout(height=520, margin={"t": 120}, legend={"title": {"text": "order of the windows"}})
+    return _titled(fig, title, finding)
+
+
+def score_plot(
+    table: pd.DataFrame,
+    *,
+    metric: str = "AOPC (px)",
+    controls: Sequence[str] = ("random",),
+    title: str = "Faithfulness of the maps, beside the published values",
+    finding: str = "",
+) -> go.Figure:
+    """Compare methods on one metric with the published values: a dot with its interval, a hollow diamond.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a dot: `method`, `network` (one panel each, on one scale), `value`, the interval's bounds in
+        `low` and `high`, and `published`, NaN where nothing is published. Groups keep the order in which
+        they first come.
+    metric : str
+        Title of the value axis, with the unit.
+    controls : sequence of str
+        Methods that serve as controls: grey.
+    title : str
+        Title of the figure.
+    finding : str
+        A published result to print under the title.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, or a number other than a published one is NaN or infinite.
+    """
+    _check_table(table, "score_plot", ["method", "network", "published"], ["value", "low", "high"])
+    networks, methods = list(table["network"].unique()), list(table["method"].unique())
+    fig = make_subplots(1, len(networks), shared_yaxes=True, subplot_titles=networks, horizontal_spacing=0.03)
+    groups = {
+        "this run": ("circle", PALETTE[0]),
+        "control": ("circle", CONTROL),
+        "published": ("diamond-open", PALETTE[1]),
+    }
+    drawn = set()
+    for column, network in enumerate(networks, start=1):
+        dots = table[table["network"] == network]
+        own = dots["method"].isin(controls)
+        parts = {"this run": dots[~own], "control": dots[own], "published": dots[dots["published"].notna()]}
+        for group, rows in parts.items():
+            if rows.empty:
+                continue
+            published = group == "published"
+            symbol, color = groups[group]
+            interval = "" if published else " (95 % CI %{customdata[0]:.3g} to %{customdata[1]:.3g})"
+            fig.add_trace(
+                go.Scatter(
+                    x=rows["method"],
+                    y=rows["published" if published else "value"],
+                    error_y=None if published else _interval(rows),
+                    name=group,
+                    mode="markers",
+                    marker={
+                        "color": color,
+                        "symbol": symbol,
+                        "size": 11 if published else 10,
+                        "line": {"width": 2 if published else 0, "color": color},
+                    },
+                    offsetgroup="published" if published else "ours",
+                    legendgroup=group,
+                    showlegend=group not in drawn,
+                    customdata=rows[["low", "high"]],
+                    hovertemplate=f"%{{x}}, {network}<br>{group}: %{{y:.3g}}{interval}<extra></extra>",
+                ),
+                1,
+                column,
+            )
+            drawn.add(group)
+    fig.add_hline(0, line={"color": "#888", "width": 1})
+    fig.update_xaxes(title="method", categoryorder="array", categoryarray=methods, tickangle=-40)
+    fig.update_yaxes(title=f"{metric}<br>mean and 95 % CI", col=1)
+    fig.update_layout(scattermode="group", scattergap=0.5, height=600, margin={"t": 120})
+    return _titled(fig, title, finding)
+
+
+def comparison_plot(
+    comparisons: pd.DataFrame,
+    *,
+    metric: str = "AOPC (px)",
+    title: str = "Which methods can be told apart",
+    finding: str = "",
+) -> go.Figure:
+    """Show every pair of methods: the difference, row minus column, in colour where it is decided, grey where not.
+
+    Parameters
+    ----------
+    comparisons : DataFrame
+        As :func:`xaitools.evaluation.paired_comparisons` returns it: `first`, `second`, `difference`, `low`,
+        `high` and `verdict`, which is "undecided" or the name of the method with the larger values.
+    metric : str
+        What differs, with its unit.
+    title : str
+        Title of the figure.
+    finding : str
+        A published result to print under the title.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or a number is NaN or infinite.
+    """
+    _check_table(
+        comparisons, "comparison_plot", ["first", "second", "verdict"], ["difference", "low", "high"]
+    )
+    methods = list(dict.fromkeys([*comparisons["first"], *comparisons["second"]]))
+    decided, undecided = (np.full((len(methods), len(methods)), np.nan) for _ in range(2))
+    notes = np.full(decided.shape, "", dtype=object)
+    for row in comparisons.itertuples():
+        i, j = methods.index(row.first), methods.index(row.second)
+        cells = undecided if row.verdict == "undecided" else decided
+        cells[i, j], cells[j, i] = row.difference, -row.difference
+        notes[i, j] = f"{row.difference:+.3g} ({row.low:+.3g} to {row.high:+.3g}): {row.verdict}"
+        notes[j, i] = f"{-row.difference:+.3g} ({-row.high:+.3g} to {-row.low:+.3g}): {row.verdict}"
+    reach = float(comparisons["difference"].abs().max()) or 1.0
+    fig = go.Figure()
+    shared: dict[str, Any] = {
+        "x": methods,
+        "y": methods,
+        "xgap": 2,
+        "ygap": 2,
+        "customdata": notes,
+        "hoverongaps": False,
+        "hovertemplate": "%{y} minus %{x}<br>%{customdata}<extra></extra>",
+    }
+    if len(methods) <= 14:
+        shared["texttemplate"] = "%{z:+.3~g}"
+    bar = {"title": {"text": f"{metric},<br>row minus<br>column"}}
+    grey = [[0, "#E3E3E3"], [1, "#E3E3E3"]]
+    fig.add_heatmap(
+        z=undecided, colorscale=grey, showscale=False, textfont={"color": "#777"}, name="undecided", **shared
+    )
+    fig.add_heatmap(
+        z=decided, colorscale="RdBu_r", zmin=-reach, zmax=reach, colorbar=bar, name="decided", **shared
+    )
+    fig.add_scatter(
+        x=[None],
+        y=[None],
+        mode="markers",
+        marker={"symbol": "square", "size": 12, "color": grey[0][1]},
+        name="undecided",
+        showlegend=True,
+    )
+    side = 160 + 52 * len(methods)
+    fig.update_xaxes(title="column method", tickangle=-40, showgrid=False)
+    fig.update_yaxes(title="row method", autorange="reversed", showgrid=False)
+    legend = {"x": 1.02, "y": -0.02, "yanchor": "top"}
+    fig.update_layout(width=max(side + 140, 640), height=max(side, 420), legend=legend)
+    return _titled(fig, title, finding)
+
+
+def prediction_plot(
+    table: pd.DataFrame,
+    *,
+    quantity: str = "head circumference",
+    unit: str = "px",
+    title: str = "Predicted against true values",
+    finding: str = "",
+) -> go.Figure:
+    """Scatter predictions of a regression over the true values, with the line on which they are right.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a sample: `truth`, `predicted`, and `split`, which keeps the order in which it first comes.
+    quantity, unit : str
+        What is predicted, and its unit.
+    title : str
+        Title of the figure; the mean absolute error of each split stands under it.
+    finding : str
+        A published result to print after the errors.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or a number is NaN or infinite.
+    """
+    _check_table(table, "prediction_plot", ["split"], ["truth", "predicted"])
+    numbers = table[["truth", "predicted"]].to_numpy(dtype=float)
+    margin = 0.04 * (np.ptp(numbers) or 1)
+    bounds = [float(numbers.min() - margin), float(numbers.max() + margin)]
+    fig = go.Figure()
+    fig.add_scatter(
+        x=bounds,
+        y=bounds,
+        mode="lines",
+        line={"color": CONTROL, "dash": "dash"},
+        name="identity",
+        hoverinfo="skip",
+    )
+    words = []
+    for split, color, symbol in zip(table["split"].unique(), cycle(PALETTE), cycle(SYMBOLS), strict=False):
+        rows = table[table["split"] == split]
+        error = float((rows["predicted"] - rows["truth"]).abs().mean())
+        words.append(f"{split} {error:.3g} {unit} (n = {len(rows)})")
+        fig.add_scatter(
+            x=rows["truth"],
+            y=rows["predicted"],
+            mode="markers",
+            name=str(split),
+            marker={"color": color, "symbol": symbol, "size": 7, "opacity": 0.65},
+            hovertemplate=f"{split}<br>true %{{x:.4g}}, predicted %{{y:.4g}} {unit}<extra></extra>",
+        )
+    fig.update_xaxes(title=f"true {quantity} ({unit})", range=bounds, constrain="domain", nticks=8)
+    fig.update_yaxes(
+        title=f"predicted {quantity} ({unit})", range=bounds, constrain="domain", nticks=8, scaleanchor="x"
+    )
+    fig.update_layout(width=720, height=640, margin={"t": 120})
+    subtitle = "Mean absolute error: " + ", ".join(words)
+    return _titled(fig, title, f"{subtitle}<br>{finding}" if finding else subtitle)
+
+
 def training_plot(
     history: pd.DataFrame, *, best_epoch: int | None = None, title: str = "Training", subtitle: str = ""
 ) -> go.Figure:
-    """Draw the course of a training: losses on the left, scores on the right.
+    """Draw the course of a training: losses on the left, errors and scores to the right.
 
     Parameters
     ----------
     history : DataFrame
-        `epoch` and one column a curve; a name that ends in "loss" goes left, every other one right.
-        Epochs at which a curve was not measured may be NaN.
+        `epoch` and one column a curve. A name that ends in "loss" goes to the first panel; one that ends in
+        a unit, such as "validation error (px)", to a panel named by its last word and the unit, "error (px)";
+        every other one is a score from 0 to 1. Epochs at which a curve was not measured may be NaN.
     best_epoch : int, optional
         Epoch whose weights were kept, marked by a dashed line.
     title, subtitle : str
@@ -353,13 +617,15 @@ def training_plot(
             f"training_plot got the columns {list(history.columns)}; "
             "expected 'epoch' and one column for each curve."
         )
-    losses = [name for name in curves if name.endswith("loss")]
-    scores = [name for name in curves if name not in losses]
-    panels = {"loss": losses, "score (0 to 1)": scores}
-    panels = {label: names for label, names in panels.items() if names}
+    labels = {name: _training_panel(name) for name in curves}
+    panels = {
+        label: [name for name in curves if labels[name] == label]
+        for label in sorted(set(labels.values()), key=lambda label: (label != "loss", label))
+    }
     fig = make_subplots(1, len(panels), horizontal_spacing=0.1)
+    styles = zip(cycle(PALETTE), cycle(SYMBOLS), strict=False)
     for column, (label, names) in enumerate(panels.items(), start=1):
-        for name, color, symbol in zip(names, cycle(PALETTE), cycle(SYMBOLS), strict=False):
+        for name, (color, symbol) in zip(names, styles, strict=False):
             points = history[["epoch", name]].dropna()
             fig.add_trace(
                 go.Scatter(
@@ -384,6 +650,14 @@ def training_plot(
     fig.update_xaxes(title="epoch")
     fig.update_layout(height=400)
     return _titled(fig, title, subtitle)
+
+
+def _training_panel(name: str) -> str:
+    """Title of the panel that a curve of the training belongs to."""
+    if name.endswith("loss"):
+        return "loss"
+    with_unit = re.search(r"[^\W_]+ \([^()]+\)$", name)
+    return with_unit.group() if with_unit else "score (0 to 1)"
 
 
 def _titled(fig: go.Figure, title: str, subtitle: str) -> go.Figure:
@@ -499,32 +773,59 @@ def _interval(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _add_curve(fig: go.Figure, points: pd.DataFrame, name: str, color: str, dash: str) -> None:
-    points = points.sort_values("fraction")
-    percent = 100 * points["fraction"].to_numpy()
+def _curve_styles(names: pd.Series, controls: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Name, colour and dash of each curve: the controls first, so that they lie below."""
+    present = list(names.unique())
+    methods = [name for name in present if name not in controls]
+    grey = zip([name for name in present if name in controls], cycle(DASHES[1:]), strict=False)
+    colored = [
+        (name, PALETTE[index % len(PALETTE)], DASHES[index // len(PALETTE) % len(DASHES)])
+        for index, name in enumerate(methods)
+    ]
+    return [(name, CONTROL, dash) for name, dash in grey] + colored
+
+
+def _add_curve(
+    fig: go.Figure,
+    points: pd.DataFrame,
+    x: str,
+    name: str,
+    color: str,
+    dash: str,
+    hover: str,
+    *,
+    legend: bool = True,
+    place: Mapping[str, int] | None = None,
+) -> None:
+    """A line over the column `x` and, below it, the band of its interval."""
+    points = points.sort_values(x)
+    along = points[x].to_numpy()
     fig.add_trace(
         go.Scatter(
-            x=np.concatenate([percent, percent[::-1]]),
+            x=np.concatenate([along, along[::-1]]),
             y=np.concatenate([points["low"], points["high"][::-1]]),
             name=name,
             fill="toself",
             fillcolor=color,
-            opacity=0.15,
+            opacity=BAND,
             line={"width": 0},
             mode="lines",
             hoverinfo="skip",
             legendgroup=name,
             showlegend=False,
-        )
+        ),
+        **(place or {}),
     )
     fig.add_trace(
         go.Scatter(
-            x=percent,
+            x=along,
             y=points["value"],
             name=name,
             mode="lines",
             legendgroup=name,
+            showlegend=legend,
             line={"color": color, "dash": dash, "width": 2},
-            hovertemplate=f"{name}<br>%{{x:.0f}} % replaced: probability %{{y:.3f}}<extra></extra>",
-        )
+            hovertemplate=f"{name}<br>{hover}<extra></extra>",
+        ),
+        **(place or {}),
     )

@@ -1,8 +1,11 @@
 """How sure is a mean over images?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float64, Shaped
 
 from xaitools.errors import DataError, ParameterError, ShapeError
@@ -104,6 +107,141 @@ def paired_difference(
         )
     difference = np.subtract(values, reference, dtype=np.float64)
     return mean_interval(difference, confidence=confidence, n_resamples=n_resamples, seed=seed)
+
+
+CORRECTIONS = ("bonferroni", "none")
+UNDECIDED = "undecided"
+
+
+def paired_comparisons(
+    values: Mapping[str, Shaped[np.ndarray, "..."]],
+    *,
+    confidence: float = 0.95,
+    correction: str = "bonferroni",
+    n_resamples: int = 20_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare every two methods on the same images, so that a ranking is not read out of noise.
+
+    Parameters
+    ----------
+    values
+        Scores ``(n,)`` by method, the same image in the same row.
+    confidence
+        Probability that the intervals shall cover: of all pairs at once under ``"bonferroni"``, of each pair
+        on its own under ``"none"``.
+    correction
+        ``"bonferroni"`` gives each of m intervals the confidence ``1 - (1 - confidence) / m``.
+    n_resamples, seed
+        As for :func:`mean_interval`; all pairs share the resamples.
+
+    Returns
+    -------
+    DataFrame
+        One row a pair: ``first`` and ``second`` method; ``difference``, the mean of first minus second, and
+        its interval ``low`` to ``high``; ``verdict``, the name of the method whose scores are larger, or
+        ``"undecided"`` if the interval holds 0.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two methods or images, or a score is not finite.
+    ShapeError
+        If the methods do not have one score for each of the same images.
+    ParameterError
+        If an option is unknown or out of its range, or fewer than 5 resamples lie beyond each end.
+
+    References
+    ----------
+    Dunn, Multiple comparisons among means, Journal of the American Statistical Association 1961.
+    """
+    if correction not in CORRECTIONS:
+        raise ParameterError(f"unknown correction {correction!r}; known: {', '.join(CORRECTIONS)}")
+    if len(values) < 2:
+        raise DataError(f"got the scores of {len(values)} methods, expected at least two to compare")
+    if UNDECIDED in values:
+        raise DataError(f"a method is named {UNDECIDED!r}, which is a verdict here; give it another name")
+    shapes = {name: np.shape(scores) for name, scores in values.items()}
+    if len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) != 1:
+        raise ShapeError(f"the scores have shapes {shapes}, expected one score for each of the same images")
+    pairs = list(combinations(values, 2))
+    tail = (1 - confidence) / 2 / (len(pairs) if correction == "bonferroni" else 1)
+    if 0 < tail < 0.5 and n_resamples * tail < 5 * (1 - 1e-9):
+        raise ParameterError(
+            f"n_resamples is {n_resamples}, which puts fewer than 5 resamples beyond each end of {len(pairs)} "
+            f"intervals; expected {int(np.ceil(5 / tail))} or more"
+        )
+    first, second = (np.stack([values[pair[side]] for pair in pairs], axis=1) for side in (0, 1))
+    interval = paired_difference(first, second, confidence=1 - 2 * tail, n_resamples=n_resamples, seed=seed)
+    larger = [
+        names[0] if low > 0 else names[1] if high < 0 else UNDECIDED
+        for names, low, high in zip(pairs, interval.low, interval.high, strict=True)
+    ]
+    return pd.DataFrame(pairs, columns=["first", "second"]).assign(
+        difference=interval.mean, low=interval.low, high=interval.high, verdict=larger
+    )
+
+
+def rank_ranges(comparisons: pd.DataFrame, *, larger_is_better: bool = True) -> pd.DataFrame:
+    """The ranks that each method can have, given which pairs are told apart.
+
+    Parameters
+    ----------
+    comparisons
+        As :func:`paired_comparisons` returns them.
+    larger_is_better
+        False where smaller scores are better, as for the AOPC of a regression.
+
+    Returns
+    -------
+    DataFrame
+        One row a method, in the order of the mean score, the best first: ``method``; ``best``, 1 more than
+        the number of methods that are better beyond doubt; ``worst``, the number of all methods less those
+        that are worse beyond doubt.
+    """
+    sign = 1 if larger_is_better else -1
+    methods = list(dict.fromkeys([*comparisons["first"], *comparisons["second"]]))
+    won, lost, lead = (dict.fromkeys(methods, 0.0) for _ in range(3))
+    for row in comparisons.itertuples():
+        lead[row.first] += sign * row.difference
+        lead[row.second] -= sign * row.difference
+        if row.verdict != UNDECIDED:
+            loser = row.second if row.verdict == row.first else row.first
+            better, worse = (row.verdict, loser) if larger_is_better else (loser, row.verdict)
+            won[better] += 1
+            lost[worse] += 1
+    order = sorted(methods, key=lambda name: -lead[name])
+    ranks = [(name, 1 + int(lost[name]), len(methods) - int(won[name])) for name in order]
+    return pd.DataFrame(ranks, columns=["method", "best", "worst"])
+
+
+def verdict(difference: Interval) -> str:
+    """Does a difference bear out the claim that it is positive?
+
+    Parameters
+    ----------
+    difference
+        Of what is claimed to be larger minus what is claimed to be smaller; one number, not several.
+
+    Returns
+    -------
+    str
+        ``"agrees"`` if the interval lies above 0, ``"differs"`` if it lies below, else
+        ``"undecided: the interval holds 0"``.
+
+    Raises
+    ------
+    ShapeError
+        If the interval is that of several differences.
+    """
+    if np.ndim(difference.mean):
+        raise ShapeError(
+            f"got an interval of {np.size(difference.mean)} differences, expected a single one; "
+            "take them one at a time"
+        )
+    if difference.low > 0:
+        return "agrees"
+    return "differs" if difference.high < 0 else f"{UNDECIDED}: the interval holds 0"
 
 
 def _check(values: np.ndarray, confidence: float, n_resamples: int) -> None:
