@@ -1,10 +1,13 @@
 """Small networks that contain what goes wrong in practice."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models.vgg import VGG, make_layers
 
 
 class ResidualNet(nn.Module):
@@ -88,3 +91,44 @@ def images() -> Tensor:
 @pytest.fixture
 def targets() -> Tensor:
     return torch.tensor([2, 0, 1])
+
+
+@pytest.fixture
+def make_trained() -> Callable[[nn.Module], nn.Module]:
+    """`trained`, for networks that a test defines itself."""
+    return trained
+
+
+def without_biases(net: nn.Module) -> nn.Module:
+    """Every bias zero once batch normalisation is merged."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            scale = module.weight / (module.running_var + module.eps).sqrt()
+            module.bias.data = (module.running_mean * scale).detach()
+        elif getattr(module, "bias", None) is not None:
+            module.bias.data.zero_()
+    return net
+
+
+class SmallVGG(VGG):
+    """torchvision's forward pass, with a classifier that tests can afford."""
+
+    def __init__(self) -> None:
+        super().__init__(make_layers([8, "M", 16, 16, "M"]), init_weights=False)
+        self.avgpool = nn.AdaptiveAvgPool2d(2)
+        self.classifier = nn.Sequential(nn.Linear(64, 32), nn.ReLU(True), nn.Dropout(), nn.Linear(32, 3))
+
+
+@pytest.fixture(params=["resnet", "vgg", "volume"])
+def homogeneous(
+    request: pytest.FixtureRequest, volume_net: nn.Module
+) -> tuple[nn.Module, Tensor, Tensor | None]:
+    """A network whose biases are all zero, images, and targets."""
+    torch.manual_seed(1)
+    if request.param == "volume":
+        volume_net.head.weight.data = torch.tensor([[2.0, -1.0, 3.0, -1.0]])
+        return without_biases(volume_net), torch.rand(2, 1, 6, 7, 5), None
+    net = {"resnet": ResNet(BasicBlock, [1, 1, 1, 1], num_classes=3), "vgg": SmallVGG()}[request.param]
+    net = without_biases(trained(net))
+    (net.fc if request.param == "resnet" else net.classifier[3]).weight.data *= 30
+    return net, torch.rand(2, 3, 32, 32), torch.tensor([2, 0])

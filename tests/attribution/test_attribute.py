@@ -5,16 +5,12 @@ import torch
 from torch import nn
 
 from xaitools.attribution import METHODS, attribute, combine, parse
+from xaitools.attribution.names import CT_BASES, FETAL_METHODS
 from xaitools.attribution.passes import add_noise, seed_of
 from xaitools.errors import DataError, MethodError, ShapeError, TargetError, UnsupportedModelError
 
-BASES = [
-    "gradient",
-    "integrated_gradients[black]",
-    "integrated_gradients[black+white]",
-    "expected_gradients",
-    "deconvolution",
-]
+BASES = [*CT_BASES, "guided_backprop", "input_x_gradient", "lrp[epsilon]", "lrp[gamma]", "deep_taylor"]
+TRACED = ("lrp[epsilon]", "lrp[gamma]", "deep_taylor")
 SMALL = {"steps": 3, "draws": 4, "noise_level": 0.2, "progress": False}
 
 
@@ -32,6 +28,10 @@ def one_map(net, x, target, base, references, seed):
         return torch.stack(maps).mean(0)
     if name.base == "expected_gradients":
         return METHODS[name.base](net, x, target, references=references, samples=3, seed=seed)
+    if name.base == "lrp":
+        return METHODS[name.base](net, x, target, rule=name.option)
+    if name.base == "deep_taylor":
+        return METHODS[name.base](net, x, target, low=-2.0, high=3.0)
     return METHODS[name.base](net, x, target)
 
 
@@ -48,6 +48,7 @@ def test_shared_passes_equal_separate_ones(residual_net, images, targets, base) 
         targets,
         combine(BASES, ["", "smoothgrad", "smoothgrad_squared", "vargrad"], absolute=False),
         references=images,
+        options={"deep_taylor": {"low": -2.0, "high": 3.0}},
         **SMALL,
     )
     close(maps[base], one_map(residual_net, images, targets, base, images, 0))
@@ -83,7 +84,7 @@ def test_an_image_does_not_depend_on_its_batch(residual_net, images, targets) ->
 def test_the_table_of_the_ct_study_needs_3952_gradients(residual_net, monkeypatch, big_images) -> None:
     counted = []
     forward = residual_net.forward
-    names = combine(BASES, ["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
+    names = combine(CT_BASES, ["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
     maps = attribute(
         residual_net, big_images[:1], 1, names, references=big_images, progress=False, batch_size=64
     )
@@ -130,12 +131,12 @@ def test_model_and_images_stay_as_they_were(residual_net, images, targets) -> No
 
 
 def test_functional_network_and_volumes(functional_net, volume_net, images, targets) -> None:
-    names = combine(BASES, ["", "smoothgrad"])
+    names = combine([base for base in BASES if base not in TRACED], ["", "smoothgrad"])
     maps = attribute(functional_net, images, targets, names, references=images, **SMALL)
     close(maps["deconvolution+absolute"], METHODS["deconvolution"](functional_net, images, targets).abs())
     volumes = torch.rand(2, 1, 8, 9, 7)
     maps = attribute(
-        volume_net, volumes, None, [*names, "gradient+absolute@xrai"], references=volumes, **SMALL
+        volume_net, volumes, None, [*combine(BASES), "gradient+absolute@xrai"], references=volumes, **SMALL
     )
     assert all(value.shape == volumes.shape for value in maps.values())
 
@@ -148,6 +149,48 @@ def test_completeness_gap_is_told(residual_net, images, targets) -> None:
         assert fine.completeness_gap[key].shape == (3,)
         assert fine.completeness_gap[key].abs().max() < 2e-3
         assert coarse.completeness_gap[key].abs().max() > fine.completeness_gap[key].abs().max()
+
+
+def test_relevance_gap_is_told(residual_net, images, targets) -> None:
+    names = ["lrp[epsilon]+absolute", "lrp[epsilon]", "deep_taylor", "lrp[gamma]+smoothgrad", "gradient"]
+    maps = attribute(residual_net, images, targets, names, **SMALL)
+    assert set(maps.relevance_gap) == {"lrp[epsilon]", "deep_taylor"}
+    with torch.no_grad():
+        out = residual_net(images).gather(1, targets[:, None])[:, 0]
+    close(maps.relevance_gap["lrp[epsilon]"], out - maps["lrp[epsilon]"].flatten(1).sum(1))
+    assert maps.relevance_gap["lrp[epsilon]"].abs().min() > 0.01
+    assert maps.relevance_gap["deep_taylor"].abs().max() < 1e-3
+
+
+def test_input_times_gradient_costs_no_pass_beside_the_gradient(residual_net, images, targets) -> None:
+    def passes(bases):
+        return attribute(residual_net, images, targets, combine(bases, ["", "smoothgrad"]), **SMALL).passes
+
+    assert (
+        passes(["gradient"]) == passes(["input_x_gradient"]) == passes(["gradient", "input_x_gradient"]) == 15
+    )
+
+
+def test_the_methods_of_the_fetal_study(volume_net, residual_net, images) -> None:
+    volumes = torch.rand(2, 1, 8, 9, 7)
+    maps = attribute(volume_net, volumes, methods=list(FETAL_METHODS), **SMALL)
+    assert list(maps) == list(FETAL_METHODS)
+    assert maps.passes == 2 * (1 + 4 + 1 + 1 + 1 + 0 + 3 + 1)
+
+
+def test_options_reach_their_method(residual_net, images, targets) -> None:
+    options = {"lrp[epsilon]": {"epsilon": 0.5}, "lrp": {"gamma": 3.0}}
+    names = ["lrp[epsilon]", "lrp[gamma]"]
+    maps = attribute(residual_net, images, targets, names, options=options, **SMALL)
+    close(maps["lrp[epsilon]"], METHODS["lrp"](residual_net, images, targets, epsilon=0.5))
+    close(maps["lrp[gamma]"], METHODS["lrp"](residual_net, images, targets, rule="gamma", gamma=3.0))
+
+
+def test_bf16_leaves_relevance_in_float32(residual_net, images, targets) -> None:
+    exact = attribute(residual_net, images, targets, ["lrp", "guided_backprop"], **SMALL)
+    rough = attribute(residual_net, images, targets, ["lrp", "guided_backprop"], precision="bf16", **SMALL)
+    close(rough["lrp"], exact["lrp"])
+    assert not torch.equal(exact["guided_backprop"], rough["guided_backprop"])
 
 
 def test_bf16_is_near_float32(residual_net, images, targets) -> None:
@@ -166,6 +209,12 @@ def test_bf16_is_near_float32(residual_net, images, targets) -> None:
         ({"methods": []}, MethodError, "methods is empty"),
         ({"methods": ["integrated_gradients[grey]"]}, MethodError, "Unknown baseline 'grey'.*black, white"),
         ({"methods": ["expected_gradients"]}, MethodError, "pass references="),
+        ({"methods": ["lrp[zeta]"]}, MethodError, "no rule 'zeta'; it has epsilon, gamma"),
+        (
+            {"methods": ["deep_taylor"], "options": {"deep_taylor": {"lower": 0}}},
+            MethodError,
+            "deep_taylor takes no option 'lower'; it takes low, high",
+        ),
         ({"target": 7}, TargetError, "Target 7 is not among the network's 3 outputs"),
         ({"target": torch.tensor([0, 1])}, ShapeError, r"shape \(2,\) for 3 images"),
         ({"steps": 0}, MethodError, "steps=0"),

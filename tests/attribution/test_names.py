@@ -1,9 +1,20 @@
 import pytest
 
-from xaitools.attribution.names import BASES, REGIONS, SMOOTHINGS, MethodName, combine, parse
+from xaitools.attribution import METHODS
+from xaitools.attribution.lrp_rules import RULES
+from xaitools.attribution.names import (
+    BASES,
+    CT_BASES,
+    FETAL_METHODS,
+    REGIONS,
+    SMOOTHINGS,
+    MethodName,
+    combine,
+    parse,
+)
 from xaitools.errors import MethodError
 
-OPTIONS = {"integrated_gradients": ["black", "white", "black+white", "mean slice"]}
+OPTIONS = {"integrated_gradients": ["black", "white", "black+white", "mean slice"], "lrp": RULES}
 ALL = [
     MethodName(base, option, smoothing, absolute, regions)
     for base in (*BASES, "captum.InputXGradient")
@@ -23,6 +34,14 @@ def test_integrated_gradients_starts_from_black() -> None:
     assert parse("integrated_gradients") == parse("integrated_gradients[black]")
 
 
+def test_lrp_is_that_of_epsilon() -> None:
+    assert parse("lrp+smoothgrad") == parse("lrp[epsilon]+smoothgrad")
+
+
+def test_every_base_has_its_function() -> None:
+    assert set(METHODS) == set(BASES)
+
+
 def test_labels_are_those_of_the_paper() -> None:
     names = [
         "gradient",
@@ -35,16 +54,29 @@ def test_labels_are_those_of_the_paper() -> None:
 
 
 def test_the_table_of_the_ct_study_has_thirty_names() -> None:
-    bases = [
-        "gradient",
-        "integrated_gradients",
-        "integrated_gradients[black+white]",
-        "expected_gradients",
-        "deconvolution",
-    ]
-    names = combine(bases, ["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
+    names = combine(CT_BASES, ["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
     assert len(set(names)) == 30
     assert [str(parse(name)) for name in names] == names
+
+
+def test_labels_of_the_other_methods() -> None:
+    labels = {
+        "guided_backprop": "GB",
+        "input_x_gradient+smoothgrad": "I*G SG",
+        "deep_taylor": "DT",
+        "lrp": "LRP-ε",
+        "lrp[gamma]": "LRP-γ",
+        "lrp[alpha2_beta1]": "LRP-α2β1",
+        "lrp[epsilon_plus]": "LRP-ε plus",
+        "lrp[epsilon_alpha2_beta1_flat]+absolute@xrai": "LRP-εα2β1 flat region",
+    }
+    assert {name: parse(name).label for name in labels} == labels
+    assert len({parse(f"lrp[{rule}]").label for rule in RULES}) == len(RULES)
+
+
+def test_the_fetal_study_has_eight_methods_in_the_order_of_its_table() -> None:
+    assert " ".join(FETAL_METHODS.values()) == "G SG DCN DT GB I*G IG LRP"
+    assert [str(parse(name)) for name in FETAL_METHODS] == list(FETAL_METHODS)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +87,7 @@ def test_the_table_of_the_ct_study_has_thirty_names() -> None:
         ("gradient@slic", "known: xrai"),
         ("gradient+smoothgrad+vargrad", "at most one"),
         ("gradient+absolute+smoothgrad", "then at most one 'absolute'"),
-        ("gradient[black]", "takes no option"),
+        ("gradient[black]", "takes no option.*these do: integrated_gradients, lrp"),
         ("gradient +absolute", "cannot be read"),
         ("", "cannot be read"),
     ],

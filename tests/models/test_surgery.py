@@ -6,7 +6,7 @@ from torch import nn
 
 from xaitools.errors import MethodError, UnsupportedModelError
 from xaitools.models import build_network, surgery
-from xaitools.models.surgery import explainable
+from xaitools.models.surgery import explainable, traced
 
 
 @pytest.fixture
@@ -127,3 +127,41 @@ def test_a_constant_that_is_no_bias_is_found() -> None:
     model = Shifted(nn.Flatten(), nn.Linear(16, 1))
     with pytest.raises(UnsupportedModelError, match=r"answers a black image with 0\.5"):
         surgery.without_biases(model, torch.rand(1, 1, 4, 4))
+
+
+def test_a_traced_copy_has_merged_norms_and_the_names_of_its_layers(network, images) -> None:
+    network.train()
+    graph = traced(network, images[:1])
+    assert network.training
+    network.eval()
+    assert norms(graph) == 0
+    torch.testing.assert_close(graph(images), network(images).detach(), rtol=1e-4, atol=1e-5)
+    assert "layer1.0.conv1" in dict(graph.named_modules())
+
+
+def test_norms_stay_where_merging_would_change_the_outputs(images) -> None:
+    """The layer is used twice, so that a merge would take effect twice."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 1, 3), nn.BatchNorm2d(1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.conv(self.norm(self.conv(x)))).mean((2, 3))
+
+    model = Twice().eval()
+    model.norm.running_mean += 0.5
+    model.norm.running_var += 3
+    graph = traced(model, images)
+    assert norms(graph) == 1
+    torch.testing.assert_close(graph(images), model(images).detach())
+
+
+def test_a_network_that_cannot_be_traced_is_refused(images) -> None:
+    class Branching(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if float(x.sum()) > 0 else -x
+
+    with pytest.raises(UnsupportedModelError, match="Branching cannot be traced"):
+        traced(Branching(), images)

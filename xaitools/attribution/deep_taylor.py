@@ -33,8 +33,9 @@ def deep_taylor(
 ) -> Float[Tensor, "batch channel *spatial"]:
     """Relevance of each pixel by Taylor expansions of every neuron: the rule z+, in the first layer z^B.
 
-    Biases get no relevance. Residual sums and average pools, which the paper does not have, also share relevance out
-    among positive contributions, so that maps keep one sign on residual networks. For which networks, see `lrp`.
+    Biases get no relevance. Beyond the paper, residual sums and average pools also share relevance out among positive
+    contributions, so that maps keep one sign on residual networks; and an output below 0 is explained as minus its
+    opposite, by negative contributions. For which networks, see `lrp`.
 
     Parameters
     ----------
@@ -51,7 +52,8 @@ def deep_taylor(
     -------
     Tensor
         In units of the output and of its sign: positive everywhere for an output above 0, where larger means more
-        relevant. Sums to the output but for what neurons without positive contributions keep.
+        relevant. Sums to the output but for what neurons keep that are on by their bias alone, see
+        `xaitools.attribution.lrp.relevance_gap`.
 
     Raises
     ------

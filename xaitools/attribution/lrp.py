@@ -110,8 +110,9 @@ def relevance_gap(
     """Output minus the sum of each map: the relevance that reached no pixel.
 
     It is what the rules give to biases, those of merged batch normalisation among them, and to the stabiliser or
-    epsilon in their denominators; under alpha-beta rules also what comes from outputs all of whose contributions have
-    one sign, and under positive rules from outputs without positive contributions. In units of the output.
+    epsilon in their denominators; and what comes to neurons that lack contributions of the sign that a rule asks for:
+    with alpha-beta rules those all of whose contributions have one sign, with Deep Taylor those on by their bias alone.
+    In units of the output.
     """
     with torch.no_grad():
         parts = [model(part) for part in inputs.split(batch_size)]

@@ -13,13 +13,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from xaitools.errors import MethodError
+from xaitools.errors import MethodError, UnsupportedModelError
 
 STABILIZER = 1e-6
 """Added to the magnitude of denominators, so that none is zero; zennit's value."""
 
 Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """A convolution, dense or diagonal layer as a function of input, weight and bias."""
+Parts = list[tuple[Tensor, Tensor | float]]
+"""Sums of contributions, each with the fraction of the relevance that goes to it."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,18 @@ class Shared:
     value
         Output of the layer.
     parts
-        Sums of contributions, each with the fraction of the relevance that goes to it.
+        What shares the output's relevance out.
     stabilizer
         Added to the magnitude of each part before dividing by it.
     """
 
     value: Tensor
-    parts: list[tuple[Tensor, Tensor | float]]
+    parts: Parts
     stabilizer: float = STABILIZER
 
 
-LayerRule = Callable[[Linear, Tensor, Tensor, Tensor | None], Shared]
+LayerRule = Callable[[Linear, Tensor, Tensor, Tensor | None, bool], Shared]
+"""``rule(layer, input, weight, bias, rectified)``; outputs below 0 do not matter if only ReLUs follow, `rectified`."""
 
 
 @dataclass(frozen=True)
@@ -70,54 +73,69 @@ class Composite:
         Rules of the inner layers; a batch normalisation that stands alone follows `convolution`.
     first
         Rule of the first layer; None if it is like the others.
-    positive_sums
-        Whether sums and average pools share relevance out among positive contributions only, or among all.
+    own_sign_sums
+        Whether sums and average pools share relevance out among contributions of the result's sign, or among all.
     """
 
     convolution: LayerRule
     dense: LayerRule
     first: FirstRule | None = None
-    positive_sums: bool = False
+    own_sign_sums: bool = False
 
 
-def epsilon_rule(epsilon: float, layer: Linear, x: Tensor, weight: Tensor, bias: Tensor | None) -> Shared:
+def epsilon_rule(
+    epsilon: float, layer: Linear, x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool
+) -> Shared:
     """All contributions, with the bias in the denominator (Bach et al. 2015, equation 58)."""
     part = layer(x, weight, bias)
     return Shared(part.detach(), [(part, 1.0)], epsilon)
 
 
-def alpha_beta_rule(alpha: float, layer: Linear, x: Tensor, weight: Tensor, bias: Tensor | None) -> Shared:
+def alpha_beta_rule(
+    alpha: float, layer: Linear, x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool
+) -> Shared:
     """`alpha` times the positive minus `alpha` - 1 times the negative ones (Bach et al. 2015, equation 60)."""
     up, down = weight.clamp(min=0), weight.clamp(max=0)
     bias_up, bias_down = (None, None) if bias is None else (bias.clamp(min=0), bias.clamp(max=0))
-    parts: list[tuple[Tensor, Tensor | float]] = [(_by_sign(layer, x, up, bias_up, down), alpha)]
+    parts: Parts = [(_by_sign(layer, x, up, bias_up, down), alpha)]
     if alpha != 1.0:
         parts.append((_by_sign(layer, x, down, bias_down, up), 1.0 - alpha))
     return Shared(_value(layer, x, weight, bias), parts)
 
 
-def z_plus_rule(layer: Linear, x: Tensor, weight: Tensor, bias: Tensor | None) -> Shared:
-    """Positive contributions, the bias left out (Montavon et al. 2017, section 4.1)."""
+def z_plus_rule(layer: Linear, x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool) -> Shared:
+    """Contributions of the output's own sign, the bias left out.
+
+    For outputs above 0 this is z+ (Montavon et al. 2017, section 4.1). An output below 0 is taken as minus one above.
+    """
     up, down = weight.clamp(min=0), weight.clamp(max=0)
-    return Shared(_value(layer, x, weight, bias), [(_by_sign(layer, x, up, None, down), 1.0)])
+    value = _value(layer, x, weight, bias)
+    positive = _by_sign(layer, x, up, None, down)
+    if rectified:
+        return Shared(value, [(positive, 1.0)])
+    return Shared(value, own_sign(value, positive, _by_sign(layer, x, down, None, up)))
 
 
-def gamma_rule(gamma: float, layer: Linear, x: Tensor, weight: Tensor, bias: Tensor | None) -> Shared:
+def gamma_rule(
+    gamma: float, layer: Linear, x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool
+) -> Shared:
     """Contributions of the output's own sign are raised by `gamma` (Montavon et al. 2019, section 10.2.1).
 
     That rule is for inputs and outputs above 0; below, it is extended as by Andeol et al. 2021, arXiv:2111.14198.
     """
     up, down = weight + gamma * weight.clamp(min=0), weight + gamma * weight.clamp(max=0)
-    bias_up, bias_down = (
-        (None, None) if bias is None else (bias + gamma * bias.clamp(min=0), bias + gamma * bias.clamp(max=0))
-    )
     value = _value(layer, x, weight, bias)
+    positive = _by_sign(layer, x, up, None if bias is None else bias + gamma * bias.clamp(min=0), down)
+    if rectified:
+        return Shared(value, [(positive, 1.0)])
+    negative = _by_sign(layer, x, down, None if bias is None else bias + gamma * bias.clamp(max=0), up)
+    return Shared(value, own_sign(value, positive, negative))
+
+
+def own_sign(value: Tensor, positive: Tensor, negative: Tensor) -> Parts:
+    """`positive` for values above 0, `negative` for those below."""
     above = (value > 0).to(value.dtype)
-    parts: list[tuple[Tensor, Tensor | float]] = [
-        (_by_sign(layer, x, up, bias_up, down), above),
-        (_by_sign(layer, x, down, bias_down, up), 1 - above),
-    ]
-    return Shared(value, parts)
+    return [(positive, above), (negative, 1 - above)]
 
 
 def _value(layer: Linear, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -147,6 +165,11 @@ def flat_rule() -> FirstRule:
     """Equal shares for all inputs of an output (Lapuschkin et al. 2019, arXiv:1902.10178)."""
 
     def part(layer: Linear, x: Tensor, weight: Tensor, ones: Tensor) -> Tensor:
+        if not bool((ones == 1).all()):
+            raise UnsupportedModelError(
+                "The network scales the image before its first layer, so the flat rule cannot give its pixels equal "
+                "shares; scale the images beforehand, or choose a rule without 'flat'."
+            )
         return layer(ones, torch.ones_like(weight), None)
 
     return FirstRule((1.0,), part)
@@ -219,5 +242,5 @@ def composite(
 
 
 def deep_taylor_composite(low: Tensor | float = 0.0, high: Tensor | float = 1.0) -> Composite:
-    """z+ in all layers, sums and pools, z^B in the first layer."""
-    return Composite(z_plus_rule, z_plus_rule, box_rule(low, high), positive_sums=True)
+    """z+ in all layers and its like in sums and pools, z^B in the first layer."""
+    return Composite(z_plus_rule, z_plus_rule, box_rule(low, high), own_sign_sums=True)

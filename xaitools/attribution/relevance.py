@@ -21,7 +21,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import map_arg
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from xaitools.attribution.lrp_rules import Composite, LayerRule, Linear, Shared
+from xaitools.attribution.lrp_rules import Composite, LayerRule, Linear, Shared, own_sign
 from xaitools.attribution.passes import Rule, select
 from xaitools.errors import UnsupportedModelError
 from xaitools.models.surgery import frozen_copy, same_outputs, traced
@@ -184,13 +184,17 @@ class _Run(Interpreter):
     def _bound(self, node: Node, i: int) -> Any:
         return self.bounds[node][i] if node in self.bounds else self.env[node]
 
+    def rectified(self, node: Node) -> bool:
+        """Whether only ReLUs follow."""
+        return all(_name(user, self.plan.modules) in ("ReLU", "relu", "relu_") for user in node.users)
+
     def linear(
         self, call: _Call, rule: LayerRule, layer: Linear, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
         """A trained layer under its rule, or under that of the first layer."""
         x = call.args[0]
         if call.node not in self.plan.first or self.composite.first is None:
-            return _redistribute(rule(layer, x, weight, bias))
+            return _redistribute(rule(layer, x, weight, bias, self.rectified(call.node)))
         bounds = [self._bound(call.node.all_input_nodes[0], i) for i in range(len(self.starts))]
         with torch.no_grad():
             value = layer(x, weight, bias)
@@ -297,23 +301,28 @@ def _activate(run: _Run, call: _Call) -> Tensor:
 def _average(run: _Run, call: _Call) -> Tensor:
     """Shares in proportion to contributions."""
     value = call()
-    if run.composite.positive_sums:
-        part = call.run(call.args[0].clamp(min=0), *call.args[1:], **call.kwargs)
-        return _redistribute(Shared(value.detach(), [(part, 1.0)]))
-    return _redistribute(Shared(value.detach(), [(value, 1.0)]))
+    if not run.composite.own_sign_sums:
+        return _redistribute(Shared(value.detach(), [(value, 1.0)]))
+    x, *rest = call.args
+    positive, negative = (call.run(part, *rest, **call.kwargs) for part in (x.clamp(min=0), x.clamp(max=0)))
+    return _redistribute(Shared(value.detach(), own_sign(value.detach(), positive, negative)))
 
 
 def _sum(run: _Run, call: _Call) -> Tensor:
     """Shares in proportion to the summands."""
     value = call()
-    if not run.composite.positive_sums:
+    if not run.composite.own_sign_sums:
         return _redistribute(Shared(value.detach(), [(value, 1.0)]))
     sign = call.kwargs.get("alpha", 1) * (-1 if "sub" in call.name else 1)
     second = call.args[1] if len(call.args) > 1 else call.kwargs["other"]
-    summands = [call.args[0], sign * second]
-    positive = [term.clamp(min=0) for term in summands if isinstance(term, Tensor) and term.requires_grad]
-    part = torch.stack(torch.broadcast_tensors(*positive)).sum(0).expand_as(value)
-    return _redistribute(Shared(value.detach(), [(part, 1.0)]))
+    terms = [
+        term.expand_as(value)
+        for term in (call.args[0], sign * second)
+        if _tensors(term) and term.requires_grad
+    ]
+    positive = torch.stack([term.clamp(min=0) for term in terms]).sum(0)
+    negative = torch.stack([term.clamp(max=0) for term in terms]).sum(0)
+    return _redistribute(Shared(value.detach(), own_sign(value.detach(), positive, negative)))
 
 
 def _scale(run: _Run, call: _Call) -> Tensor:
@@ -336,8 +345,8 @@ def _norm(run: _Run, call: _Call) -> Tensor:
     scale = (norm.running_var + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -norm.running_mean * scale if norm.bias is None else norm.bias - norm.running_mean * scale
-    shape = (1, -1, *[1] * (x.ndim - 2))
-    return _redistribute(run.composite.convolution(_diagonal, x, scale.view(shape), shift.view(shape)))
+    shape, rule = (1, -1, *[1] * (x.ndim - 2)), run.composite.convolution
+    return _redistribute(rule(_diagonal, x, scale.view(shape), shift.view(shape), run.rectified(call.node)))
 
 
 def _diagonal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
