@@ -1,0 +1,456 @@
+"""Regions of the brain: label volumes with names, and tables of relevance over them."""
+
+import csv
+import io
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import nibabel
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
+
+logger = logging.getLogger(__name__)
+
+TABLES = (".xml", ".tsv", ".csv", ".txt", ".lut", ".label")
+INDEX_COLUMNS = (
+    "index",
+    "roivalue",
+    "value",
+    "labelvalue",
+    "id",
+    "labelid",
+    "roiid",
+    "number",
+    "no",
+    "label",
+)
+NAME_COLUMNS = ("name", "roiname", "labelname", "regionname", "region", "structure", "structname", "label")
+SIDES = "left|right|lh|rh|l|r"
+
+
+@dataclass(frozen=True, eq=False)
+class Atlas:
+    """Regions on a grid.
+
+    Parameters
+    ----------
+    labels : array of int32, (x, y, z)
+        Index of the region of each voxel, 0 for none.
+    affine : array of float64, (4, 4)
+        From voxel indices to mm, as in NIfTI.
+    names : dict
+        Index to name. A region without a voxel on this grid may be among them.
+    source : str
+        Where the regions come from, for reports.
+
+    Raises
+    ------
+    ShapeError
+        If `labels` does not have three axes, or `affine` is not an invertible 4 x 4 matrix.
+    DataError
+        If a label has no name, or two indices have the same one, or there is no region at all.
+    """
+
+    labels: Shaped[np.ndarray, "..."]
+    affine: Shaped[np.ndarray, "..."]
+    names: Mapping[int, str]
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 3:
+            raise ShapeError(f"labels of shape {self.labels.shape}: expected three axes, (x, y, z)")
+        affine = np.asarray(self.affine, dtype=np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
+            raise ShapeError(f"affine {affine.tolist()}: expected an invertible 4 x 4 matrix, in mm")
+        present = np.unique(self.labels)
+        _check_names(self.names, present[present != 0])
+        object.__setattr__(self, "labels", np.ascontiguousarray(self.labels, dtype=np.int32))
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "names", {int(index): self.names[index] for index in sorted(self.names)})
+
+    def on_grid(self, shape: tuple[int, ...], affine: Shaped[np.ndarray, "..."]) -> "Atlas":
+        """The same regions on another grid, each voxel taking the label of the nearest one (nilearn).
+
+        Regions that lie outside the new grid, or between its voxels, keep their name and have no voxel.
+
+        Raises
+        ------
+        DataError
+            If no region lies on the grid: then one of the two affines is wrong, or the image is not in the space of
+            the atlas.
+        """
+        from nilearn.image import resample_img
+
+        image = nibabel.Nifti1Image(self.labels, self.affine)
+        moved = resample_img(
+            image,
+            target_affine=np.asarray(affine, dtype=np.float64),
+            target_shape=tuple(shape),
+            interpolation="nearest",
+            force_resample=True,
+            copy_header=True,
+        )
+        labels = np.asarray(moved.dataobj)
+        if not labels.any():
+            raise DataError(
+                f"no region of the atlas {self.source!r} lies on the grid {tuple(shape)} with affine "
+                f"{np.asarray(affine).tolist()}; register the image to the space of the atlas, or correct an affine"
+            )
+        return replace(self, labels=labels, affine=affine)
+
+    def merge_hemispheres(self) -> "Atlas":
+        """Left and right regions of the same name as one, which has the smaller of the two indices.
+
+        The side may stand before the name (``Left Hippocampus``, ``lh.insula``, ``L G_front_sup``), after
+        it (``Hippocampus_L``, ``Insula (right)``), or after FreeSurfer's tissue (``ctx-lh-fusiform``), in any case, and
+        apart from the name by a space or sign. Regions without a side, and those whose other half has no region or
+        another spelling, are left as they are; the latter are logged.
+        """
+        halves: dict[str, list[tuple[str, int]]] = {}
+        for index, name in self.names.items():
+            side, bare = _side(name)
+            halves.setdefault(bare, []).extend([(side, index)] if side else [])
+        names, moved = dict(self.names), {}
+        for bare, found in halves.items():
+            if sorted(side for side, _ in found) != ["l", "r"]:
+                for _, index in found:
+                    logger.warning("%s is not one half of a pair and is not merged.", self.names[index])
+                continue
+            kept, merged = sorted(index for _, index in found)
+            names[kept] = bare
+            del names[merged]
+            moved[merged] = kept
+        labels = self.labels.copy()
+        for merged, kept in moved.items():
+            labels[self.labels == merged] = kept
+        return replace(self, labels=labels, names=names)
+
+
+def load_atlas(path: str | Path, names: str | Path | Mapping[int, str] | None = None) -> Atlas:
+    """Read a NIfTI label volume, of a template or of one subject, and the names of its regions.
+
+    Parameters
+    ----------
+    path
+        NIfTI file with whole numbers, 0 where there is no region.
+    names
+        Index to name, or a file with them. Its form is recognised by the content: XML of SPM (also of
+        Neuromorphometrics and AAL) or FSL, a CSV or TSV table with a column of indices and one of names (as
+        BIDS ``dseg.tsv``), or lines ``index name [R G B A]`` (FreeSurfer). By default the file of the volume's
+        name with another suffix. Names of indices that the volume does not have are dropped. Indices without
+        a name are called by their number, ``label 46``, and logged.
+
+    Raises
+    ------
+    DataFileError
+        If a file is missing, truncated or of another form.
+    ShapeError
+        If the volume does not have three dimensions, as a probabilistic atlas does not.
+    DataError
+        If values are not whole numbers, a name occurs twice, or more than half of the labels have no name.
+    """
+    path = Path(path)
+    labels, affine = _read_labels(path)
+    table = dict(names) if isinstance(names, Mapping) else _read_names(_names_file(path, names))
+    return Atlas(labels, affine, _name_labels(labels, table, path.name), source=path.name)
+
+
+def fetch_atlas(name: str, **options: Any) -> Atlas:
+    """Download an atlas with nilearn, or take it from nilearn's cache.
+
+    Parameters
+    ----------
+    name
+        As in nilearn's ``fetch_atlas_<name>``, such as ``"aal"``, ``"harvard_oxford"`` or ``"destrieux_2009"``;
+        deterministic ones only.
+    options
+        For that function, such as ``atlas_name="cort-maxprob-thr25-2mm"``.
+
+    Raises
+    ------
+    ParameterError
+        If nilearn has no such atlas.
+    DataError
+        If the atlas is probabilistic, or of a surface.
+    """
+    from nilearn import datasets
+
+    known = [
+        function.removeprefix("fetch_atlas_") for function in dir(datasets) if "fetch_atlas_" in function
+    ]
+    if name not in known:
+        raise ParameterError(f"nilearn has no atlas {name!r}; it has {', '.join(known)}")
+    fetched = getattr(datasets, f"fetch_atlas_{name}")(**options)
+    if getattr(fetched, "lut", None) is None or not isinstance(
+        fetched.maps, (str, Path, nibabel.Nifti1Image)
+    ):
+        raise DataError(
+            f"the atlas {name!r} of nilearn is not a volume of labels with a table of names; expected a deterministic "
+            'one, such as "aal", or "harvard_oxford" with atlas_name="cort-maxprob-thr25-2mm"'
+        )
+    table = dict(zip(map(int, fetched.lut["index"]), map(str, fetched.lut["name"]), strict=True))
+    labels, affine = _read_labels(fetched.maps)
+    return Atlas(labels, affine, _name_labels(labels, table, name), source=f"nilearn: {name}")
+
+
+def region_table(
+    maps: Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."],
+    atlas: Atlas,
+    *,
+    absolute: bool = True,
+    controls: Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."] | None = None,
+    affine: Shaped[np.ndarray, "..."] | None = None,
+) -> pd.DataFrame:
+    """Relevance in each region of an atlas.
+
+    Parameters
+    ----------
+    maps
+        One map ``(x, y, z)`` or several, ``(n, x, y, z)`` or ``(n, 1, x, y, z)``, of patients where `controls` are
+        given. Voxels outside all regions count for nothing.
+    atlas
+        On the grid of the maps; see :meth:`Atlas.on_grid`.
+    absolute
+        Sum absolute values, as the paper does; False keeps the sign.
+    controls
+        One map or several of healthy controls, for the gain.
+    affine
+        (4, 4), of the maps. Give it wherever the maps have one: two grids can be of one shape and yet mirrored.
+        By default only the shapes are compared.
+
+    Returns
+    -------
+    DataFrame
+        A row for each map and region, the regions in the order of their index: ``map`` (0 to n - 1), ``region``,
+        ``index``, ``n_voxels``, ``sum``, ``density`` (sum / n_voxels, NaN for a region without voxels) and, with
+        `controls`, ``gain``: the sum over the mean of the controls' sums. A region in which the controls have
+        none has gain inf, or NaN if the map has none either.
+
+    Raises
+    ------
+    ShapeError
+        If a map and the atlas are not on the same grid, or a map has several channels.
+    DataError
+        If a value is NaN or infinite, or there is no map.
+
+    References
+    ----------
+    Eitel and Ritter, Testing the robustness of attribution methods for convolutional neural networks in MRI-based
+    Alzheimer's disease classification, 2019, section 3. Gain: Böhle et al., Layer-wise relevance propagation
+    for explaining deep neural network decisions in MRI-based Alzheimer's disease classification, 2019.
+    """
+    if affine is not None and not _same_affine(np.asarray(affine), atlas.affine):
+        raise ShapeError(
+            f"maps with affine {np.asarray(affine).tolist()} and an atlas with affine {atlas.affine.tolist()} are not "
+            "on the same grid; call atlas.on_grid(shape, affine) with those of the maps"
+        )
+    voxels, region = _voxels(atlas)
+    sums = _sums(maps, atlas, voxels, region, absolute)
+    sizes = np.bincount(region, minlength=len(atlas.names))
+    table = {
+        "map": np.repeat(np.arange(len(sums)), len(atlas.names)),
+        "region": np.tile(np.array(list(atlas.names.values()), dtype=object), len(sums)),
+        "index": np.tile(np.array(list(atlas.names)), len(sums)),
+        "n_voxels": np.tile(sizes, len(sums)),
+        "sum": sums.ravel(),
+    }
+    with np.errstate(divide="ignore", invalid="ignore"):
+        table["density"] = table["sum"] / table["n_voxels"]
+        if controls is not None:
+            reference = _sums(controls, atlas, voxels, region, absolute).mean(axis=0)
+            table["gain"] = (sums / reference).ravel()
+    return pd.DataFrame(table)
+
+
+def _voxels(atlas: Atlas) -> tuple[np.ndarray, np.ndarray]:
+    """Flat positions of the voxels in a region, and the rank of that region among the atlas's."""
+    flat = atlas.labels.ravel()
+    voxels = np.flatnonzero(flat)
+    return voxels, np.searchsorted(list(atlas.names), flat[voxels])
+
+
+def _sums(
+    maps: Tensor | np.ndarray, atlas: Atlas, voxels: np.ndarray, region: np.ndarray, absolute: bool
+) -> np.ndarray:
+    """Sums (n, regions) in float64."""
+    if isinstance(maps, Tensor):
+        maps = maps.detach().cpu()
+        maps = np.asarray(maps.float() if maps.dtype is torch.bfloat16 else maps)
+    stack = maps[None] if maps.ndim == 3 else maps
+    if stack.ndim == 5 and stack.shape[1] == 1:
+        stack = stack[:, 0]
+    if stack.shape[1:] != atlas.labels.shape:
+        raise ShapeError(
+            f"maps of shape {maps.shape} and an atlas of shape {atlas.labels.shape} are not on the same grid; expected "
+            "(x, y, z), (n, x, y, z) or (n, 1, x, y, z): call atlas.on_grid(shape, affine) with those of the maps, "
+            "and reduce their channels to one"
+        )
+    if not len(stack):
+        raise DataError("there is no map: expected at least one patient's, and one of the controls")
+    sums = np.empty((len(stack), len(atlas.names)))
+    for index, values in enumerate(stack):
+        if not np.isfinite(values).all():
+            raise DataError(f"map {index} has NaN or infinite values; the method that made it failed there")
+        inside = values.ravel()[voxels]
+        weights = np.abs(inside) if absolute else inside
+        sums[index] = np.bincount(region, weights, minlength=len(atlas.names))
+    return sums
+
+
+def _same_affine(first: np.ndarray, second: np.ndarray) -> bool:
+    return first.shape == second.shape and np.allclose(first, second, rtol=0, atol=1e-3)
+
+
+def _check_names(names: Mapping[int, str], labels: np.ndarray) -> None:
+    if not names:
+        raise DataError("the atlas has no region: its volume is all 0, or its table names none of the labels")
+    if 0 in names:
+        raise DataError(f"index 0 is named {names[0]!r}, but 0 is what lies outside all regions; drop it")
+    if unnamed := [int(label) for label in labels if label not in names]:
+        raise DataError(f"labels {unnamed} of the volume have no name; add them to `names`")
+    seen: dict[str, int] = {}
+    for index, name in names.items():
+        if name in seen:
+            raise DataError(
+                f"indices {seen[name]} and {index} are both named {name!r}; give each region a name of its own, "
+                "or one index to the voxels of both"
+            )
+        seen[name] = index
+
+
+def _name_labels(labels: np.ndarray, table: Mapping[int, str], volume: str) -> dict[int, str]:
+    present = [int(label) for label in np.unique(labels) if label != 0]
+    unnamed = [label for label in present if label not in table]
+    if 2 * len(unnamed) > len(present):
+        raise DataError(
+            f"{volume}: {len(unnamed)} of its {len(present)} labels have no name, {unnamed[0]} first; "
+            "the table of names seems to be another atlas's"
+        )
+    if unnamed:
+        logger.warning("%s: labels %s have no name and are called by their number.", volume, unnamed)
+    return {label: table.get(label, f"label {label}") for label in present}
+
+
+def _side(name: str) -> tuple[str, str]:
+    """``("l" or "r", name without it)``, or ``("", name)``."""
+    before = re.fullmatch(rf"(ctx[-_]|wm[-_])?({SIDES})[\s._-]+(.+)", name, re.IGNORECASE)
+    after = re.fullmatch(rf"(.+?)(?:[\s._,-]+|\s*\()({SIDES})\)?", name, re.IGNORECASE)
+    if before:
+        return before[2][0].lower(), (before[1] or "") + before[3]
+    return (after[2][0].lower(), after[1]) if after else ("", name)
+
+
+def _read_labels(source: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Label volume (x, y, z) of int32 and its affine, from a path or a NIfTI image."""
+    place = str(source) if isinstance(source, (str, Path)) else "the label volume"
+    if isinstance(source, (str, Path)) and not Path(source).is_file():
+        raise DataFileError(f"{place}: no such file; give the NIfTI file of the labels")
+    try:
+        image: Any = nibabel.load(source) if isinstance(source, (str, Path)) else source
+        values = np.asarray(image.dataobj)
+    except Exception as error:
+        raise DataFileError(
+            f"{place}: truncated, damaged or not a NIfTI file ({type(error).__name__}); fetch it again"
+        ) from None
+    values = values.reshape(values.shape[:3]) if set(values.shape[3:]) == {1} else values
+    if values.ndim != 3:
+        raise ShapeError(
+            f"{place}: shape {values.shape}; expected one volume of labels, (x, y, z). "
+            "Of a probabilistic atlas take the maximum-probability version"
+        )
+    labels = np.nan_to_num(values, nan=0.5).round().astype(np.int32)
+    if not np.array_equal(labels, values):
+        raise DataError(f"{place}: values that are not whole numbers; expected labels, not intensities")
+    return labels, np.asarray(image.affine, dtype=np.float64)
+
+
+def _names_file(volume: Path, names: str | Path | None) -> Path:
+    if names is not None:
+        if not Path(names).is_file():
+            raise DataFileError(f"{names}: no such file; give the table of the names of the regions")
+        return Path(names)
+    stem = volume.name.removesuffix(".gz").removesuffix(".nii")
+    found = [path for suffix in TABLES if (path := volume.with_name(stem + suffix)).is_file()]
+    if not found:
+        raise DataFileError(
+            f"{volume}: no table of names beside it, such as {stem}.tsv; give one, or a dict, as `names`"
+        )
+    return found[0]
+
+
+def _read_names(path: Path) -> dict[int, str]:
+    """Index to name, without 0."""
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    if text.lstrip().startswith("<"):
+        rows = _xml_rows(path, data)
+    else:
+        rows = _text_rows([line for line in text.splitlines() if line.strip() and line.lstrip()[0] != "#"])
+    table: dict[int, str] = {}
+    for index, name in rows:
+        if name and table.setdefault(index, name) != name:
+            raise DataError(
+                f"{path}: index {index} is named {table[index]!r} and {name!r}; correct the table"
+            )
+    if not table:
+        raise DataFileError(
+            f"{path}: no names of regions found; expected XML of SPM or FSL, a table with columns of indices and names "
+            "such as index, name, or lines of an index and a name"
+        )
+    return {index: name for index, name in table.items() if index != 0}
+
+
+def _xml_rows(path: Path, data: bytes) -> list[tuple[int, str]]:
+    try:
+        root = ElementTree.fromstring(data)
+        entries = list(root.iter("label"))
+        if entries and "index" in entries[0].attrib:  # FSL: the volumes of a probabilistic atlas count from 0
+            kind = (root.findtext("header/type") or "").strip().lower()
+            first = 0 if kind == "label" else 1
+            return [(int(entry.attrib["index"]) + first, (entry.text or "").strip()) for entry in entries]
+        return [
+            (int(entry.findtext("index") or ""), (entry.findtext("name") or "").strip()) for entry in entries
+        ]
+    except (ElementTree.ParseError, ValueError) as error:
+        raise DataFileError(
+            f"{path}: damaged XML ({error}); expected labels with an index and a name"
+        ) from None
+
+
+def _text_rows(lines: list[str]) -> list[tuple[int, str]]:
+    bare = [re.fullmatch(r"\s*(\d+)[\s,;]+(.+?)((?:[\s,;]+\d+){4})?\s*", line) for line in lines]
+    if lines and bare[0]:  # ITK-SNAP writes the name last, in quotes
+        quoted = [re.search(r'"(.+)"', line) for line in lines]
+        return [
+            (int(row[1]), end[1] if end else row[2]) for row, end in zip(bare, quoted, strict=True) if row
+        ]
+    sign = next((sign for sign in "\t,;" if lines and sign in lines[0]), " ")
+    rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=sign, skipinitialspace=True))
+    columns = [re.sub("[^a-z]", "", title.lower()) for title in rows[0]] if rows else []
+    rows = [row for row in rows[1:] if len(row) >= len(columns)]
+
+    def pick(known: tuple[str, ...], numbers: bool) -> int | None:
+        fitting = [
+            column
+            for column in range(len(columns))
+            if rows and all(row[column].strip().lstrip("-").isdigit() for row in rows) == numbers
+        ]
+        return next((column for title in known for column in fitting if columns[column] == title), None)
+
+    index, name = pick(INDEX_COLUMNS, True), pick(NAME_COLUMNS, False)
+    if index is None or name is None:
+        return []
+    return [(int(row[index]), row[name].strip()) for row in rows]
