@@ -1,6 +1,7 @@
 """Do repeated trainings give the same maps, and do the maps find the regions that are known to matter?"""
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ def mean_maps(
     Parameters
     ----------
     run_maps
-        The maps ``(n, *map)`` of each run for the same n images. A generator keeps those of one run in memory at a time.
+        The maps ``(n, *map)`` of each run for the same n images; from a generator, one run at a time is in memory.
     run_predictions
         The n predicted classes of each run, whole numbers.
     labels
@@ -53,15 +54,12 @@ def mean_maps(
     """
     truth = _classes(labels, "labels")
     means: list[np.ndarray] = []
-    try:
-        for maps, predictions in zip(run_maps, run_predictions, strict=True):
-            means.append(_mean_map(_array(maps), predictions, truth, label, f"run {len(means)}", scale))
-    except ValueError as error:
-        if "zip()" not in str(error):
-            raise
-        raise ShapeError(
-            "there are not as many runs of maps as of predictions; expected one of each"
-        ) from None
+    for maps, predictions in zip_longest(run_maps, run_predictions):
+        if maps is None or predictions is None:
+            raise ShapeError(
+                "there are not as many runs of maps as of predictions; expected both for each run"
+            )
+        means.append(_mean_map(_array(maps), predictions, truth, label, f"run {len(means)}", scale))
     if not means:
         raise DataError("there is no run; expected the maps and predictions of one or more")
     if len({mean.shape for mean in means}) > 1:
@@ -75,8 +73,8 @@ def pairwise_l2(run_maps: Values) -> Float64[np.ndarray, "runs runs"]:
     Parameters
     ----------
     run_maps
-        One map a run, ``(runs, *map)``, of any number of axes; scaled as by :func:`mean_maps` for the paper's distances.
-        They grow with the number of voxels: compare methods on one grid only.
+        One map a run, ``(runs, *map)``, of any number of axes; scaled as by :func:`mean_maps` for the paper's
+        distances. They grow with the number of voxels: compare methods on one grid only.
 
     Returns
     -------
@@ -127,7 +125,8 @@ def rank_correlation(run_maps: Values) -> Float64[np.ndarray, "runs runs"]:
     Parameters
     ----------
     run_maps
-        ``(runs, *map)``, as for :func:`cosine`. The sign counts; take the absolute value first where it does not matter.
+        ``(runs, *map)``, as for :func:`cosine`. The sign counts; take the absolute value first where it does not
+        matter.
 
     Raises
     ------
@@ -153,13 +152,13 @@ def top_k(table: pd.DataFrame, k: int = 10, *, measure: str = "sum") -> list[lis
     Parameters
     ----------
     table
-        Of :func:`xaitools.atlas.region_table`: columns ``map``, ``region`` and `measure`. For the agreement of runs, a map
-        is the mean map of a run.
+        Of :func:`xaitools.atlas.region_table`: columns ``map``, ``region`` and `measure`. For the agreement of runs,
+        a map is the mean map of a run.
     k
         Number of regions.
     measure
-        ``"sum"``, ``"density"``, ``"gain"`` or another column. NaN (a region without voxels) is never chosen; a gain of inf
-        (a region that has relevance in patients only) comes first. Of equal values the region that stands first
+        ``"sum"``, ``"density"``, ``"gain"`` or another column. NaN (a region without voxels) is never chosen; a gain
+        of inf (a region that has relevance in patients only) comes first. Of equal values the region that stands first
         in the table is taken, in every run.
 
     Raises
@@ -303,8 +302,8 @@ def _classes(values: Values | Sequence[int], what: str) -> np.ndarray:
     array = array.astype(int) if array.dtype == bool else array
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise DataError(
-            f"{what} of type {array.dtype} and shape {array.shape}: expected one class, a whole number, for each image; "
-            "turn probabilities into classes first, by argmax or a threshold"
+            f"{what} of type {array.dtype} and shape {array.shape}: expected one class, a whole number, for each "
+            "image; turn probabilities into classes first, by argmax or a threshold"
         )
     return array
 
