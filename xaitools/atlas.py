@@ -22,21 +22,10 @@ from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 logger = logging.getLogger(__name__)
 
-TABLES = (".xml", ".tsv", ".csv", ".txt", ".lut", ".label")
-INDEX_COLUMNS = (
-    "index",
-    "roivalue",
-    "value",
-    "labelvalue",
-    "id",
-    "labelid",
-    "roiid",
-    "number",
-    "no",
-    "label",
-)
-NAME_COLUMNS = ("name", "roiname", "labelname", "regionname", "region", "structure", "structname", "label")
-SIDES = "left|right|lh|rh|l|r"
+_TABLES = (".xml", ".tsv", ".csv", ".txt", ".lut", ".label")
+_INDEX_COLUMNS = ("index", "roivalue", "value", "labelvalue", "id", "labelid", "roiid", "number", "label")
+_NAME_COLUMNS = ("name", "roiname", "labelname", "regionname", "region", "structure", "structname", "label")
+_SIDES = "left|right|lh|rh|l|r"
 
 # Points "x y z radius, ..." in mm of MNI space, left side, that stand for each region of mni_regions.
 _CORTEX = {
@@ -75,7 +64,6 @@ _INNER = {
     "Accumbens": "-9 12 -8 4",
     "Ventral Diencephalon": "-9 -15 -10 9, -4 -7 -13 7",
     "Basal Forebrain": "-6 4 -13 6, -15 4 -14 5",
-    "Third Ventricle": "0 0 -12 3, 0 -6 -8 3.5, 0 -10 0 3, 0 -18 2 3",
     "Brain Stem": "0 -28 -14 10, 0 -27 -32 14, 0 -38 -50 9, 0 -42 -64 8",
     "Cerebellum": "-28 -62 -38 24, -12 -52 -18 11, -42 -62 -38 15, -4 -64 -28 18",
 }
@@ -84,7 +72,7 @@ _VENTRICLES = {
     "Fourth Ventricle": "0 -46 -32 13",
 }
 _WHITE = "Cerebral White Matter"
-_MIDLINE = ("Brain Stem", "Third Ventricle", "Fourth Ventricle")
+_MIDLINE = ("Brain Stem", "Fourth Ventricle")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +106,7 @@ class Atlas:
     def __post_init__(self) -> None:
         if self.labels.ndim != 3:
             raise ShapeError(f"labels of shape {self.labels.shape}: expected three axes, (x, y, z)")
-        affine = np.asarray(self.affine, dtype=np.float64)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
-            raise ShapeError(f"affine {affine.tolist()}: expected an invertible 4 x 4 matrix, in mm")
+        affine = _affine(self.affine)
         present = np.unique(self.labels)
         _check_names(self.names, present[present != 0])
         object.__setattr__(self, "labels", np.ascontiguousarray(self.labels, dtype=np.int32))
@@ -134,16 +120,21 @@ class Atlas:
 
         Raises
         ------
+        ShapeError
+            If `shape` is not three numbers, or `affine` not an invertible 4 x 4 matrix.
         DataError
             If no region lies on the grid: then one of the two affines is wrong, or the image is not in the space of
             the atlas.
         """
         from nilearn.image import resample_img
 
+        affine = _affine(affine)
+        if len(shape) != 3:
+            raise ShapeError(f"grid {tuple(shape)}: expected three axes, (x, y, z), such as maps.shape[-3:]")
         image = nibabel.Nifti1Image(self.labels, self.affine)
         moved = resample_img(
             image,
-            target_affine=np.asarray(affine, dtype=np.float64),
+            target_affine=affine,
             target_shape=tuple(shape),
             interpolation="nearest",
             force_resample=True,
@@ -153,7 +144,7 @@ class Atlas:
         if not labels.any():
             raise DataError(
                 f"no region of the atlas {self.source!r} lies on the grid {tuple(shape)} with affine "
-                f"{np.asarray(affine).tolist()}; register the image to the space of the atlas, or correct an affine"
+                f"{affine.tolist()}; register the image to the space of the atlas, or correct an affine"
             )
         return replace(self, labels=labels, affine=affine)
 
@@ -259,11 +250,11 @@ def mni_regions(resolution: int = 2) -> Atlas:
     whose sphere is nearest (distance to the point less the radius), by tissue of the ICBM 2009 template: grey
     matter to a cortical region within 30 mm, or to the brain stem, cerebellum or a deep nucleus within 5 mm;
     other tissue to one of the latter if inside its sphere, else to the white matter; fluid to a ventricle if
-    inside its sphere, else to none. The first point of most regions is the centre that is published for it in the AAL
-    template, rounded to mm; further points were set by hand along the longer gyri and nuclei.
+    inside its sphere, else to none. Most points of the cortex are the centres published for the regions of the AAL
+    template, rounded to mm; the others, and all radii, were set by hand.
 
-    It is meant for examples, teaching and synthetic brains; borders between gyri are no anatomical ones. For results
-    about real brains use a real atlas.
+    It is meant for examples, teaching and synthetic brains: nuclei are about where they are, but borders between
+    gyri are not anatomical. For results about real brains use a real atlas.
 
     Parameters
     ----------
@@ -273,8 +264,8 @@ def mni_regions(resolution: int = 2) -> Atlas:
     Returns
     -------
     Atlas
-        Names such as ``"Left Hippocampus"``; brain stem, third and fourth ventricle are not divided. Voxels at
-        x = 0 are counted as left.
+        Names such as ``"Left Hippocampus"``; brain stem and fourth ventricle are not divided. Voxels at x = 0
+        count as left.
 
     References
     ----------
@@ -427,6 +418,13 @@ def _sums(
     return sums
 
 
+def _affine(values: np.ndarray) -> np.ndarray:
+    affine = np.asarray(values, dtype=np.float64)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
+        raise ShapeError(f"affine {affine.tolist()}: expected an invertible 4 x 4 matrix, in mm")
+    return affine
+
+
 def _same_affine(first: np.ndarray, second: np.ndarray) -> bool:
     return first.shape == second.shape and np.allclose(first, second, rtol=0, atol=1e-3)
 
@@ -463,8 +461,8 @@ def _name_labels(labels: np.ndarray, table: Mapping[int, str], volume: str) -> d
 
 def _side(name: str) -> tuple[str, str]:
     """``("l" or "r", name without it)``, or ``("", name)``."""
-    before = re.fullmatch(rf"(ctx[-_]|wm[-_])?({SIDES})[\s._-]+(.+)", name, re.IGNORECASE)
-    after = re.fullmatch(rf"(.+?)(?:[\s._,-]+|\s*\()({SIDES})\)?", name, re.IGNORECASE)
+    before = re.fullmatch(rf"(ctx[-_]|wm[-_])?({_SIDES})[\s._-]+(.+)", name, re.IGNORECASE)
+    after = re.fullmatch(rf"(.+?)(?:[\s._,-]+|\s*\()({_SIDES})\)?", name, re.IGNORECASE)
     if before:
         return before[2][0].lower(), (before[1] or "") + before[3]
     return (after[2][0].lower(), after[1]) if after else ("", name)
@@ -500,7 +498,7 @@ def _names_file(volume: Path, names: str | Path | None) -> Path:
             raise DataFileError(f"{names}: no such file; give the table of the names of the regions")
         return Path(names)
     stem = volume.name.removesuffix(".gz").removesuffix(".nii")
-    found = [path for suffix in TABLES if (path := volume.with_name(stem + suffix)).is_file()]
+    found = [path for suffix in _TABLES if (path := volume.with_name(stem + suffix)).is_file()]
     if not found:
         raise DataFileError(
             f"{volume}: no table of names beside it, such as {stem}.tsv; give one, or a dict, as `names`"
@@ -570,7 +568,7 @@ def _text_rows(lines: list[str]) -> list[tuple[int, str]]:
         ]
         return next((column for title in known for column in fitting if columns[column] == title), None)
 
-    index, name = pick(INDEX_COLUMNS, True), pick(NAME_COLUMNS, False)
+    index, name = pick(_INDEX_COLUMNS, True), pick(_NAME_COLUMNS, False)
     if index is None or name is None:
         return []
     return [(int(row[index]), row[name].strip()) for row in rows]
