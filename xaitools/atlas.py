@@ -116,7 +116,8 @@ class Atlas:
     def on_grid(self, shape: tuple[int, ...], affine: Shaped[np.ndarray, "..."]) -> "Atlas":
         """The same regions on another grid, each voxel taking the label of the nearest one (nilearn).
 
-        Regions that lie outside the new grid, or between its voxels, keep their name and have no voxel.
+        Regions that lie outside the new grid, or between its voxels, keep their name and have no voxel. Beyond the
+        centres of the outermost voxels of the atlas there is no region.
 
         Raises
         ------
@@ -127,20 +128,24 @@ class Atlas:
             the atlas.
         """
         from nilearn.image import resample_img
+        from nilearn.image.resampling import BoundingBoxError
 
         affine = _affine(affine)
         if len(shape) != 3:
             raise ShapeError(f"grid {tuple(shape)}: expected three axes, (x, y, z), such as maps.shape[-3:]")
-        image = nibabel.Nifti1Image(self.labels, self.affine)
-        moved = resample_img(
-            image,
-            target_affine=affine,
-            target_shape=tuple(shape),
-            interpolation="nearest",
-            force_resample=True,
-            copy_header=True,
-        )
-        labels = np.asarray(moved.dataobj)
+        try:
+            moved = resample_img(
+                nibabel.Nifti1Image(self.labels, self.affine),
+                target_affine=affine,
+                target_shape=tuple(shape),
+                interpolation="nearest",
+                force_resample=True,
+                copy_header=True,
+            )
+        except BoundingBoxError:
+            labels = np.zeros(shape, dtype=np.int32)
+        else:
+            labels = np.asarray(moved.dataobj)
         if not labels.any():
             raise DataError(
                 f"no region of the atlas {self.source!r} lies on the grid {tuple(shape)} with affine "
@@ -284,20 +289,23 @@ def mni_regions(resolution: int = 2) -> Atlas:
     side = xyz[:, 0] > 0
     xyz[:, 0] = -np.abs(xyz[:, 0])
     is_fluid, is_grey = (grey + white < 0.5)[brain], (grey >= white)[brain]
-    (cortex, to_cortex), (inner, to_inner), (ventricle, to_ventricle) = (
-        _nearest(points, xyz) for points in (_CORTEX, _INNER, _VENTRICLES)
-    )
+    regions = [*_CORTEX, *_INNER, *_VENTRICLES, _WHITE]
+    cortex, to_cortex = _nearest(_CORTEX, xyz)
+    inner, to_inner = _nearest(_INNER, xyz)
+    ventricle, to_ventricle = _nearest(_VENTRICLES, xyz)
+    inner, ventricle, none = inner + len(_CORTEX), ventricle + len(_CORTEX) + len(_INNER), len(regions)
     is_inner = np.where(is_grey, (to_inner < to_cortex) & (to_inner <= 5), to_inner <= 0)
-    outer = np.where(is_grey, np.where(to_cortex <= 30, cortex, ""), _WHITE)
-    tissue = np.where(is_inner, inner, outer)
-    found = np.where(is_fluid, np.where(to_ventricle <= 0, ventricle, ""), tissue)
-    labels = np.zeros(brain.shape, dtype=np.int32)
+    outer = np.where(is_grey, np.where(to_cortex <= 30, cortex, none), regions.index(_WHITE))
+    fluid = np.where(to_ventricle <= 0, ventricle, none)
+    found = np.where(is_fluid, fluid, np.where(is_inner, inner, outer))
     names: dict[int, str] = {}
-    for region in (*_CORTEX, _WHITE, *_INNER, *_VENTRICLES):
-        halves = {"": True} if region in _MIDLINE else {"Left ": ~side, "Right ": side}
-        for prefix, half in halves.items():
+    numbers = np.zeros((len(regions) + 1, 2), dtype=np.int32)
+    for row, region in zip(numbers, regions, strict=False):
+        for half, prefix in enumerate([""] if region in _MIDLINE else ["Left ", "Right "]):
             names[len(names) + 1] = prefix + region
-            labels[brain] = np.where((found == region) & half, len(names), labels[brain])
+            row[half:] = len(names)
+    labels = np.zeros(brain.shape, dtype=np.int32)
+    labels[brain] = numbers[found, side.astype(int)]
     return Atlas(labels, template.affine, names, source="xaitools: points on the MNI152 templates")
 
 
@@ -371,7 +379,7 @@ def region_table(
 
 
 def _nearest(points: Mapping[str, str], xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Name of the region whose sphere is nearest to each position, and the distance to it, negative inside."""
+    """Rank of the region whose sphere is nearest to each position, and the distance to it, negative inside."""
     distance = np.full(len(xyz), np.inf)
     nearest = np.zeros(len(xyz), dtype=int)
     for index, text in enumerate(points.values()):
@@ -380,7 +388,7 @@ def _nearest(points: Mapping[str, str], xyz: np.ndarray) -> tuple[np.ndarray, np
             own = np.linalg.norm(xyz - centre, axis=1) - radius
             nearest[own < distance] = index
             distance = np.minimum(distance, own)
-    return np.array(list(points))[nearest], distance
+    return nearest, distance
 
 
 def _voxels(atlas: Atlas) -> tuple[np.ndarray, np.ndarray]:

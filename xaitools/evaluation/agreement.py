@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,8 @@ Values = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."]
 
 def mean_maps(
     run_maps: Iterable[Values],
-    run_predictions: Iterable[Values | Sequence[int]],
-    labels: Values | Sequence[int],
+    run_predictions: Iterable[Values | Sequence[Any]],
+    labels: Values | Sequence[Any],
     *,
     label: int = 1,
     scale: bool = True,
@@ -158,8 +159,8 @@ def top_k(table: pd.DataFrame, k: int = 10, *, measure: str = "sum") -> list[lis
         Number of regions.
     measure
         ``"sum"``, ``"density"``, ``"gain"`` or another column. NaN (a region without voxels) is never chosen; a gain
-        of inf (a region that has relevance in patients only) comes first. Of equal values the region that stands first
-        in the table is taken, in every run.
+        of inf (a region that has relevance in patients only) comes first. Of equal values the alphabetically first
+        is taken, in every run: where fewer than k regions have relevance, runs agree in the rest without merit.
 
     Raises
     ------
@@ -176,7 +177,7 @@ def top_k(table: pd.DataFrame, k: int = 10, *, measure: str = "sum") -> list[lis
         raise ParameterError(f"k={k}: expected 1 or more regions")
     chosen = []
     for name, values in _per_map(table, measure):
-        values = values.dropna()
+        values = values.dropna().sort_index()
         if len(values) < k:
             raise DataError(f"map {name} has {measure} in {len(values)} regions only; expected k={k} or more")
         chosen.append(list(values.sort_values(ascending=False, kind="stable").index[:k]))
@@ -290,14 +291,14 @@ def recovered_regions(
     return pd.DataFrame(rows)
 
 
-def _array(values: Values | Sequence[int]) -> np.ndarray:
+def _array(values: Values | Sequence[Any]) -> np.ndarray:
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         return np.asarray(values.float() if values.dtype is torch.bfloat16 else values)
     return np.asarray(values)
 
 
-def _classes(values: Values | Sequence[int], what: str) -> np.ndarray:
+def _classes(values: Values | Sequence[Any], what: str) -> np.ndarray:
     array = _array(values)
     array = array.astype(int) if array.dtype == bool else array
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
@@ -310,7 +311,7 @@ def _classes(values: Values | Sequence[int], what: str) -> np.ndarray:
 
 def _mean_map(
     maps: np.ndarray,
-    predictions: Values | Sequence[int],
+    predictions: Values | Sequence[Any],
     truth: np.ndarray,
     label: int,
     run: str,
