@@ -214,6 +214,7 @@ def test_grids_that_cannot_be_are_refused(shape, affine, error, message):
     [
         (np.ones((2, 2), np.int32), {1: "a"}, ShapeError, "expected three axes"),
         (np.ones((2, 2, 2), np.int32), {}, DataError, "no region"),
+        (np.zeros((2, 2, 2), np.int32), {1: "a"}, DataError, "no region: its volume is all 0"),
         (np.full((2, 2, 2), 4, np.int32), {1: "a"}, DataError, r"labels \[4\] of the volume have no name"),
         (np.ones((2, 2, 2), np.int32), {1: "a", 7: "a"}, DataError, "indices 1 and 7 are both named 'a'"),
         (np.ones((2, 2, 2), np.int32), {0: "zero", 1: "a"}, DataError, "0 is what lies outside"),

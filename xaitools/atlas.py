@@ -298,12 +298,7 @@ def mni_regions(resolution: int = 2) -> Atlas:
     outer = np.where(is_grey, np.where(to_cortex <= 30, cortex, none), regions.index(_WHITE))
     fluid = np.where(to_ventricle <= 0, ventricle, none)
     found = np.where(is_fluid, fluid, np.where(is_inner, inner, outer))
-    names: dict[int, str] = {}
-    numbers = np.zeros((len(regions) + 1, 2), dtype=np.int32)
-    for row, region in zip(numbers, regions, strict=False):
-        for half, prefix in enumerate([""] if region in _MIDLINE else ["Left ", "Right "]):
-            names[len(names) + 1] = prefix + region
-            row[half:] = len(names)
+    names, numbers = _numbered(regions)
     labels = np.zeros(brain.shape, dtype=np.int32)
     labels[brain] = numbers[found, side.astype(int)]
     return Atlas(labels, template.affine, names, source="xaitools: points on the MNI152 templates")
@@ -378,6 +373,17 @@ def region_table(
     return pd.DataFrame(table)
 
 
+def _numbered(regions: list[str]) -> tuple[dict[int, str], np.ndarray]:
+    """Index to name of the halves, and the indices (region, left or right), with a row of 0 for none at the end."""
+    names: dict[int, str] = {}
+    numbers = np.zeros((len(regions) + 1, 2), dtype=np.int32)
+    for row, region in zip(numbers, regions, strict=False):
+        for half, prefix in enumerate([""] if region in _MIDLINE else ["Left ", "Right "]):
+            names[len(names) + 1] = prefix + region
+            row[half:] = len(names)
+    return names, numbers
+
+
 def _nearest(points: Mapping[str, str], xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rank of the region whose sphere is nearest to each position, and the distance to it, negative inside."""
     distance = np.full(len(xyz), np.inf)
@@ -438,7 +444,7 @@ def _same_affine(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def _check_names(names: Mapping[int, str], labels: np.ndarray) -> None:
-    if not names:
+    if not names or not len(labels):
         raise DataError("the atlas has no region: its volume is all 0, or its table names none of the labels")
     if 0 in names:
         raise DataError(f"index 0 is named {names[0]!r}, but 0 is what lies outside all regions; drop it")
