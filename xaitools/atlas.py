@@ -256,7 +256,8 @@ def mni_regions(resolution: int = 2) -> Atlas:
     matter to a cortical region within 30 mm, or to the brain stem, cerebellum or a deep nucleus within 5 mm;
     other tissue to one of the latter if inside its sphere, else to the white matter; fluid to a ventricle if
     inside its sphere, else to none. Most points of the cortex are the centres published for the regions of the AAL
-    template, rounded to mm; the others, and all radii, were set by hand.
+    template, rounded to mm; the others, and all radii, were set by hand and adjusted until sizes and places were near
+    those in the Neuromorphometrics and AAL2 atlases, so overlap with these two is no independent test.
 
     It is meant for examples, teaching and synthetic brains: nuclei are about where they are, but borders between
     gyri are not anatomical. For results about real brains use a real atlas.
