@@ -238,8 +238,6 @@ def test_score_plot_marks_the_published_value_beside_ours(scores):
     assert_no_nan(fig)
     nothing = plots.score_plot(scores.assign(published=np.nan))
     assert "published" not in {trace.name for trace in nothing.data}
-    with pytest.raises(DataError, match="published"):
-        plots.score_plot(scores.drop(columns="published"))
 
 
 def test_comparison_plot_is_antisymmetric_and_greys_what_is_undecided(rng):
@@ -336,3 +334,31 @@ def test_every_figure_has_a_title_axis_titles_and_the_same_template(quality, err
         assert all(axis.title.text for axis in fig.select_xaxes())
         assert fig.layout.yaxis.title.text
         assert fig.layout.template == plots.TEMPLATE
+
+
+def test_map_panel_with_an_image_for_each_row():
+    images = np.stack([np.full((4, 6), 0.2), np.eye(4, 6)])
+    masks = np.zeros((2, 4, 6), dtype=bool)
+    masks[0, 1, 1] = masks[1, 2, 3] = True
+    maps = {"one": {"net": np.ones((4, 6))}, "two": {"net": np.eye(4, 6)}}
+    fig = plots.map_panel(images, maps, masks)
+    greys = [trace for trace in fig.data if trace.type == "heatmap" and trace.name == "slice"]
+    assert len(greys) == 2
+    assert greys[1].z.max() > greys[1].z.min() == greys[0].z.max()
+    outlines = [trace for trace in fig.data if trace.type == "scatter"]
+    assert len(outlines) == 4
+    centres = [
+        tuple(np.nanmean(np.array(getattr(trace, axis), dtype=float)) for axis in "xy") for trace in outlines
+    ]
+    assert {(round(x), round(y)) for x, y in centres} == {(1, 1), (3, 2)}
+    with pytest.raises(ShapeError, match="3 images for 2 rows"):
+        plots.map_panel(np.zeros((3, 4, 6)), maps)
+    with pytest.raises(ShapeError, match="mask has shape"):
+        plots.map_panel(images, maps, masks[0])
+
+
+def test_score_plot_needs_no_published_value_and_shows_chance():
+    table = pd.DataFrame({"method": ["G"], "network": ["net"], "value": [0.7], "low": [0.6], "high": [0.8]})
+    fig = plots.score_plot(table, metric="ROC AUC", chance=0.5)
+    assert [trace.name for trace in fig.data] == ["this run"]
+    assert [shape.y0 for shape in fig.layout.shapes] == [0.5]

@@ -64,16 +64,16 @@ def map_panel(
     mask_name: str = "reference mask",
     width: int = 1100,
 ) -> go.Figure:
-    """Show every map of one slice as a grid of tiles, with the slice itself in the first column.
+    """Show maps as a grid of tiles, with the slice that they explain in the first column.
 
     Parameters
     ----------
-    image : array, (row, column)
-        The slice that the maps explain.
+    image : array, (row, column) or (row label, row, column)
+        The slice that all maps explain, or one slice for each row of tiles.
     maps : mapping of row label to mapping of column label to array, (row, column)
         The tiles, in order. A cell that is missing stays empty. Each map is drawn in percent of its own
         largest absolute value; a map with negative values makes the whole panel signed.
-    mask : bool array, (row, column), optional
+    mask : bool array, shaped like `image`, optional
         What an expert expects to be highlighted: its outline is drawn over the slice and every map.
     title, subtitle, mask_name : str
         Text of the figure; `mask_name` labels the outline in the legend.
@@ -94,19 +94,28 @@ def map_panel(
     DataError
         If the image or a map holds NaN or infinity.
     """
-    image = _finite(image, "the image")
+    images = _finite(image, "the image")
     columns = list(dict.fromkeys(name for row in maps.values() for name in row))
     if not columns:
         raise ParameterError("No map was given to map_panel; give at least one row with one map.")
+    several = images.ndim == 3
+    if several and len(images) != len(maps):
+        raise ShapeError(
+            f"Got {len(images)} images for {len(maps)} rows of maps; give one image, or one a row."
+        )
+    shape = images.shape[-2:]
     tiles = {
-        (row, name): _percent(values, image.shape, f"the map '{row}, {name}'")
+        (row, name): _percent(values, shape, f"the map '{row}, {name}'")
         for row in maps
         for name, values in maps[row].items()
     }
     signed = any(tile.min() < 0 for tile in tiles.values())
-    outline = _outline(mask, image.shape)
+    if mask is not None and np.shape(mask) != images.shape:
+        raise ShapeError(f"The mask has shape {np.shape(mask)}; expected that of the image, {images.shape}.")
+    masks = [None] * len(maps) if mask is None else np.broadcast_to(mask, (len(maps), *shape))
+    outlines = [_outline(own, shape) for own in masks]
 
-    n_rows = max(len(maps), 1 if mask is None else 2)
+    n_rows = len(maps) if several else max(len(maps), 1 if mask is None else 2)
     fig = make_subplots(
         n_rows,
         len(columns) + 2,
@@ -114,21 +123,22 @@ def map_panel(
         horizontal_spacing=0.006,
         vertical_spacing=0.03 / n_rows,
     )
-    fig.add_trace(_grey_tile(image, "slice"), 1, 1)
-    if mask is not None:
-        fig.add_trace(_grey_tile(image, "slice"), 2, 1)
-        fig.add_trace(_outline_trace(outline, mask_name, legend=True), 2, 1)
+    for row in range(1, n_rows + 1) if several else [1] if mask is None else [1, 2]:
+        fig.add_trace(_grey_tile(images[row - 1] if several else images, "slice"), row, 1)
+        if mask is not None and (several or row == 2):
+            own = outlines[row - 1 if several else 0]
+            fig.add_trace(_outline_trace(own, mask_name, legend=several is False or row == 1), row, 1)
     for (label, name), tile in tiles.items():
         row, column = list(maps).index(label) + 1, columns.index(name) + 3
         fig.add_trace(_map_tile(tile, f"{label}, {name}"), row, column)
         if mask is not None:
-            fig.add_trace(_outline_trace(outline, mask_name), row, column)
+            fig.add_trace(_outline_trace(outlines[row - 1], mask_name), row, column)
     for column, name in [(1, "slice"), *enumerate(columns, start=3)]:
         fig.update_xaxes(title={"text": name, "standoff": 4}, side="top", row=1, col=column)
     for row, label in enumerate(maps, start=1):
         fig.update_yaxes(title={"text": label, "standoff": 4}, row=row, col=3)
-    tile_height = width * 0.97 / (len(columns) + 1.1) * image.shape[0] / image.shape[1]
-    _show_pixels(fig, image.shape)
+    tile_height = width * 0.97 / (len(columns) + 1.1) * shape[0] / shape[1]
+    _show_pixels(fig, shape)
     fig.update_layout(
         coloraxis=_percent_axis(signed),
         width=width,
@@ -380,21 +390,24 @@ def score_plot(
     *,
     metric: str = "AOPC (px)",
     controls: Sequence[str] = ("random",),
+    chance: float | None = None,
     title: str = "Faithfulness of the maps, beside the published values",
     finding: str = "",
 ) -> go.Figure:
-    """Compare methods on one metric with the published values: a dot with its interval, a hollow diamond.
+    """Compare methods on one metric: a dot with its interval, and a hollow diamond for the published value.
 
     Parameters
     ----------
     table : DataFrame
         One row a dot: `method`, `network` (one panel each, on one scale), `value`, the interval's bounds in
-        `low` and `high`, and `published`, NaN where nothing is published. Groups keep the order in which
-        they first come.
+        `low` and `high`, and optionally `published`, NaN where nothing is published. Groups keep the order in
+        which they first come.
     metric : str
         Title of the value axis, with the unit.
     controls : sequence of str
         Methods that serve as controls: grey.
+    chance : float, optional
+        Value that a map without any information has, as a dashed line.
     title : str
         Title of the figure.
     finding : str
@@ -405,7 +418,8 @@ def score_plot(
     DataError
         If a column is missing, or a number other than a published one is NaN or infinite.
     """
-    _check_table(table, "score_plot", ["method", "network", "published"], ["value", "low", "high"])
+    _check_table(table, "score_plot", ["method", "network"], ["value", "low", "high"])
+    table = table.assign(published=table.get("published", np.nan))
     networks, methods = list(table["network"].unique()), list(table["method"].unique())
     fig = make_subplots(1, len(networks), shared_yaxes=True, subplot_titles=networks, horizontal_spacing=0.03)
     groups = {
@@ -447,7 +461,10 @@ def score_plot(
                 column,
             )
             drawn.add(group)
-    fig.add_hline(0, line={"color": "#888", "width": 1})
+    if chance is None:
+        fig.add_hline(0, line={"color": "#888", "width": 1})
+    else:
+        fig.add_hline(chance, line={"dash": "dash", "color": CONTROL})
     fig.update_xaxes(title="method", categoryorder="array", categoryarray=methods, tickangle=-40)
     fig.update_yaxes(title=f"{metric}<br>mean and 95 % CI", col=1)
     fig.update_layout(scattermode="group", scattergap=0.5, height=600, margin={"t": 120})
