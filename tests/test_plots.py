@@ -342,7 +342,7 @@ def test_map_panel_with_an_image_for_each_row():
     masks[0, 1, 1] = masks[1, 2, 3] = True
     maps = {"one": {"net": np.ones((4, 6))}, "two": {"net": np.eye(4, 6)}}
     fig = plots.map_panel(images, maps, masks)
-    greys = [trace for trace in fig.data if trace.type == "heatmap" and trace.name == "slice"]
+    greys = [trace for trace in fig.data if trace.type == "heatmap" and trace.name == "image"]
     assert len(greys) == 2
     assert greys[1].z.max() > greys[1].z.min() == greys[0].z.max()
     outlines = [trace for trace in fig.data if trace.type == "scatter"]

@@ -124,7 +124,7 @@ def map_panel(
         vertical_spacing=0.03 / n_rows,
     )
     for row in range(1, n_rows + 1) if several else [1] if mask is None else [1, 2]:
-        fig.add_trace(_grey_tile(images[row - 1] if several else images, "slice"), row, 1)
+        fig.add_trace(_grey_tile(images[row - 1] if several else images, "image"), row, 1)
         if mask is not None and (several or row == 2):
             own = outlines[row - 1 if several else 0]
             fig.add_trace(_outline_trace(own, mask_name, legend=several is False or row == 1), row, 1)
@@ -133,18 +133,25 @@ def map_panel(
         fig.add_trace(_map_tile(tile, f"{label}, {name}"), row, column)
         if mask is not None:
             fig.add_trace(_outline_trace(outlines[row - 1], mask_name), row, column)
-    for column, name in [(1, "slice"), *enumerate(columns, start=3)]:
+    for column, name in [(1, "image"), *enumerate(columns, start=3)]:
         fig.update_xaxes(title={"text": name, "standoff": 4}, side="top", row=1, col=column)
     for row, label in enumerate(maps, start=1):
         fig.update_yaxes(title={"text": label, "standoff": 4}, row=row, col=3)
-    tile_height = width * 0.97 / (len(columns) + 1.1) * shape[0] / shape[1]
+    roomy = not several and n_rows >= 4  # the first column is empty below the slice
+    tile_height = (width * 0.97 - (0 if roomy else 110)) / (len(columns) + 1.1) * shape[0] / shape[1]
     _show_pixels(fig, shape)
+    beside = {"x": 1.01, "y": 0.5, "yanchor": "middle", "len": 1 if tile_height * n_rows < 400 else 0.4}
+    axis = _percent_axis(signed)
+    axis["colorbar"] |= {} if roomy else beside
+    below = {"x": 0, "y": -0.01, "yanchor": "top", "orientation": "h"}
     fig.update_layout(
-        coloraxis=_percent_axis(signed),
+        coloraxis=axis,
         width=width,
-        height=round(tile_height * n_rows * 1.03 + 130),
-        margin={"l": 10, "r": 10, "t": 120, "b": 10},
-        legend={"x": 0, "y": 1 - 2 / n_rows, "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"},
+        height=round(tile_height * n_rows * 1.03 + (130 if roomy else 160)),
+        margin={"l": 10, "r": 10 if roomy else 120, "t": 120, "b": 10 if roomy else 40},
+        legend={"x": 0, "y": 1 - 2 / n_rows, "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"}
+        if roomy
+        else below,
     )
     return _titled(fig, title, subtitle)
 
@@ -465,6 +472,9 @@ def score_plot(
         fig.add_hline(0, line={"color": "#888", "width": 1})
     else:
         fig.add_hline(chance, line={"dash": "dash", "color": CONTROL})
+        bounds = [chance, table["low"].min(), table["high"].max()]
+        margin = 0.05 * (max(bounds) - min(bounds)) + 0.01
+        fig.update_yaxes(range=[min(bounds) - margin, max(bounds) + margin])
     fig.update_xaxes(title="method", categoryorder="array", categoryarray=methods, tickangle=-40)
     fig.update_yaxes(title=f"{metric}<br>mean and 95 % CI", col=1)
     fig.update_layout(scattermode="group", scattergap=0.5, height=600, margin={"t": 120})
