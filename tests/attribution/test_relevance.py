@@ -454,3 +454,27 @@ def test_activations_through_the_origin_pass_all_relevance(images, kind) -> None
     maps = lrp(net, images)
     torch.testing.assert_close(maps.flatten(1).sum(1), net(images)[:, 0].detach(), rtol=1e-3, atol=1e-5)
     assert not torch.allclose(maps, input_x_gradient(net, images), rtol=0.05)
+
+
+class Forked(nn.Module):
+    """Outputs below 0 matter, although a ReLU follows: it is not all that follows."""
+
+    def __init__(self, conv, head, between):
+        super().__init__()
+        self.conv, self.head, self.between = conv, head, between
+
+    def forward(self, x):
+        x = self.conv(x)
+        x = self.between(x) if self.between else x
+        return self.head((torch.relu(x) + x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("rules", [composite("gamma"), deep_taylor_composite()], ids=["gamma", "deep_taylor"])
+def test_a_layer_is_rectified_only_if_nothing_but_relus_follows(images, targets, rules) -> None:
+    torch.manual_seed(6)
+    conv, head = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.Conv2d(3, 4, 3)), nn.Linear(4, 3)
+    one, other = (
+        relevance_rule(net, images[:1], rules)(net, images, targets)
+        for net in (Forked(conv, head, None), Forked(conv, head, nn.Identity()))
+    )
+    torch.testing.assert_close(one, other)
