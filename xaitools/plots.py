@@ -119,7 +119,7 @@ def map_panel(
     fig = make_subplots(
         n_rows,
         len(columns) + 2,
-        column_widths=[1, 0.1] + [1] * len(columns),
+        column_widths=[1, 30 * (len(columns) + 1) / width] + [1] * len(columns),
         horizontal_spacing=0.006,
         vertical_spacing=0.03 / n_rows,
     )
