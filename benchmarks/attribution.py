@@ -26,18 +26,12 @@ import torch
 from captum.log import log_usage
 
 from xaitools.attribution import attribute, combine, xrai
+from xaitools.attribution.names import CT_BASES
 from xaitools.data import chest_slices
 from xaitools.models import build_network
 
-BASES = [
-    "gradient",
-    "integrated_gradients[black]",
-    "integrated_gradients[black+white]",
-    "expected_gradients",
-    "deconvolution",
-]
 SMOOTHINGS = ["", "smoothgrad", "smoothgrad_squared"]
-METHODS = combine(BASES, SMOOTHINGS, ["", "xrai"])
+METHODS = combine(CT_BASES, SMOOTHINGS, ["", "xrai"])
 NOISE = 0.15
 BATCH = 16  # for both; GradientShap has no such option and takes all samples at once
 
@@ -97,7 +91,7 @@ class BlackAndWhite(ca.IntegratedGradients):
 def captum_table(model, image, references, steps, draws):
     grey = image[0, 0].numpy()
     maps = {}
-    for base in BASES:
+    for base in CT_BASES:
         for smoothing in SMOOTHINGS:
             suffix = f"+{smoothing}" if smoothing else ""
             pixels = captum_map(model, image, references, base, smoothing, steps, draws).abs().detach()
@@ -136,7 +130,7 @@ def distance(a, b):
 
 def compare_deterministic(model, image, steps):
     """Both libraries in float64, where no rounding decides whether a ReLU is on; print float32's share beside it."""
-    bases = [base for base in BASES if base != "expected_gradients"]
+    bases = [base for base in CT_BASES if base != "expected_gradients"]
     exact, double = copy.deepcopy(model).double(), image.double()
     ours = attribute(exact, double, 1, bases, steps=steps, progress=False)
     rough = attribute(model, image, 1, bases, steps=steps, progress=False)

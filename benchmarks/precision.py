@@ -8,18 +8,12 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from xaitools.attribution import attribute, combine, parse
+from xaitools.attribution.names import CT_BASES
 from xaitools.data import chest_slices, split
 from xaitools.evaluation import localization
 from xaitools.models import accuracy, fit, predict
 
-BASES = [
-    "gradient",
-    "integrated_gradients[black]",
-    "integrated_gradients[black+white]",
-    "expected_gradients",
-    "deconvolution",
-]
-METHODS = combine(BASES, ["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
+METHODS = combine(CT_BASES, ["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
 SLICES = 4
 
 
@@ -33,7 +27,6 @@ def trained_network():
         validation.images,
         validation.labels,
         class_names=samples.class_names,
-        data=training.fingerprint() + validation.fingerprint(),
         max_epochs=20,
         batch_size=16,
         stop_at=0.05,

@@ -10,19 +10,13 @@ import papermill
 import pytest
 
 from xaitools.attribution import combine
+from xaitools.attribution.names import CT_BASES
 from xaitools.data.synthetic.chest import chest_hu
 from xaitools.maps import load_map
 from xaitools.reports.html import to_html
 from xaitools.reports.runner import run_study
 
-BASES = [
-    "gradient",
-    "integrated_gradients[black]",
-    "integrated_gradients[black+white]",
-    "expected_gradients",
-    "deconvolution",
-]
-THIRTY = combine(BASES, ["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
+THIRTY = combine(CT_BASES, ["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
 TINY = {"n_subjects": 60, "max_epochs": 2, "n_explained": 3, "steps": 2, "draws": 2, "n_fractions": 3}
 FIGURES = ["slices", "training", "panel", "quality_auc", "quality_dice", "fidelity_area", "fidelity_curves"]
 
