@@ -214,6 +214,9 @@ def test_sets_of_windows_are_evaluated_once() -> None:
     assert result.n_evaluations <= 3 * (2 + (2 * 2 + 3) * 5)
     np.testing.assert_array_equal(result.outputs["scaled", "most"], result.outputs["gradient", "most"])
 
+    small = curves(predict, images, {"gradient": maps["gradient"].double() * 1e-60})
+    np.testing.assert_array_equal(small.outputs["gradient", "most"], result.outputs["gradient", "most"])
+
     # Two orders that differ in their first two windows alone share every step but the first.
     blocks = torch.arange(6.0, 0, -1).reshape(2, 3)
     swapped = blocks.clone().flatten()[[1, 0, 2, 3, 4, 5]].reshape(2, 3)
