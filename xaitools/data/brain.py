@@ -316,7 +316,7 @@ def _fetch_oasis(
             f"the OASIS maps could not be fetched ({type(error).__name__}); fetch them where there is a network, and "
             "give the folder as data_dir"
         ) from None
-    rows = fetched["ext_vars"].astype(str)
+    rows = fetched["ext_vars"].astype(object).fillna("").astype(str)
     ids = rows["id"].str.split("_MR", n=1, expand=True)
     rows = rows.assign(participant=ids[0], session="MR" + ids[1], file="", required=False)
     scans = []

@@ -132,7 +132,7 @@ def check_one_grid(paths: Sequence[Path]) -> Grid:
 
 
 def resample(voxels: np.ndarray, source: Grid, target: Grid, *, labels: bool = False) -> np.ndarray:
-    """Bring a volume onto another grid; outside the source lies 0.
+    """Bring a volume onto another grid; beyond the centres of the source's outermost voxels lies 0.
 
     Grey values are interpolated linearly, and smoothed before where the target is coarser: by a Gaussian of
     FWHM sqrt(target^2 - source^2) along each axis, so that the target's voxels average over what they cover.

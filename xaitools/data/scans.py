@@ -114,7 +114,10 @@ def add_maps(scans: Sequence[Scan], folder: Path, layout: str, rows: pd.DataFram
     DataFileError
         A scan has none; names the first and counts them.
     """
-    paths = sorted(path for path in _nifti_files(folder, "**/*"))
+    what = field.replace("_", " ")
+    if not folder.is_dir():
+        raise DataFileError(f"{folder}: no such folder of {what}s; give one, or 'none'")
+    paths = _nifti_files(folder, "**/*")
     if layout == "flat":
         ids = set(rows["participant"])
         known = [scan for path in paths if (scan := _name_of(path, folder, ids)).participant]
@@ -128,7 +131,7 @@ def add_maps(scans: Sequence[Scan], folder: Path, layout: str, rows: pd.DataFram
         n_files = len(by_key.get((without[0].participant, without[0].session), []))
         raise DataFileError(
             f"{folder}: {n_files or 'no'} files named after the participant of {without[0].path} ({len(without)} of "
-            f"{len(scans)} volumes); expected one {field.replace('_', ' ')} for each volume. Add or remove files"
+            f"{len(scans)} volumes); expected one {what} for each volume. Add or remove files"
         )
     found = [by_key[scan.participant, scan.session][0] for scan in scans]
     if field == "mask":
