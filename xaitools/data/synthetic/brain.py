@@ -52,14 +52,20 @@ REGIONS = {
     "amygdala": Region((-23, -3, -19), (8, 7, 8)),
     "parahippocampal gyrus": Region((-22, -18, -23), (7, 19, 6), 30),
     "inferior temporal gyrus": Region((-50, -29, -25), (9, 24, 8), 22),
-    "lateral ventricle": Region((-12, -5, 16), (9, 32, 9), 0, grows=True),
+    "lateral ventricle": Region((-11, -3, 18), (9, 30, 11), 0, grows=True),
     "precuneus": Region((-8, -56, 46), (8, 16, 16)),
     "thalamus": Region((-11, -18, 7), (9, 14, 9)),
     "putamen": Region((-25, 3, 1), (7, 15, 9)),
     "precentral gyrus": Region((-39, -7, 51), (12, 14, 14)),
     "calcarine cortex": Region((-8, -79, 6), (9, 17, 8)),
 }
-ALZHEIMER = ("hippocampus", "amygdala", "parahippocampal gyrus", "lateral ventricle")
+ALZHEIMER = (
+    "hippocampus",
+    "amygdala",
+    "parahippocampal gyrus",
+    "inferior temporal gyrus",
+    "lateral ventricle",
+)
 
 
 def synthetic_brains(
@@ -219,7 +225,7 @@ def synthetic_brain(recipe: Recipe) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     person, rng = _person(recipe)
     grid = recipe.grid
     origin = _anatomy(rng, grid, 1.0 if recipe.modality == "T1w" else 0.35)
-    bias, contrast = _smooth(rng, grid, 60, 0.16), rng.normal(1, 0.04, size=3)
+    bias, contrast = _smooth(rng, grid, 60, 0.06), rng.normal(1, 0.02, size=3)
     places = list(_places(origin, grid))
     grey, white, fluid = _tissue(origin, places, person, recipe)
     if recipe.modality == "grey-matter":
@@ -257,7 +263,7 @@ def _person(recipe: Recipe) -> tuple[_Person, np.random.Generator]:
     """Age, disease and natural variation, and the generator to draw the anatomy with; the class draws nothing."""
     rng = np.random.default_rng((recipe.seed, recipe.number))
     age, severity = rng.uniform(*AGES), float(np.clip(rng.normal(1, 0.25), 0.4, 1.6))
-    variation = {name: float(np.clip(rng.normal(0, 0.07), -0.2, 0.2)) for name in REGIONS}
+    variation = {name: float(np.clip(rng.normal(0, 0.05), -0.15, 0.15)) for name in REGIONS}
     loss = min(severity * recipe.atrophy, 0.9) if recipe.patient else 0.0
     return _Person(float(age), loss, variation), rng
 
@@ -269,12 +275,12 @@ def _anatomy(rng: np.random.Generator, grid: Grid, strength: float) -> np.ndarra
         for n, step, start in zip(grid.shape, grid.spacing, grid.affine[:3, 3], strict=True)
     ]
     mm = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
-    scale = 1 + strength * rng.normal(0, 0.02, size=3)
-    turn = np.cross(np.eye(3), strength * rng.normal(0, 0.012, size=3))
+    scale = 1 + strength * rng.normal(0, 0.012, size=3)
+    turn = np.cross(np.eye(3), strength * rng.normal(0, 0.01, size=3))
     center = np.array([0, -18, 10])
     linear = np.einsum("ij,jxyz->ixyz", np.diag(scale) + turn, mm - center[:, None, None, None])
     bent = linear + center[:, None, None, None]
-    for knots, sd in ((40, 7), (16, 2.4)):
+    for knots, sd in ((40, 4), (16, 1.4)):
         bent += strength * np.stack([_smooth(rng, grid, knots, sd) for _ in range(3)])
     return bent.astype(np.float32)
 
@@ -332,22 +338,22 @@ def _tissue(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shares of grey matter, white matter and fluid in each voxel."""
     aligned = recipe.modality == "grey-matter"
-    source, kept = origin.copy(), np.ones(recipe.shape, dtype=np.float32)
+    source = origin.copy()
+    kept, filled = np.ones((2, *recipe.shape), dtype=np.float32)
     for place in places:
         loss = person.loss_of(place.name, recipe)
         if REGIONS[place.name].grows:
-            volume = (1 + 1.5 * loss) * (1 + 0.4 * person.aging)
+            filled[place.box] *= 1 - place.weight * np.clip(2.5 * loss + 0.3 * person.aging, 0, 1)
         else:
-            volume = 1.0 if aligned else (1 - loss) ** 0.5
-            kept[place.box] *= 1 - place.weight * (1 - (1 - loss) / volume)
-        source[(slice(None), *place.box)] += (volume ** (-1 / 3) - 1) * place.weight * place.from_center
-    grey, white, fluid = _sample(source, recipe.spacing)
-    thinned = grey * np.clip(0.5 * person.aging * fluid, 0, 0.9)
-    grey, fluid = grey - thinned, fluid + thinned
-    if aligned:
-        return grey * kept, white, fluid
-    changed = np.minimum(grey * kept, grey + fluid)
-    return changed, white, fluid + grey - changed
+            shrunk = 1.0 if aligned else (1 - loss) ** 0.25
+            kept[place.box] *= 1 - place.weight * (1 - (1 - loss) / shrunk)
+            source[(slice(None), *place.box)] += (shrunk ** (-1 / 3) - 1) * place.weight * place.from_center
+    grey, white, fluid, near_fluid = _sample(source, recipe.spacing)
+    tissue = (1 - near_fluid * (1 - filled)) * np.stack([grey * (1 - 0.3 * person.aging * near_fluid), white])
+    brain = grey + white + fluid
+    grey, white = tissue
+    grey = grey * kept if aligned else np.minimum(grey * kept, brain - white)
+    return grey, white, np.maximum(brain - grey - white, 0)
 
 
 def _sample(source: np.ndarray, spacing: float) -> tuple[np.ndarray, ...]:
@@ -358,7 +364,7 @@ def _sample(source: np.ndarray, spacing: float) -> tuple[np.ndarray, ...]:
 
 @lru_cache(maxsize=2)
 def _templates(spacing: float) -> tuple[np.ndarray, Grid]:
-    """Grey matter, white matter and fluid of the MNI152 templates, averaged over `spacing` mm."""
+    """Grey matter, white matter, fluid and nearness of fluid in MNI152 space, averaged over `spacing` mm."""
     templates = [load() for load in (load_mni152_gm_template, load_mni152_wm_template, load_mni152_template)]
     grey, white, head = (np.asarray(template.dataobj, dtype=np.float32) for template in templates)
     full = Grid(head.shape, templates[2].affine)
@@ -366,6 +372,8 @@ def _templates(spacing: float) -> tuple[np.ndarray, Grid]:
     fluid = np.clip(brain - grey - white, 0, 1)
     squares = np.stack([grey**2, white**2, fluid**2]) * brain
     maps = squares / np.maximum(squares.sum(axis=0), 1e-6)
+    near = np.clip(2 * ndimage.gaussian_filter(maps[2], 3), 0, 1) * brain
+    maps = np.concatenate([maps, near[None]])
     smooth = np.sqrt(max(spacing**2 - 1, 0)) / np.sqrt(8 * np.log(2))
     step = max(int(spacing // 2), 1)
     maps = np.stack([ndimage.gaussian_filter(tissue, smooth)[::step, ::step, ::step] for tissue in maps])
