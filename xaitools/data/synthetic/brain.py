@@ -6,6 +6,7 @@ Lengths are in millimetres of MNI space: x to the right, y to the front, z to th
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -77,17 +78,17 @@ def synthetic_brains(
     modality: str = "T1w",
     seed: int,
     shape: Sequence[int] | None = None,
-    cache_dir: str | None = None,
+    cache_dir: str | Path | None = None,
     n_jobs: int = 1,
     progress: bool = True,
 ) -> Volumes:
     """Make synthetic brains in MNI space, half of them with atrophy, one a subject.
 
     Each subject has an anatomy of its own (smooth random deformation of the template, ages of 60 to 85 years with
-    wider ventricles and sulci), contrast, bias field and Rician noise, and regions whose volume varies by 7 %
+    wider ventricles and sulci), contrast, bias field and Rician noise, and regions whose volume varies by 5 %
     around the mean of its age. In patients the chosen regions have lost `atrophy` of their grey matter on average,
-    between 0.4 and 1.6 times that: half by a contraction of the region, half by grey matter that turns into
-    fluid. The lateral ventricle grows by half as much again instead. Nothing else depends on the class, and subject
+    between 0.5 and 1.5 times that: a quarter by a contraction of the region, the rest by grey matter that turns into
+    fluid. The lateral ventricle grows instead: tissue near its fluid turns into fluid. Nothing else depends on the class, and subject
     `i` depends on the arguments and `i` alone, not on `n_subjects`. Anatomy does not depend on `spacing`.
 
     Parameters
@@ -262,7 +263,7 @@ def _check(n_subjects: int, atrophy: float, regions: Sequence[str], modality: st
 def _person(recipe: Recipe) -> tuple[_Person, np.random.Generator]:
     """Age, disease and natural variation, and the generator to draw the anatomy with; the class draws nothing."""
     rng = np.random.default_rng((recipe.seed, recipe.number))
-    age, severity = rng.uniform(*AGES), float(np.clip(rng.normal(1, 0.25), 0.4, 1.6))
+    age, severity = rng.uniform(*AGES), float(np.clip(rng.normal(1, 0.2), 0.5, 1.5))
     variation = {name: float(np.clip(rng.normal(0, 0.05), -0.15, 0.15)) for name in REGIONS}
     loss = min(severity * recipe.atrophy, 0.9) if recipe.patient else 0.0
     return _Person(float(age), loss, variation), rng
@@ -280,7 +281,7 @@ def _anatomy(rng: np.random.Generator, grid: Grid, strength: float) -> np.ndarra
     center = np.array([0, -18, 10])
     linear = np.einsum("ij,jxyz->ixyz", np.diag(scale) + turn, mm - center[:, None, None, None])
     bent = linear + center[:, None, None, None]
-    for knots, sd in ((40, 4), (16, 1.4)):
+    for knots, sd in ((40, 3.5), (16, 1.2)):
         bent += strength * np.stack([_smooth(rng, grid, knots, sd) for _ in range(3)])
     return bent.astype(np.float32)
 
@@ -362,24 +363,35 @@ def _sample(source: np.ndarray, spacing: float) -> tuple[np.ndarray, ...]:
     return tuple(ndimage.map_coordinates(tissue, indices, order=1) for tissue in maps)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _templates(spacing: float) -> tuple[np.ndarray, Grid]:
     """Grey matter, white matter, fluid and nearness of fluid in MNI152 space, averaged over `spacing` mm."""
+    maps, grid = _tissue_maps(1 if spacing < 3 else 2)
+    step = grid.spacing[0]
+    sigma = np.sqrt(max(spacing**2 - step**2, 0)) / np.sqrt(8 * np.log(2)) / step
+    near = np.clip(2 * ndimage.gaussian_filter(maps[2], 3 / step), 0, 1) * (maps.sum(axis=0) > 0.5)
+    smooth = [ndimage.gaussian_filter(tissue, sigma, truncate=3) for tissue in (*maps, near)]
+    return np.stack(smooth), grid
+
+
+@lru_cache(maxsize=2)
+def _tissue_maps(step: int) -> tuple[np.ndarray, Grid]:
+    """Grey matter, white matter and fluid of the MNI152 templates, averaged over cubes of `step` mm.
+
+    The templates are means over many people; squaring the shares makes them as sharp as one person's.
+    """
     templates = [load() for load in (load_mni152_gm_template, load_mni152_wm_template, load_mni152_template)]
     grey, white, head = (np.asarray(template.dataobj, dtype=np.float32) for template in templates)
-    full = Grid(head.shape, templates[2].affine)
-    brain = ndimage.binary_fill_holes(head > 0.05)
-    fluid = np.clip(brain - grey - white, 0, 1)
-    squares = np.stack([grey**2, white**2, fluid**2]) * brain
-    maps = squares / np.maximum(squares.sum(axis=0), 1e-6)
-    near = np.clip(2 * ndimage.gaussian_filter(maps[2], 3), 0, 1) * brain
-    maps = np.concatenate([maps, near[None]])
-    smooth = np.sqrt(max(spacing**2 - 1, 0)) / np.sqrt(8 * np.log(2))
-    step = max(int(spacing // 2), 1)
-    maps = np.stack([ndimage.gaussian_filter(tissue, smooth)[::step, ::step, ::step] for tissue in maps])
-    affine = full.affine.copy()
+    brain = head > 0.05
+    maps = np.stack([grey, white, np.clip(1 - grey - white, 0, 1)]) ** 2
+    maps *= brain / np.maximum(maps.sum(axis=0), 1e-6)
+    shape = [n // step for n in brain.shape]
+    whole = maps[(slice(None), *(slice(n * step) for n in shape))]
+    cubes = whole.reshape(3, shape[0], step, shape[1], step, shape[2], step).mean(axis=(2, 4, 6))
+    affine = templates[2].affine.copy()
+    affine[:3, 3] += (step - 1) / 2 * np.diag(affine)[:3]
     affine[:3, :3] *= step
-    return maps, Grid(maps.shape[1:], affine)
+    return cubes, Grid(tuple(shape), affine)
 
 
 def _truth(places: Sequence[_Place], recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
