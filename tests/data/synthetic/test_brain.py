@@ -41,7 +41,7 @@ def centre_of(image, label_map, numbers):
     return image[inside].mean()
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(2))
 def test_only_the_chosen_regions_differ_between_the_classes(number):
     (control, mask, labels), (patient, same_mask, same_labels) = pair(number)
     assert (mask == same_mask).all()
@@ -65,21 +65,15 @@ def test_only_the_chosen_regions_differ_between_the_classes(number):
             assert patient[inside].mean() < control[inside].mean() - 0.01, (name, side)
 
 
-def grey_lost(name, atrophy):
-    """Share of a region's grey matter that is gone, of one subject, from the two maps of grey matter."""
-    (control, _, labels), (patient, _, _) = pair(
-        1, regions=(name,), atrophy=atrophy, modality="grey-matter", spacing=3.0
-    )
-    inside = np.isin(labels, [label_numbers()[f"{name} left"], label_numbers()[f"{name} right"]])
-    return 1 - patient[inside].sum() / control[inside].sum()
-
-
-@pytest.mark.parametrize("name", [*SHRINKING, "precuneus"])
-def test_the_lost_share_is_the_stated_one(name):
-    volumes = synthetic_brains(2, spacing=8, seed=7, atrophy=0.3, regions=[name], progress=False)
-    lost = float(volumes.numbers["atrophy"][1])
-    assert grey_lost(name, 0.3) == pytest.approx(lost, rel=0.2)
-    assert grey_lost(name, 0.15) == pytest.approx(lost / 2, rel=0.2)
+@pytest.mark.parametrize("atrophy", [0.15, 0.3])
+def test_the_lost_share_is_the_stated_one(atrophy):
+    regions = (*SHRINKING, "precuneus")
+    (control, _, labels), (patient, _, _) = pair(1, regions=regions, atrophy=atrophy, modality="grey-matter")
+    volumes = synthetic_brains(2, spacing=8, seed=7, atrophy=atrophy, regions=regions, progress=False)
+    for name in regions:
+        inside = np.isin(labels, [label_numbers()[f"{name} {side}"] for side in ("left", "right")])
+        lost = 1 - patient[inside].sum() / control[inside].sum()
+        assert lost == pytest.approx(float(volumes.numbers["atrophy"][1]), rel=0.2), name
 
 
 def test_controls_lose_nothing_and_patients_about_the_mean(brains):
@@ -93,9 +87,9 @@ def test_controls_lose_nothing_and_patients_about_the_mean(brains):
 
 
 def test_a_brain_looks_like_a_t1_weighted_one():
-    image, _, labels = synthetic_brain(recipe(spacing=2.0))
-    assert image.shape == (91, 109, 91)
-    volume = (image > 0.1).sum() * 8e-3
+    image, _, labels = synthetic_brain(recipe(spacing=3.0))
+    assert image.shape == (61, 73, 61)
+    volume = (image > 0.1).sum() * 27e-3
     assert 1400 < volume < 2200  # ml, fluid included
     assert (image[[0, -1]] == 0).all()
     middle = [n // 2 for n in image.shape]
@@ -106,20 +100,20 @@ def test_a_brain_looks_like_a_t1_weighted_one():
     assert centre_of(image, labels, [label_numbers()["thalamus left"]]) > 0.55
     assert image[tuple(middle)] > 0
     left, right = (np.isin(labels, [label_numbers()[f"hippocampus {side}"]]) for side in ("left", "right"))
-    mm = [np.argwhere(side).mean(0) * 2 + mni_grid(2).affine[:3, 3] for side in (left, right)]
+    mm = [np.argwhere(side).mean(0) * 3 + mni_grid(3).affine[:3, 3] for side in (left, right)]
     np.testing.assert_allclose(mm, [[-26, -21, -13], [26, -21, -13]], atol=6)
 
 
 def test_anatomies_differ_and_do_not_depend_on_the_spacing():
-    images = [synthetic_brain(recipe(number, patient=False, atrophy=0.0))[0] for number in range(3)]
+    images = [synthetic_brain(recipe(number, patient=False, atrophy=0.0))[0] for number in range(2)]
     assert np.abs(images[0] - images[1])[images[0] > 0.1].mean() > 0.04
-    labels = [synthetic_brain(recipe(0, spacing=spacing))[2] for spacing in (3.0, 6.0)]
+    labels = [synthetic_brain(recipe(0, spacing=spacing))[2] for spacing in (3.0, 5.0)]
     for number in range(1, len(label_numbers()) + 1):
         mm = [
             np.argwhere(label == number).mean(0) * spacing + mni_grid(spacing).affine[:3, 3]
-            for label, spacing in zip(labels, (3.0, 6.0), strict=True)
+            for label, spacing in zip(labels, (3.0, 5.0), strict=True)
         ]
-        np.testing.assert_allclose(mm[0], mm[1], atol=2)
+        np.testing.assert_allclose(mm[0], mm[1], atol=2.5)
 
 
 def test_a_brain_depends_on_the_arguments_and_its_position_alone(brains, tmp_path):

@@ -88,8 +88,9 @@ def synthetic_brains(
     wider ventricles and sulci), contrast, bias field and Rician noise, and regions whose volume varies by 5 %
     around the mean of its age. In patients the chosen regions have lost `atrophy` of their grey matter on average,
     between 0.5 and 1.5 times that: a quarter by a contraction of the region, the rest by grey matter that turns into
-    fluid. The lateral ventricle grows instead: tissue near its fluid turns into fluid. Nothing else depends on the class, and subject
-    `i` depends on the arguments and `i` alone, not on `n_subjects`. Anatomy does not depend on `spacing`.
+    fluid. The lateral ventricle grows instead: tissue near its fluid turns into fluid. Nothing else depends on the
+    class, and subject `i` depends on the arguments and `i` alone, not on `n_subjects`. Anatomy does not depend on
+    `spacing`.
 
     Parameters
     ----------
