@@ -242,6 +242,7 @@ def test_the_folders_of_clinica(caps):
     volumes = load(folder, table=table)
     assert volumes.labels.tolist() == [1, 1, 0]
     assert volumes.subjects == ("sub-001", "sub-001", "sub-002")
+    assert volumes.info["sessions_without_row"] == 1
     assert all("desc-Crop" in path.name for path in volumes.sources)
     grey = load(folder, table=table, image="t1-volume", intensity=None)
     assert grey.info["intensity"] == [0, 1]

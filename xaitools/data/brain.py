@@ -60,7 +60,8 @@ def load_brains(
       ones) or modulated grey-matter maps of t1-volume, ``.../t1/spm/dartel/group-*/*_segm-graymatter_space-
       Ixi549Space_modulated-on_probability.nii.gz``.
     - **BIDS**: ``sub-X/[ses-Y/]anat/*_T1w.nii.gz``. In both, the table is ``participants.tsv``, to which
-      ``sub-X/sub-X_sessions.tsv`` add what they know of a session, or `table`.
+      ``sub-X/sub-X_sessions.tsv`` add what they know of a session, or `table`. Of a participant whose table
+      has a row a session, the sessions without one are left out and counted in ``info``.
     - **A flat folder**, such as IXI: NIfTI files whose names (or folders) begin with a participant's id, below
       ``t1`` where there is such a folder, and a CSV or TSV file; its column of files, if any, decides.
 

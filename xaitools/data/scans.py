@@ -62,8 +62,10 @@ def read_rows(
     rows = pd.DataFrame({"participant_id": []}, dtype=str) if path is None else read_table(path)
     where = path or folder
     rows = _with_ids(rows, where, id_column, session_column)
+    if layout != "flat":
+        rows["file"] = ""
     if layout != "flat" and not rows["session"].any():
-        rows = _with_sessions(rows, path.parent if path else folder, layout, session_column)
+        rows = _with_sessions(rows, path.parent if path else folder, session_column)
     if rows.empty:
         raise DataFileError(
             f"{folder}: no participants.tsv or sub-X_sessions.tsv in it; give a table of participants with table="
@@ -182,15 +184,20 @@ def pair(
             f"{folder}: no volume of participant {alone[0]!r} ({len(alone)} of {len(participants)} participants); add "
             "files, give their pattern with image=, or leave such participants out with skip_missing=True"
         )
-    chosen, positions = [], []
+    chosen, positions, unlisted = [], [], -len(strangers)
     for scan in scans:
         row = scan.row
         for session in (scan.session, ""):
             row = row_of.get((scan.participant, session)) if row is None else row
+        unlisted += row is None
         if row is not None and rows["wanted"].iloc[row]:
             chosen.append(scan)
             positions.append(row)
-    counts = {"volumes_without_row": len(strangers), "participants_without_volume": len(set(alone))}
+    counts = {
+        "volumes_without_row": len(strangers),
+        "sessions_without_row": unlisted,
+        "participants_without_volume": len(set(alone)),
+    }
     return chosen, positions, counts
 
 
@@ -227,7 +234,7 @@ def _with_ids(rows: pd.DataFrame, where: Path, id_column: str, session_column: s
     )
 
 
-def _with_sessions(rows: pd.DataFrame, folder: Path, layout: str, session_column: str) -> pd.DataFrame:
+def _with_sessions(rows: pd.DataFrame, folder: Path, session_column: str) -> pd.DataFrame:
     """Rows of participants, and below them the rows of their sessions."""
     root = folder / "subjects" if (folder / "subjects").is_dir() else folder
     tables = sorted(root.glob("sub-*/sub-*_sessions.tsv"))
