@@ -1,5 +1,6 @@
 import itertools
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,7 +98,8 @@ def test_preparation_goes_on_where_it_was_stopped(tmp_path):
 
 
 def test_a_writer_that_fails_leaves_no_file(tmp_path, monkeypatch):
-    def fail(*_, **__):
+    def fail(_, path, **__):
+        Path(path).write_bytes(b"half of it")
         raise OSError("disk full")
 
     monkeypatch.setattr("xaitools.data.lazy.save_file", fail)
