@@ -1,0 +1,518 @@
+import json
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from xaitools.data.brain import load_brains, load_oasis
+from xaitools.data.splits import split
+from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
+
+SHAPE = (8, 9, 10)
+AFFINE = np.array([[2.0, 0, 0, -7], [0, 2, 0, -8], [0, 0, 2, -9], [0, 0, 0, 1]])
+
+
+def voxels(number):
+    """A head: dark outside, a bright box that differs between heads."""
+    image = np.zeros(SHAPE)
+    image[2:6, 2:7, 3 : 7 + number % 3] = 100 + 10 * np.random.default_rng(number).random(
+        (4, 5, 4 + number % 3)
+    )
+    return image
+
+
+def save(path, array, affine=AFFINE, secrets=()):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(np.asarray(array, dtype=np.float32), affine)
+    for field, secret in zip(("descrip", "db_name", "aux_file", "intent_name"), secrets, strict=False):
+        image.header[field] = secret
+    nibabel.save(image, path)
+    return path
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def load(folder, **arguments):
+    return load_brains(
+        folder, **({"target": "diagnosis", "progress": False, "intensity": (0, 120)} | arguments)
+    )
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """Six participants in a flat folder with label maps, as IXI."""
+    folder = tmp_path / "flat"
+    for number in range(6):
+        save(folder / "t1" / f"P{number}-HH_T1.nii.gz", voxels(number))
+        save(folder / "dseg" / f"P{number}-HH_T1_DLMUSE.nii.gz", (voxels(number) > 0) * (number + 40))
+    rows = [f"P{number}-HH,{20 + 10 * number},{'FM'[number % 2]}" for number in range(6)]
+    write(folder / "participants.csv", "\n".join(["MRID,Age,Sex", *rows]))
+    write(folder / "dseg_labels.csv", "Index,Name\n1,a\n")
+    return folder
+
+
+@pytest.fixture
+def bids(tmp_path):
+    """Three participants with one to three sessions."""
+    folder = tmp_path / "bids"
+    rows = ["participant_id\tdiagnosis\tage"]
+    for number, n_sessions in enumerate((3, 1, 2)):
+        rows.append(f"sub-0{number}\t{'CN' if number < 2 else 'AD'}\t{70 + number}")
+        for session in range(n_sessions):
+            name = f"sub-0{number}_ses-M{session}_T1w.nii.gz"
+            save(folder / f"sub-0{number}" / f"ses-M{session}" / "anat" / name, voxels(10 * number + session))
+    write(folder / "participants.tsv", "\n".join(rows))
+    return folder
+
+
+def test_a_flat_folder_with_ages_in_two_ranges(flat):
+    volumes = load(flat, target="Age", classes={"young": "< 40", "old": ">= 50"}, numbers=["age"])
+    assert volumes.class_names == ("young", "old")
+    assert volumes.labels.tolist() == [0, 0, 1, 1, 1]
+    assert [path.name[:2] for path in volumes.sources] == ["P0", "P1", "P3", "P4", "P5"]
+    assert volumes.subjects == volumes.names == tuple(f"sub-00{number}" for number in range(1, 6))
+    assert volumes.numbers["age"].tolist() == [20, 30, 50, 60, 70]
+    np.testing.assert_allclose(volumes.images[2, 0], voxels(3) / 120, atol=1e-5)
+    np.testing.assert_allclose(volumes.affine, AFFINE)
+    np.testing.assert_array_equal(volumes.label_map(2), (voxels(3) > 0) * 43)
+    assert json.loads(json.dumps(volumes.info))["classes"] == {"young": "< 40", "old": ">= 50"}
+
+
+def test_a_column_of_two_values_and_one_of_numbers(flat):
+    assert load(flat, target="sex").class_names == ("F", "M")
+    assert load(flat, target="Sex").labels.tolist() == [0, 1, 0, 1, 0, 1]
+    ages = load(flat, target="Age", unit="years")
+    assert (ages.is_regression, ages.unit, ages.labels.tolist()) == (True, "years", [20, 30, 40, 50, 60, 70])
+
+
+def test_volumes_are_turned_to_right_front_and_head(flat):
+    before = load(flat, target="Sex")
+    for folder in ("t1", "dseg"):
+        for path in (flat / folder).iterdir():
+            image = nibabel.load(path)
+            turned = image.as_reoriented(np.array([[2, -1], [0, -1], [1, 1]]))
+            nibabel.save(nibabel.Nifti1Image(turned.get_fdata(dtype=np.float32), turned.affine), path)
+    after = load(flat, target="Sex")
+    assert torch.equal(before.images[:], after.images[:])
+    assert torch.equal(before.label_maps[:], after.label_maps[:])
+    np.testing.assert_allclose(before.affine, after.affine)
+    assert before.fingerprint() == after.fingerprint()
+
+
+def test_intensities_follow_each_volumes_percentiles(flat):
+    images = load(flat, target="Sex", intensity=None).images[:]
+    for number, image in enumerate(images):
+        raw = voxels(number)
+        low, high = np.percentile(raw, 1), np.percentile(raw[raw > raw.mean()], 99.5)
+        np.testing.assert_allclose(image[0], np.clip((raw - low) / (high - low), 0, 1), atol=1e-4)
+    brighter = flat.parent / "brighter"
+    brighter.mkdir()
+    for path in (flat / "t1").iterdir():
+        save(brighter / path.name, 5 * nibabel.load(path).get_fdata())
+    same = load(brighter, table=flat / "participants.csv", target="Sex", intensity=None)
+    assert same.label_maps is None
+    torch.testing.assert_close(same.images[:], images, atol=2e-5, rtol=0)
+
+
+def test_the_brain_is_cut_out(flat):
+    for path in (flat / "t1").iterdir():
+        save(path, nibabel.load(path).get_fdata() + 7)
+    for mask in ("dseg", flat / "dseg"):
+        images = load(flat, target="Sex", brain_mask=mask).images[:]
+        for number in range(6):
+            inside = voxels(number) > 0
+            assert (images[number, 0].numpy()[~inside] == 0).all()
+            np.testing.assert_allclose(
+                images[number, 0].numpy()[inside], (voxels(number)[inside] + 7) / 120, atol=1e-5
+            )
+
+
+def test_spacing_and_shape(flat):
+    coarse = load(flat, target="Sex", spacing=4.0, shape=(6, 6, 6))
+    assert (coarse.shape, coarse.spacing) == ((6, 6, 6), (4, 4, 4))
+    assert coarse.label_maps.shape == coarse.images.shape
+    # 16 x 18 x 20 mm become 4 x 4 x 5 voxels, then one more on each side of x and y, and one on one side of z
+    middle = (np.array(SHAPE) - 1) / 2
+    np.testing.assert_allclose(coarse.affine @ [2.5, 2.5, 3, 1], AFFINE @ [*middle, 1])
+
+
+def test_heads_from_the_scanner_are_centered(flat):
+    plain = load(flat, target="Sex")
+    for folder in ("t1", "dseg"):
+        for number, path in enumerate(sorted((flat / folder).iterdir())):
+            moved = AFFINE.copy()
+            moved[:3, 3] += [3.3 * number, -5.1 * number, 11 * number]
+            image = nibabel.load(path)
+            save(path, image.get_fdata(), moved)
+    with pytest.raises(ShapeError, match=r"P0-HH_T1.*P1-HH_T1.*centered"):
+        load(flat, target="Sex")
+    volumes = load(flat, target="Sex", grid="centered")
+    for position in range(6):
+        inside = volumes.label_map(position) > 0
+        mm = np.argwhere(inside).mean(axis=0) @ volumes.affine[:3, :3] + volumes.affine[:3, 3]
+        assert np.abs(mm).max() <= 1.0 + 1e-9
+        assert inside.sum() == (plain.label_map(position) > 0).sum()
+        np.testing.assert_allclose(volumes.images[position].sum(), plain.images[position].sum(), rtol=1e-3)
+
+
+def test_volumes_in_mni_space_come_onto_its_grid(flat):
+    volumes = load(flat, target="Sex", grid="mni", spacing=8)
+    assert volumes.shape == (23, 28, 23)
+    assert volumes.images[0].max() > 0
+    assert volumes.label_map(0).max() == 40
+
+
+def test_sessions_of_one_participant_keep_one_subject(bids):
+    volumes = load(bids)
+    assert volumes.subjects == ("sub-001",) * 3 + ("sub-002",) + ("sub-003",) * 2
+    assert volumes.names[:4] == ("sub-001_img-1", "sub-001_img-2", "sub-001_img-3", "sub-002")
+    assert volumes.class_names == ("AD", "CN")
+    assert volumes.labels.tolist() == [1, 1, 1, 1, 0, 0]
+    assert volumes[[0, 1, 2]].subjects == ("sub-001",) * 3
+    np.testing.assert_allclose(volumes.images[4, 0], voxels(20) / 120, atol=1e-5)
+
+
+def test_a_session_has_its_own_diagnosis_and_the_participants_sex(bids):
+    write(bids / "participants.tsv", "participant_id\tsex\nsub-00\tF\nsub-01\tM\nsub-02\tF\n")
+    for number, values in enumerate((("CN", "MCI", "AD"), ("CN",), ("n/a", "AD"))):
+        rows = [f"ses-M{session}\t{value}" for session, value in enumerate(values)]
+        write(
+            bids / f"sub-0{number}" / f"sub-0{number}_sessions.tsv",
+            "\n".join(["session_id\tdiagnosis", *rows]),
+        )
+    volumes = load(bids, classes=["CN", "AD"])
+    assert [path.name[:13] for path in volumes.sources] == [
+        "sub-00_ses-M0",
+        "sub-00_ses-M2",
+        "sub-01_ses-M0",
+        "sub-02_ses-M1",
+    ]
+    assert volumes.labels.tolist() == [0, 1, 0, 1]
+    assert load(bids, target="sex").labels.tolist() == [0, 0, 0, 1, 0, 0]
+
+
+def test_a_bids_folder_without_sessions_and_a_flat_one_named_so(tmp_path):
+    rows = ["participant_id\tdiagnosis"]
+    for number in range(4):
+        save(tmp_path / "a" / f"sub-0{number}" / "anat" / f"sub-0{number}_T1w.nii", voxels(number))
+        save(tmp_path / "b" / f"sub-0{number}_T1w.nii", voxels(number))
+        rows.append(f"sub-0{number}\t{'CN' if number % 2 else 'AD'}")
+    for name in "ab":
+        write(tmp_path / name / "participants.tsv", "\n".join(rows))
+    first, second = load(tmp_path / "a"), load(tmp_path / "b")
+    assert first.labels.tolist() == second.labels.tolist() == [0, 1, 0, 1]
+    assert first.fingerprint() == second.fingerprint()
+
+
+@pytest.fixture
+def caps(tmp_path):
+    """Two participants as Clinica writes them: t1-linear, whole and cropped, and t1-volume."""
+    for number in range(2):
+        for session in ("M000", "M012"):
+            folder = tmp_path / "caps" / "subjects" / f"sub-ADNI{number}" / f"ses-{session}"
+            name = f"sub-ADNI{number}_ses-{session}"
+            linear = f"{name}_space-MNI152NLin2009cSym_%sres-1x1x1_T1w.nii.gz"
+            save(folder / "t1_linear" / (linear % ""), voxels(0))
+            save(folder / "t1_linear" / (linear % "desc-Crop_"), voxels(number))
+            for part in (
+                "modulated-on_probability",
+                "modulated-off_probability",
+                "modulated-on_fwhm-8mm_probability",
+            ):
+                grey = f"{name}_T1w_segm-graymatter_space-Ixi549Space_{part}.nii.gz"
+                save(
+                    folder / "t1" / "spm" / "dartel" / "group-ADNIbl" / grey,
+                    voxels(number) / 120 + 0.1 * ("on_p" in part),
+                )
+    table = write(
+        tmp_path / "train.tsv",
+        "participant_id\tsession_id\tdiagnosis\n"
+        "sub-ADNI0\tses-M000\tCN\nsub-ADNI0\tses-M012\tCN\nsub-ADNI1\tses-M000\tAD\n",
+    )
+    return tmp_path / "caps", table
+
+
+def test_the_folders_of_clinica(caps):
+    folder, table = caps
+    volumes = load(folder, table=table)
+    assert volumes.labels.tolist() == [1, 1, 0]
+    assert volumes.subjects == ("sub-001", "sub-001", "sub-002")
+    assert volumes.info["sessions_without_row"] == 1
+    assert all("desc-Crop" in path.name for path in volumes.sources)
+    grey = load(folder, table=table, image="t1-volume", intensity=None)
+    assert grey.info["intensity"] == [0, 1]
+    np.testing.assert_allclose(grey.images[2, 0], np.minimum(voxels(1) / 120 + 0.1, 1), atol=1e-5)
+    smoothed = load(
+        folder, table=table, image="t1/spm/dartel/*/*modulated-on_fwhm-8mm_*.nii.gz", intensity=None
+    )
+    np.testing.assert_allclose(smoothed.images[2, 0], voxels(1) / 120, atol=1e-5)
+    with pytest.raises(ParameterError, match="t1-linear"):
+        load(folder, table=table, image="t1linear")
+    with pytest.raises(DataFileError, match="give a table of participants"):
+        load(folder)
+
+
+def test_the_tables_of_a_bids_folder_serve_a_caps_folder(caps, tmp_path):
+    for number, values in enumerate((("CN", "MCI"), ("MCI", "AD"))):
+        place = tmp_path / "bids" / f"sub-ADNI{number}"
+        place.mkdir(parents=True)
+        rows = [f"ses-{session}\t{value}" for session, value in zip(("M000", "M012"), values, strict=True)]
+        write(place / f"{place.name}_sessions.tsv", "\n".join(["session_id\tdiagnosis", *rows]))
+    write(tmp_path / "bids" / "participants.tsv", "participant_id\tsex\nsub-ADNI0\tF\nsub-ADNI1\tM\n")
+    volumes = load(caps[0], table=tmp_path / "bids", classes=["CN", "AD"])
+    assert [path.name[:18] for path in volumes.sources] == ["sub-ADNI0_ses-M000", "sub-ADNI1_ses-M012"]
+
+
+def test_a_column_of_files_decides(tmp_path):
+    for number in range(4):
+        save(tmp_path / "scans" / f"{number}.nii", voxels(number))
+    write(
+        tmp_path / "table.csv", "file,subject,diagnosis\n3.nii,a,CN\nscans/1.nii,b,AD\n0,a,CN\n2.nii,c,AD\n"
+    )
+    volumes = load(tmp_path)
+    assert [path.name for path in volumes.sources] == ["0.nii", "3.nii", "1.nii", "2.nii"]
+    assert volumes.names == ("sub-001_img-1", "sub-001_img-2", "sub-002", "sub-003")
+    write(tmp_path / "table.csv", "file,subject,diagnosis\n3.nii,a,CN\n7.nii,b,AD\n")
+    with pytest.raises(DataFileError, match=r"no files fit '7\.nii' in row 2"):
+        load(tmp_path)
+
+
+@pytest.fixture
+def oasis(tmp_path, monkeypatch):
+    """What nilearn's fetcher gives, with six scans of five participants."""
+    ids = ["0001_MR1", "0002_MR1", "0003_MR1", "0003_MR2", "0004_MR1", "0005_MR1"]
+    paths = [
+        save(
+            tmp_path / f"OAS1_{scan}" / f"mwrc1OAS1_{scan}_mpr_anon_fslswapdim_bet.nii.gz",
+            voxels(number) / 120,
+        )
+        for number, scan in enumerate(ids)
+    ]
+    table = pd.DataFrame(
+        {
+            "id": [f"OAS1_{scan}" for scan in reversed(ids)],
+            "mf": list("FMFMFM"),
+            "age": [80, 75, 61, 60, 22, 70],
+            "cdr": [1.0, 0.0, 0.5, 0.5, np.nan, 0.0],
+        }
+    )
+    asked = {}
+
+    def fetch(**arguments):
+        asked.update(arguments)
+        return {"gray_matter_maps": [str(path) for path in paths], "ext_vars": table}
+
+    monkeypatch.setattr("nilearn.datasets.fetch_oasis_vbm", fetch)
+    return asked
+
+
+def test_oasis(oasis, tmp_path):
+    volumes = load_oasis(data_dir=tmp_path, progress=False)
+    assert oasis == {"data_dir": str(tmp_path), "dartel_version": True, "verbose": 0}
+    assert volumes.class_names == ("control", "dementia")
+    assert volumes.labels.tolist() == [0, 1, 1, 0, 1]
+    assert volumes.subjects == ("sub-001", "sub-002", "sub-002", "sub-003", "sub-004")
+    assert volumes.numbers["age"].tolist() == [70, 60, 61, 75, 80]
+    np.testing.assert_allclose(volumes.images[1, 0], voxels(2) / 120, atol=1e-5)
+    assert load_oasis(target="mf", progress=False).class_names == ("F", "M")
+    assert len(load_oasis(n_subjects=2, progress=False)) == 3
+
+
+def test_oasis_without_a_network(monkeypatch):
+    def fetch(**_):
+        raise OSError("no route")
+
+    monkeypatch.setattr("nilearn.datasets.fetch_oasis_vbm", fetch)
+    with pytest.raises(DataFileError, match="give the folder as data_dir"):
+        load_oasis(progress=False)
+
+
+def test_the_first_subjects_of_each_class_in_turn(bids, flat):
+    volumes = load(flat, target="Age", classes={"young": "< 50", "old": ">= 50"}, n_subjects=3)
+    assert [path.name[:2] for path in volumes.sources] == ["P0", "P1", "P3"]
+    assert volumes.subjects == ("sub-001", "sub-002", "sub-004")
+    assert load(bids, n_subjects=2).subjects == ("sub-001",) * 3 + ("sub-003",) * 2
+
+
+def test_a_second_load_reads_no_image(flat, monkeypatch):
+    first = load(flat, target="Sex")
+
+    def fail(path):
+        raise AssertionError(path)
+
+    monkeypatch.setattr("xaitools.data.preparation.read_volume", fail)
+    assert torch.equal(load(flat, target="Sex").images[:], first.images[:])
+    with pytest.raises(AssertionError):
+        load(flat, target="Sex", intensity=(0, 100))
+
+
+def test_missing_files_and_rows_are_counted(flat, bids):
+    (flat / "t1" / "P1-HH_T1.nii.gz").unlink()
+    with pytest.raises(
+        DataFileError, match=r"no volume of participant 'P1-HH' \(1 of 6 participants\).*skip_missing"
+    ):
+        load(flat, target="Sex")
+    volumes = load(flat, target="Sex", skip_missing=True)
+    assert (len(volumes), volumes.info["participants_without_volume"]) == (5, 1)
+    save(flat / "t1" / "Q_T1.nii.gz", voxels(0))
+    with pytest.raises(
+        DataError, match=r"Q_T1.*no row of the table is about it \(1 of 6 volumes\).*skip_missing"
+    ):
+        load(flat, target="Sex")
+    assert load(flat, target="Sex", skip_missing=True).info["volumes_without_row"] == 1
+    write(bids / "participants.tsv", "participant_id\tdiagnosis\nsub-00\tCN\nsub-02\tAD\nsub-77\tAD\n")
+    with pytest.raises(DataError, match=r"sub-01_ses-M0_T1w.*1 of 6 volumes"):
+        load(bids)
+    assert len(load(bids, skip_missing=True)) == 5
+
+
+def test_a_participant_of_a_table_of_sessions_lacks_one(caps):
+    folder, table = caps
+    write(table, table.read_text() + "sub-ADNI1\tses-M024\tAD\n")
+    with pytest.raises(DataFileError, match="no volume of participant 'ADNI1'"):
+        load(folder, table=table)
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "error", "message"),
+    [
+        ("MRID,Sex\nP0-HH,F\nP0-HH,M\n", {}, DataError, "'P0-HH', is in two rows"),
+        ("MRID,Age\nP0-HH,3\n", {}, DataError, r"no column 'Sex'; its columns are \['MRID', 'Age'\]"),
+        ("name,Sex\nP0-HH,F\n", {}, DataError, "no column of participants.*id_column"),
+        ("name,Sex\nP0-HH,F\n", {"id_column": "ID"}, DataError, "no column 'ID'"),
+        ("MRID,Sex\nP0-HH,F\nP1-HH,F\n", {}, DataError, "only value"),
+        ("MRID,Sex\nP0-HH,F\nQ,M\n", {"skip_missing": True}, DataError, "no volume of the class 'M'"),
+        ("MRID,Sex\nQ,F\nR,M\n", {"skip_missing": True}, DataError, "no volume of the class 'F'"),
+        ("MRID,Sex\n", {}, DataError, "no rows"),
+    ],
+)
+def test_bad_tables_are_refused(flat, rows, arguments, error, message):
+    write(flat / "participants.csv", rows)
+    with pytest.raises(error, match=message):
+        load(flat, target="Sex", **arguments)
+
+
+def test_bad_volumes_are_refused(flat):
+    path = flat / "t1" / "P2-HH_T1.nii.gz"
+    whole = path.read_bytes()
+    with_nan = voxels(2)
+    with_nan[3, 3, 3] = np.nan
+    for array, error, message in [
+        (np.zeros((*SHAPE, 2)), DataError, "expected one volume"),
+        (with_nan, DataError, "1 voxels are NaN"),
+        (np.full(SHAPE, 3), DataError, "cannot be told apart"),
+        (np.zeros((8, 9, 11)), ShapeError, "P0-HH.*P2-HH"),
+    ]:
+        save(path, array)
+        with pytest.raises(error, match=message):
+            load(flat, target="Sex")
+    for kept in (len(whole) - 40, 200, 0):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(DataFileError, match="P2-HH"):
+            load(flat, target="Sex")
+    path.write_bytes(whole)
+    assert len(load(flat, target="Sex")) == 6
+
+
+def test_bad_maps_are_refused(flat):
+    path = flat / "dseg" / "P3-HH_T1_DLMUSE.nii.gz"
+    for array, affine, error, message in [
+        (np.ones((8, 9, 11)), AFFINE, ShapeError, "P3-HH_T1_DLMUSE.*its volume"),
+        (np.ones(SHAPE), np.eye(4), ShapeError, "P3-HH_T1_DLMUSE.*its volume"),
+        (np.full(SHAPE, 0.5), AFFINE, DataError, "not whole numbers"),
+    ]:
+        save(path, array, affine)
+        with pytest.raises(error, match=message):
+            load(flat, target="Sex")
+    save(path, np.zeros(SHAPE))
+    with pytest.raises(DataError, match="brain mask is empty"):
+        load(flat, target="Sex", brain_mask="dseg")
+    path.unlink()
+    with pytest.raises(DataFileError, match=r"P3-HH_T1.*\(1 of 6 volumes\).*label map"):
+        load(flat, target="Sex")
+    assert load(flat, target="Sex", label_maps="none").label_maps is None
+    with pytest.raises(ParameterError, match="without label maps"):
+        load(flat, target="Sex", label_maps="none", brain_mask="dseg")
+
+
+def test_two_volumes_of_one_session_need_a_choice(flat, bids):
+    save(flat / "t1" / "P0-HH_T2.nii.gz", voxels(0))
+    with pytest.raises(DataError, match=r"P0-HH_T1.*P0-HH_T2.*image="):
+        load(flat, target="Sex")
+    assert len(load(flat, target="Sex", image="t1/*_T1.nii.gz")) == 6
+    save(bids / "sub-00" / "ses-M0" / "anat" / "sub-00_ses-M0_run-2_T1w.nii.gz", voxels(0))
+    with pytest.raises(DataError, match="run-2"):
+        load(bids)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"grid": "talairach"}, "grid='talairach'"),
+        ({"spacing": 0}, "spacing=0"),
+        ({"shape": (4, 4)}, "shape="),
+        ({"intensity": (1, 1)}, "intensity="),
+        ({"brain_mask": "skull"}, "brain_mask='skull'"),
+        ({"brain_mask": "mni", "grid": "centered"}, "only for|only volumes in MNI space"),
+        ({"n_subjects": 1}, "n_subjects=1"),
+        ({"image": "/abs/*.nii"}, "relative to the folder"),
+    ],
+)
+def test_impossible_parameters_are_refused(flat, arguments, message):
+    with pytest.raises(ParameterError, match=message):
+        load(flat, target="Sex", **arguments)
+
+
+def test_folders_without_volumes_or_tables_are_refused(tmp_path, flat):
+    (tmp_path / "empty").mkdir()
+    for folder, message in ((tmp_path / "gone", "no such folder"), (tmp_path / "empty", "no tables")):
+        with pytest.raises(DataFileError, match=message):
+            load(folder)
+    with pytest.raises(DataFileError, match="no NIfTI file"):
+        load(tmp_path / "empty", table=flat / "participants.csv", target="Sex")
+    (flat / "participants.csv").rename(flat / "people.csv")
+    with pytest.raises(DataFileError, match="2 tables"):
+        load(flat, target="Sex")
+    with pytest.raises(DataFileError, match="no such folder of label maps"):
+        load(flat, target="Sex", table=flat / "people.csv", label_maps=flat / "gone")
+
+
+def test_nothing_of_a_header_or_a_participant_is_shown(flat, secrets, tmp_path):
+    for number in range(6):
+        save(flat / "t1" / f"P{number}-HH_T1.nii.gz", voxels(number), secrets=secrets[:4])
+    volumes = load(flat, target="Sex", cache_dir=tmp_path / "cache")
+    shown = f"{volumes!r} {volumes.info} {volumes.names} {volumes.subjects} {volumes.images!r}"
+    assert not [word for word in (*secrets, "P0", "HH") if word in shown]
+    for path in (tmp_path / "cache").rglob("*.safetensors"):
+        content = path.name.encode() + path.read_bytes()
+        assert not [word for word in (*secrets, "HH_T1") if word.encode() in content]
+
+
+def test_real_heads(real_data, tmp_path):
+    volumes = load_brains(
+        real_data / "ixi",
+        target="Age",
+        classes={"young": "< 40", "old": ">= 60"},
+        grid="centered",
+        spacing=4,
+        brain_mask="dseg",
+        n_subjects=20,
+        progress=False,
+    )
+    assert volumes.images.shape == (20, 1, 45, 60, 60)
+    assert volumes.labels.bincount().tolist() == [10, 10]
+    subjects = [set(part.subjects) for part in split(volumes, seed=0)]
+    assert sum(map(len, subjects)) == len(set.union(*subjects)) == 20
+    for position in range(0, 20, 5):
+        brain = volumes.label_map(position) > 0
+        assert 900 < brain.sum() * 0.064 < 2200  # ml
+        center = np.argwhere(brain).mean(axis=0) * 4 + volumes.affine[:3, 3]
+        assert np.abs(center).max() < 2.5
+        image = volumes.images[position, 0].numpy()
+        assert image[brain].mean() > 0.4 > 0.02 > image[~brain].mean()
+        assert {47, 48} <= set(np.unique(volumes.label_map(position)))

@@ -1,0 +1,178 @@
+"""Tensors whose items lie in files, each made once: memory does not grow with the number of items."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from xaitools.errors import DataError, ShapeError
+
+STEPS = 65535
+
+
+@dataclass(frozen=True)
+class CachedArray:
+    """An array that is made once and then read from a file.
+
+    Grey values in [0, 1] are kept in 65535 steps, which takes half the room of float32. A file that is missing,
+    truncated or damaged is made again. It is written in one step, so that a run that was killed goes on where it
+    stopped.
+
+    Parameters
+    ----------
+    path : Path
+    make : callable
+        Makes the array: of float in [0, 1], bool or integers. It can be pickled, for parallel preparation.
+    """
+
+    path: Path
+    make: Callable[[], np.ndarray]
+
+    def prepare(self) -> None:
+        """Make the file, unless it is there and whole."""
+        try:
+            with safe_open(self.path, framework="np") as file:
+                file.get_slice("array")
+        except (SafetensorError, OSError):
+            self._write()
+
+    def load(self) -> np.ndarray:
+        """The array: float32, bool or int32."""
+        self.prepare()
+        with safe_open(self.path, framework="np") as file:
+            array = file.get_tensor("array")
+        if array.dtype == np.uint16:
+            return array.astype(np.float32) / np.float32(STEPS)
+        return array
+
+    def digest(self) -> str:
+        """Hexadecimal digest of the contents, which is kept in the file."""
+        self.prepare()
+        with safe_open(self.path, framework="np") as file:
+            return file.metadata()["sha256"]
+
+    def _write(self) -> None:
+        array = _encode(self.make())
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes()).hexdigest()
+        handle, name = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
+        os.close(handle)
+        try:
+            save_file({"array": array}, name, metadata={"sha256": digest})
+            Path(name).replace(self.path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+
+class LazyTensor:
+    """A tensor (n, 1, *spatial) whose items are read from files when they are indexed.
+
+    It has the ``shape``, ``ndim``, ``dtype`` and ``len`` of a tensor and is indexed like one; what comes out is a
+    tensor in memory.
+
+    Parameters
+    ----------
+    items : sequence of CachedArray, n
+        Each (*spatial).
+    spatial : tuple of int
+        Shape of each.
+    dtype : torch.dtype
+        float32, bool or int32: what the items hold.
+    """
+
+    def __init__(self, items: Sequence[CachedArray], spatial: Sequence[int], dtype: torch.dtype) -> None:
+        self.items = tuple(items)
+        self.shape = torch.Size((len(self.items), 1, *spatial))
+        self.dtype = dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __repr__(self) -> str:
+        return f"LazyTensor({' x '.join(map(str, self.shape))}, {str(self.dtype).removeprefix('torch.')})"
+
+    def __getitem__(self, index: Any) -> Tensor:
+        first, *others = index if isinstance(index, tuple) else (index,)
+        chosen = torch.arange(len(self))[first]
+        array = torch.empty((chosen.numel(), *self.shape[1:]), dtype=self.dtype)
+        for row, position in enumerate(chosen.flatten().tolist()):
+            array[row, 0] = torch.from_numpy(self._load(position))
+        array = array.reshape(*chosen.shape, *self.shape[1:])
+        return array[(slice(None),) * chosen.ndim + tuple(others)] if others else array
+
+    def take(self, positions: Sequence[int]) -> "LazyTensor":
+        """Another lazy tensor of some of the items; reads nothing."""
+        return LazyTensor([self.items[position] for position in positions], self.shape[2:], self.dtype)
+
+    def digests(self) -> list[str]:
+        """Digest of each item's contents, n."""
+        return [item.digest() for item in self.items]
+
+    def _load(self, position: int) -> np.ndarray:
+        array = self.items[position].load()
+        if array.shape != self.shape[2:]:
+            raise ShapeError(
+                f"item {position}: {array.shape} voxels, expected {tuple(self.shape[2:])}; "
+                f"remove {self.items[position].path} from the cache"
+            )
+        return array
+
+
+def prepare(items: Sequence[CachedArray], *, n_jobs: int = 1, desc: str = "volumes", progress: bool) -> None:
+    """Make the files of all items that lack one, in `n_jobs` processes, with a progress bar."""
+    made = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(delayed(item.prepare)() for item in items)
+    for _ in tqdm(made, total=len(items), desc=desc, disable=not progress):
+        pass
+
+
+def cache_path(cache_dir: str | Path | None, kind: str, key: Mapping[str, Any]) -> Path:
+    """Where the array lies that `key` describes: same description, same file; its name tells nothing of it.
+
+    Parameters
+    ----------
+    cache_dir : path, optional
+        By default the variable XAITOOLS_CACHE, else ``~/.cache/xaitools``.
+    kind : str
+        Folder in the cache.
+    key : mapping
+        All that the array depends on; values that JSON can hold.
+    """
+    root = Path(cache_dir or os.environ.get("XAITOOLS_CACHE") or "~/.cache/xaitools").expanduser()
+    content = json.dumps(key, sort_keys=True)
+    return root / kind / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
+
+
+def file_key(path: Path | None) -> list[Any] | None:
+    """What tells a file from others and from its later versions: place, size and time of change."""
+    if path is None:
+        return None
+    status = path.stat()
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def _encode(array: np.ndarray) -> np.ndarray:
+    array = np.ascontiguousarray(array)
+    if array.dtype == bool:
+        return array
+    if np.issubdtype(array.dtype, np.integer):
+        return array.astype(np.int32)
+    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        raise DataError(f"values from {array.min():.4g} to {array.max():.4g}; expected grey values in [0, 1]")
+    return np.rint(array * STEPS).astype(np.uint16)

@@ -1,0 +1,180 @@
+"""From a NIfTI file to a volume that a network takes: orientation, intensity, mask, grid."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nilearn.masking import compute_brain_mask
+from scipy import ndimage
+
+from xaitools.data.grids import Grid, read_grid, resample
+from xaitools.data.lazy import file_key
+from xaitools.data.volumes import read_volume
+from xaitools.errors import DataError, ShapeError
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A volume's file, and what belongs to it; `row` is the table's row that lists the file, if one does."""
+
+    path: Path
+    participant: str
+    session: str = ""
+    label_map: Path | None = None
+    mask: Path | None = None
+    row: int | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What happens to each volume.
+
+    Parameters
+    ----------
+    grid : Grid
+        The grid of the result.
+    centered : bool
+        Whether each head is moved so that its middle is the grid's 0 mm.
+    intensity : (low, high), optional
+        What becomes 0 and 1; by default percentiles of each volume.
+    brain_mask : str
+        ``"none"``, ``"dseg"`` (the label map), ``"mni"`` or ``"files"``.
+    """
+
+    grid: Grid
+    centered: bool
+    intensity: tuple[float, float] | None
+    brain_mask: str
+
+    def words(self) -> dict[str, Any]:
+        """What was done to the volumes, as JSON can hold it."""
+        return {
+            "orientation": "RAS",
+            "intensity": list(self.intensity)
+            if self.intensity
+            else "1st and 99.5th percentile of each volume",
+            "brain_mask": self.brain_mask,
+        }
+
+    def key(self, scan: Scan, what: str) -> dict[str, Any]:
+        """All that the result depends on."""
+        return {
+            "version": VERSION,
+            "what": what,
+            "shape": self.grid.shape,
+            "affine": np.round(self.grid.affine, 5).tolist(),
+            "centered": self.centered,
+            "intensity": self.intensity,
+            "brain_mask": self.brain_mask,
+            "files": [file_key(path) for path in (scan.path, scan.label_map, scan.mask)],
+        }
+
+
+def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
+    """The volume of a scan on the grid of the settings, float32 in [0, 1].
+
+    Raises
+    ------
+    DataFileError
+        A file is missing, truncated or damaged.
+    DataError
+        NaN, a constant volume, an empty mask.
+    ShapeError
+        A mask or label map on another grid than the scan.
+    """
+    voxels, grid = _read(scan.path)
+    if not np.isfinite(voxels).all():
+        count = int((~np.isfinite(voxels)).sum())
+        raise DataError(
+            f"{scan.path}: {count} voxels are NaN or infinite; set them to 0, or leave the volume out"
+        )
+    mask = _brain(scan, settings, voxels, grid)
+    scaled = _scale(voxels, mask, settings.intensity, scan.path)
+    if mask is not None:
+        scaled *= mask
+    placed = _placed(scan, grid, voxels, mask) if settings.centered else grid
+    return np.clip(resample(scaled, placed, settings.grid), 0, 1)
+
+
+def prepare_labels(scan: Scan, settings: Settings) -> np.ndarray:
+    """The label map of a scan on the grid of its image, int32."""
+    labels, grid = _read_labels(scan)
+    placed = _placed(scan, grid, labels, labels > 0) if settings.centered else grid
+    return resample(labels, placed, settings.grid, labels=True).astype(np.int32)
+
+
+def _read(path: Path) -> tuple[np.ndarray, Grid]:
+    """Voxels with their axes towards right, front and head."""
+    voxels = read_volume(path).voxels[::-1, ::-1]
+    return np.ascontiguousarray(voxels), read_grid(path)
+
+
+def _read_labels(scan: Scan) -> tuple[np.ndarray, Grid]:
+    assert scan.label_map is not None
+    labels, grid = _read(scan.label_map)
+    _check_same_grid(grid, scan, scan.label_map)
+    if not (labels == np.rint(labels)).all() or labels.min() < 0:
+        raise DataError(
+            f"{scan.label_map}: values that are not whole numbers from 0; expected a map of labels"
+        )
+    return labels.astype(np.int32), grid
+
+
+def _check_same_grid(grid: Grid, scan: Scan, path: Path) -> None:
+    image_grid = read_grid(scan.path)
+    if not grid.same_as(image_grid):
+        raise ShapeError(
+            f"{path} has {grid} and its volume {scan.path} has {image_grid}; expected one grid. Resample the map"
+        )
+
+
+def _brain(scan: Scan, settings: Settings, voxels: np.ndarray, grid: Grid) -> np.ndarray | None:
+    if settings.brain_mask == "none":
+        return None
+    if settings.brain_mask == "dseg":
+        mask = _read_labels(scan)[0] > 0
+    elif settings.brain_mask == "files":
+        assert scan.mask is not None
+        values, mask_grid = _read(scan.mask)
+        _check_same_grid(mask_grid, scan, scan.mask)
+        mask = values > 0.5
+    else:
+        image: Any = compute_brain_mask(nibabel.Nifti1Image(voxels, grid.affine))
+        mask = np.asarray(image.dataobj) > 0
+    if not mask.any():
+        raise DataError(f"{scan.path}: its brain mask is empty; expected some voxels inside")
+    return mask
+
+
+def _scale(
+    voxels: np.ndarray, mask: np.ndarray | None, intensity: tuple[float, float] | None, path: Path
+) -> np.ndarray:
+    if intensity is None:
+        tissue = voxels[voxels > voxels.mean() if mask is None else mask]
+        low = np.percentile(voxels, 1)
+        high = np.percentile(tissue, 99.5) if tissue.size else low
+    else:
+        low, high = intensity
+    if not high > low or voxels.min() == voxels.max():
+        raise DataError(
+            f"{path}: values from {voxels.min():g} to {voxels.max():g} cannot be told apart; leave the volume out"
+        )
+    return np.clip((voxels - low) / (high - low), 0, 1).astype(np.float32)
+
+
+def _placed(scan: Scan, grid: Grid, voxels: np.ndarray, mask: np.ndarray | None) -> Grid:
+    """The grid moved so that the brain, or without label map and mask the head, has its middle at 0 mm."""
+    if scan.label_map is not None:
+        inside = _read_labels(scan)[0] > 0
+    elif scan.mask is not None:
+        inside = _read(scan.mask)[0] > 0.5
+    else:
+        inside = voxels > voxels.mean() if mask is None else mask
+    center = np.array(ndimage.center_of_mass(inside))
+    affine = grid.affine.copy()
+    affine[:3, 3] = -affine[:3, :3] @ center
+    return Grid(grid.shape, affine)

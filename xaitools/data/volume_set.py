@@ -1,0 +1,136 @@
+"""Volumes on disk with their labels and subjects: what every loader of brains returns."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+
+from xaitools.data.lazy import LazyTensor
+from xaitools.data.samples import (
+    Samples,
+    _check_classes,
+    _check_names,
+    _check_quantities,
+    _check_shapes,
+    _take,
+)
+from xaitools.errors import DataError, ShapeError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Volumes(Samples):
+    """Samples whose volumes stay on disk: memory does not grow with the number of subjects.
+
+    As :class:`~xaitools.data.samples.Samples`, except that `images` and `masks` are read when they are indexed,
+    ``volumes.images[[3, 8]]``, and that all volumes lie on one grid. Indexing the collection itself gives another
+    one, and reads nothing.
+
+    Parameters
+    ----------
+    images : LazyTensor, float32, (n, 1, x, y, z)
+        Axes towards right, front and head; values in [0, 1].
+    masks : LazyTensor, bool, (n, 1, x, y, z), optional
+    affine : array of float64, (4, 4)
+        From voxel indices to mm towards right, front and head.
+    label_maps : LazyTensor, int32, (n, 1, x, y, z), optional
+        A number for each brain structure, 0 outside, on the grid of the images.
+
+    Raises
+    ------
+    ShapeError
+        The lengths, or the shapes of images, masks and label maps, do not fit together.
+    DataError
+        No volumes, a label without a class or not finite, a repeated name, or a subject that is not a study id.
+    """
+
+    images: LazyTensor  # type: ignore[assignment]  # indexed as a tensor is
+    masks: LazyTensor | None = None  # type: ignore[assignment]
+    affine: Shaped[np.ndarray, "..."] = field(default_factory=lambda: np.eye(4))
+    label_maps: LazyTensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_shapes(self)
+        if self.images.ndim != 5 or self.affine.shape != (4, 4):
+            raise ShapeError(
+                f"volumes of shape {tuple(self.images.shape)} with an affine of shape {self.affine.shape}: expected "
+                "(n, 1, x, y, z) and (4, 4)"
+            )
+        if self.label_maps is not None and self.label_maps.shape != self.images.shape:
+            raise ShapeError(
+                f"label maps of shape {tuple(self.label_maps.shape)}: volumes of shape "
+                f"{tuple(self.images.shape)} need maps of that shape; resample the maps to the volumes first"
+            )
+        _check_names(self)
+        if not len(self):
+            raise DataError("no volumes: expected at least one; check what was selected")
+        if self.is_regression:
+            _check_quantities(self)
+        else:
+            _check_classes(self)
+
+    def __getitem__(self, index: slice | Sequence[int] | np.ndarray | Tensor) -> "Volumes":
+        position = index if isinstance(index, slice) else np.asarray(index, dtype=None if len(index) else int)
+        chosen = torch.from_numpy(np.arange(len(self))[position].copy())
+        lazy: dict[str, Any] = {
+            name: None if (tensor := getattr(self, name)) is None else tensor.take(chosen.tolist())
+            for name in ("images", "masks", "label_maps")
+        }
+        return replace(
+            self,
+            **lazy,
+            labels=self.labels[chosen],
+            subjects=_take(self.subjects, chosen),
+            names=_take(self.names, chosen),
+            sources=_take(self.sources, chosen) if self.sources else (),
+            numbers={name: values[chosen] for name, values in self.numbers.items()},
+        )
+
+    def __repr__(self) -> str:
+        shape = " x ".join(str(length) for length in self.shape)
+        spacing = " x ".join(f"{length:.4g}" for length in self.spacing)
+        subjects = f"{len(set(self.subjects))} subjects"
+        return f"Volumes({len(self)} of {shape} voxels of {spacing} mm, {subjects}, {self._label_words()})"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along x, y and z."""
+        return tuple(self.images.shape[2:])
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Length of a voxel along x, y and z in mm."""
+        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
+
+    @property
+    def has_mask(self) -> Bool[Tensor, " n"]:
+        """Which volumes have a mask with at least one true element, (n,)."""
+        if self.masks is None:
+            return torch.zeros(len(self), dtype=torch.bool)
+        return torch.tensor([bool(self.masks[position].any()) for position in range(len(self))])
+
+    def label_map(self, position: int) -> Int[np.ndarray, "x y z"]:
+        """The map of brain structures of one volume, on its grid.
+
+        Raises
+        ------
+        DataError
+            These volumes came without label maps.
+        """
+        if self.label_maps is None:
+            raise DataError("these volumes have no label maps; give their folder to the loader as label_maps")
+        return self.label_maps[position, 0].numpy()
+
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of the contents, the affine among them: same contents, same digest."""
+        digest = hashlib.sha256(np.round(self.affine, 4).astype(np.float64).tobytes())
+        for tensor in (self.images, self.masks):
+            digest.update(repr(None if tensor is None else tensor.digests()).encode())
+        for values in (self.labels, *self.numbers.values()):
+            digest.update(f"{values.dtype}{tuple(values.shape)}".encode())
+            digest.update(values.contiguous().numpy().tobytes())
+        return digest.hexdigest()
