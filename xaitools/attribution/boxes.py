@@ -1,0 +1,168 @@
+"""Changes that are zero outside one box: what a hidden patch does to a layer's output.
+
+Activations lie channels-last here: a *table* is one image's activation ``(*spatial, channel)``, and what many
+windows need of it is fetched row by row in one lookup.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """Occluded minus clean activation of several windows, inside a box of one size that each window places.
+
+    Attributes
+    ----------
+    values
+        ``(window, *size, channel)``; outside the box nothing changes.
+    start
+        First cell of each window's box, ``(window, axis)``. A box may reach over the border of the activation
+        right after a convolution; the values there mean nothing.
+    """
+
+    values: Tensor
+    start: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        return tuple(self.values.shape[1:-1])
+
+    def __getitem__(self, windows: Tensor | slice) -> "Change":
+        return Change(self.values[windows], self.start[windows])
+
+
+def table_of(activation: Tensor) -> Tensor:
+    """Table ``(*spatial, channel)`` of one image's activation ``(1, channel, *spatial)``."""
+    return activation[0].movedim(0, -1).contiguous()
+
+
+def read(table: Tensor, start: Tensor, size: Sequence[int]) -> Tensor:
+    """Boxes ``(window, *size, channel)`` of a table; they have to lie inside it."""
+    if tuple(size) == tuple(table.shape[:-1]):
+        return table.expand(len(start), *table.shape).clone()
+    index = torch.zeros((len(start), *(1 for _ in size)), dtype=torch.int32, device=start.device)
+    for axis, length in enumerate(size):
+        index = index * table.shape[axis] + _along(_steps(start[:, axis], length), axis, len(size))
+    return F.embedding(index, table.reshape(-1, table.shape[-1]))
+
+
+def add(change: Change, boxes: Tensor, start: Tensor) -> Tensor:
+    """Add the change to boxes ``(window, *size, channel)`` that begin at `start`, in place; return them."""
+    size = boxes.shape[1:-1]
+    offset = change.start - start
+    if bool((offset == offset[0]).all()):
+        target, source = _overlap(offset[0].tolist(), size, change.size)
+        boxes[target] += change.values[source]
+        return boxes
+    channels = boxes.shape[-1]
+    cells = change.values[0, ..., 0].numel()
+    outside = len(change) * cells
+    index = torch.arange(len(change), dtype=torch.int32, device=start.device) * cells
+    index = index.view(-1, *(1 for _ in size))
+    stride = cells
+    for axis, length in enumerate(size):
+        stride //= change.size[axis]
+        position = _steps(-offset[:, axis], length)
+        missing = (position < 0) | (position >= change.size[axis])
+        index = index + _along((position * stride).masked_fill_(missing, outside), axis, len(size))
+    rows = torch.cat([change.values.reshape(-1, channels), change.values.new_zeros(1, channels)])
+    return boxes.add_(F.embedding(index.clamp_(max=outside), rows))
+
+
+def reframe(change: Change, start: Tensor, size: Sequence[int]) -> Tensor:
+    """The change in boxes ``(window, *size, channel)`` that begin at `start`: zero where it does not reach."""
+    if change.size == tuple(size) and torch.equal(change.start, start):
+        return change.values
+    boxes = change.values.new_zeros(len(change), *size, change.values.shape[-1])
+    return add(change, boxes, start)
+
+
+def inside(change: Change, shape: Sequence[int]) -> Change:
+    """The same change in boxes that lie inside an activation of that spatial shape."""
+    size = tuple(min(own, whole) for own, whole in zip(change.size, shape, strict=True))
+    start = clamp(change.start, size, shape)
+    return Change(reframe(change, start, size), start)
+
+
+def clamp(start: Tensor, size: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Move boxes of that size into an activation of that spatial shape."""
+    room = [whole - own for own, whole in zip(size, shape, strict=True)]
+    return torch.minimum(start, start.new_tensor(room)).clamp_(min=0)
+
+
+def reach(
+    change: Change, shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Box of the outputs that a sliding kernel lets the change reach, inside an output of that spatial shape.
+
+    Output o sees the inputs from ``o * stride - padding`` on, `kernel` of them (with a dilated kernel, its extent).
+    """
+    first = change.start + change.start.new_tensor(padding)
+    step = change.start.new_tensor(stride)
+    low = -((change.start.new_tensor(kernel) - 1 - first) // step)
+    high = (first + (change.start.new_tensor(change.size) - 1)) // step
+    widest = (high - low + 1).amax(0).tolist()
+    size = tuple(max(1, min(own, whole)) for own, whole in zip(widest, shape, strict=True))
+    return clamp(low, size, shape), size
+
+
+def tighten(change: Change, smallest: int) -> list[tuple[Tensor, Change]]:
+    """Crop boxes to what did change, and leave windows out in which nothing did.
+
+    Returns
+    -------
+    list
+        Indices of windows, and their change in a box of one size; sizes with fewer than `smallest` windows share a box.
+    """
+    changed = (change.values != 0).any(-1)
+    axes = range(1, changed.ndim)
+    edges = []
+    for axis in axes:
+        along = changed.any(dim=[other for other in axes if other != axis]).to(torch.uint8)
+        edges.append((along.argmax(1), change.size[axis - 1] - along.flip(1).argmax(1)))
+    low = torch.stack([first for first, _ in edges], 1)
+    length = torch.stack([last for _, last in edges], 1) - low
+    alive = changed.flatten(1).any(1).nonzero()[:, 0]
+    if len(alive) == 0:
+        return []
+    sizes, group, counts = length[alive].unique(dim=0, return_inverse=True, return_counts=True)
+    common = (counts >= smallest).nonzero()[:, 0].tolist()
+    parts = [(alive[group == key], sizes[key]) for key in common]
+    rest = alive[(counts < smallest)[group]]
+    if len(rest):
+        parts.append((rest, length[rest].amax(0)))
+    tight = []
+    for windows, size in parts:
+        own = change if len(windows) == len(change) else change[windows]
+        lengths = tuple(size.tolist())
+        start = own.start + clamp(low[windows], lengths, change.size)
+        tight.append((windows, Change(reframe(own, start, lengths), start)))
+    return tight
+
+
+def _steps(start: Tensor, length: int) -> Tensor:
+    return (start[:, None] + torch.arange(length, device=start.device)).to(torch.int32)
+
+
+def _along(steps: Tensor, axis: int, axes: int) -> Tensor:
+    return steps.view(len(steps), *(-1 if other == axis else 1 for other in range(axes)))
+
+
+def _overlap(
+    offset: Sequence[int], size: Sequence[int], change: Sequence[int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Slices of the boxes, and of a change that begins at `offset` in them, that cover the same cells."""
+    target, source = [slice(None)], [slice(None)]
+    for first, whole, own in zip(offset, size, change, strict=True):
+        low, high = max(first, 0), max(min(first + own, whole), max(first, 0))
+        target.append(slice(low, high))
+        source.append(slice(low - first, high - first))
+    return tuple(target), tuple(source)
