@@ -133,7 +133,11 @@ def tighten(change: Change, smallest: int) -> list[tuple[Tensor, Change]]:
     alive = changed.flatten(1).any(1).nonzero()[:, 0]
     if len(alive) == 0:
         return []
-    sizes, group, counts = length[alive].unique(dim=0, return_inverse=True, return_counts=True)
+    key = torch.zeros_like(length[:, 0])
+    for axis, whole in enumerate(change.size):
+        key = key * (whole + 1) + length[:, axis]
+    keys, group, counts = key[alive].unique(return_inverse=True, return_counts=True)
+    sizes = [length[(key == own).nonzero()[0, 0]] for own in keys]
     common = (counts >= smallest).nonzero()[:, 0].tolist()
     parts = [(alive[group == key], sizes[key]) for key in common]
     rest = alive[(counts < smallest)[group]]

@@ -38,7 +38,10 @@ from xaitools.attribution.local_layers import (
 )
 from xaitools.errors import UnsupportedModelError
 
-SMALLEST_GROUP = 32
+SMALLEST_GROUP = 128
+LARGEST_BATCH = 2**22
+"""Elements of a convolution's output for all windows that are taken at once."""
+
 FULL_SHARE = 0.75
 """Share of an activation from which on its box is computed as a whole."""
 
@@ -277,8 +280,8 @@ class IncrementalNetwork:
             step = self._steps[index]
             if step.kind == "output":
                 return self._full(step.inputs[0], env, n) - self.clean
-            if n > self._batch_size and self._needs_full(step, env):
-                return self._piecewise(index, env, n)
+            if (most := self._most(step, env, n)) < n:
+                return self._piecewise(index, env, n, most)
             env[step.node] = self._advance(step, env, n)
             for source in step.expires:
                 del env[source]
@@ -311,11 +314,21 @@ class IncrementalNetwork:
         shape = self._clean_values[step.inputs[0]].shape[2:]
         return prod(changes[0].size) >= FULL_SHARE * prod(shape)
 
-    def _piecewise(self, index: int, env: dict[Node, Value], n: int) -> Tensor:
-        """Walk on with so few windows at once as full passes take."""
+    def _most(self, step: _Step, env: dict[Node, Value], n: int) -> int:
+        """Windows to take at once: all, or less where activations grow large."""
+        if self._needs_full(step, env):
+            return min(n, self._batch_size)
+        layer = self._layer(step.node)
+        if isinstance(layer, nn.modules.conv._ConvNd) and isinstance(change := env[step.inputs[0]], Change):
+            cells = prod(own + k - 1 for own, k in zip(change.size, layer.kernel_size, strict=True))
+            return min(n, max(1, LARGEST_BATCH // (cells * layer.out_channels)))
+        return n
+
+    def _piecewise(self, index: int, env: dict[Node, Value], n: int, most: int) -> Tensor:
+        """Walk on with at most `most` windows at once."""
         outputs = []
-        for first in range(0, n, self._batch_size):
-            part = slice(first, min(first + self._batch_size, n))
+        for first in range(0, n, most):
+            part = slice(first, min(first + most, n))
             own = {node: _select(value, part, n) for node, value in env.items()}
             outputs.append(self._walk(index, own, part.stop - part.start))
         return torch.cat(outputs)

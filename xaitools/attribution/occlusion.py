@@ -58,7 +58,7 @@ class _Windows:
 def occlusion(
     model: nn.Module,
     inputs: Float[Tensor, "batch channel *spatial"],
-    target: Int[Tensor, " batch"] | None = None,
+    target: Int[Tensor, " targets"] | None = None,
     *,
     patch: int | Sequence[int] = 5,
     stride: int | Sequence[int] | None = None,
