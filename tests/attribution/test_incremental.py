@@ -329,7 +329,7 @@ def test_a_network_whose_first_layer_takes_everything():
     engine = IncrementalNetwork(
         ready(nn.Sequential(nn.GroupNorm(1, 1), nn.Conv2d(1, 1, 3))), torch.rand(1, 1, 5, 5).double()
     )
-    with pytest.raises(UnsupportedModelError, match="The layer 0 .*takes the whole image at once"):
+    with pytest.raises(UnsupportedModelError, match=r"The layer 0 .*takes the whole image at once"):
         engine.require_local()
 
 

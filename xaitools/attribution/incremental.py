@@ -18,9 +18,8 @@ from torch.fx import GraphModule, Interpreter, Node, symbolic_trace
 from torch.fx.node import map_arg
 from torch.fx.proxy import TraceError
 
-from xaitools.attribution.boxes import Change, add, inside, reframe, table_of, tighten
+from xaitools.attribution.boxes import Change, inside, reframe, table_of, tighten
 from xaitools.attribution.local_layers import (
-    ELEMENTWISE_COST,
     Rule,
     addition,
     average_pooling,

@@ -114,7 +114,7 @@ def is_concatenation(node: Node) -> bool:
     if node.target not in (torch.cat, torch.concat) or not isinstance(node.args[0], list | tuple):
         return False
     dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    return dim == 1
+    return bool(dim == 1)
 
 
 def _only_numbers(node: Node) -> bool:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -298,7 +299,7 @@ def _patches(patch: tuple[int, ...], stride: Sequence[int], grid: Sequence[int],
     pads = [0, 0]
     for end, n in reversed(list(zip(reach, missing.shape[2:], strict=True))):
         pads += [0, end - n]
-    pool = F.max_pool3d if len(patch) == 3 else F.max_pool2d
+    pool: Any = F.max_pool3d if len(patch) == 3 else F.max_pool2d
     active = pool(F.pad(differs, pads[2:]), patch, stride)[0, 0]
     steps = active.nonzero()
     number = active.flatten().nonzero()[:, 0]
