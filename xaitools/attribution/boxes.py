@@ -6,6 +6,7 @@ windows need of it is fetched row by row in one lookup.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,52 @@ def read(table: Tensor, start: Tensor, size: Sequence[int]) -> Tensor:
     for axis, length in enumerate(size):
         index = index * table.shape[axis] + _along(_steps(start[:, axis], length), axis, len(size))
     return F.embedding(index, table.reshape(-1, table.shape[-1]))
+
+
+class Overlay:
+    """A table with room behind it for changed boxes, so that one lookup reads both."""
+
+    def __init__(self, table: Tensor, room: int) -> None:
+        self.shape = table.shape[:-1]
+        self._cells = prod(self.shape)
+        channels = table.shape[-1]
+        self._rows = table.new_empty(self._cells + room // channels, channels)
+        self._rows[: self._cells] = table.reshape(-1, channels)
+        self._table = self._rows[: self._cells].view(table.shape)
+
+    def read(self, change: Change, start: Tensor, size: Sequence[int]) -> Tensor:
+        """Changed activation in boxes ``(window, *size, channel)`` that begin at `start` and lie inside the table."""
+        offset = change.start - start
+        n = len(change) * prod(change.size)
+        if n > len(self._rows) - self._cells or bool((offset == offset[0]).all()):
+            return add(change, read(self._table, start, size), start)
+        new = self._rows[self._cells : self._cells + n].view(change.values.shape)
+        torch.add(F.embedding(self._index(change.start, change.size), self._rows), change.values, out=new)
+        return F.embedding(self._index_over(change, offset, start, size), self._rows)
+
+    def _index(self, start: Tensor, size: Sequence[int]) -> Tensor:
+        """Rows of boxes; beyond the border, those of the nearest cells."""
+        index = torch.zeros((len(start), *(1 for _ in size)), dtype=torch.int32, device=start.device)
+        for axis, (length, whole) in enumerate(zip(size, self.shape, strict=True)):
+            steps = _steps(start[:, axis], length).clamp_(0, whole - 1)
+            index = index * whole + _along(steps, axis, len(size))
+        return index
+
+    def _index_over(self, change: Change, offset: Tensor, start: Tensor, size: Sequence[int]) -> Tensor:
+        """Rows of boxes: those of the change where it reaches, those of the table elsewhere."""
+        first = (
+            torch.arange(len(change), dtype=torch.int32, device=start.device) * prod(change.size)
+            + self._cells
+        )
+        index = torch.zeros((len(change), *(1 for _ in size)), dtype=torch.int32, device=start.device)
+        covered = None
+        for axis, (length, own) in enumerate(zip(size, change.size, strict=True)):
+            position = _steps(-offset[:, axis], length)
+            index = index * own + _along(position, axis, len(size))
+            here = _along((position >= 0) & (position < own), axis, len(size))
+            covered = here if covered is None else covered & here
+        index += first.view(-1, *(1 for _ in size))
+        return torch.where(covered, index, self._index(start, size))
 
 
 def add(change: Change, boxes: Tensor, start: Tensor) -> Tensor:
@@ -122,11 +169,11 @@ def tighten(change: Change, smallest: int) -> list[tuple[Tensor, Change]]:
     list
         Indices of windows, and their change in a box of one size; sizes with fewer than `smallest` windows share a box.
     """
-    changed = (change.values != 0).any(-1)
+    changed = change.values.abs().amax(-1) != 0
     axes = range(1, changed.ndim)
     edges = []
     for axis in axes:
-        along = changed.any(dim=[other for other in axes if other != axis]).to(torch.uint8)
+        along = changed.any(dim=[other for other in axes if other != axis]).view(torch.uint8)
         edges.append((along.argmax(1), change.size[axis - 1] - along.flip(1).argmax(1)))
     low = torch.stack([first for first, _ in edges], 1)
     length = torch.stack([last for _, last in edges], 1) - low
@@ -150,6 +197,14 @@ def tighten(change: Change, smallest: int) -> list[tuple[Tensor, Change]]:
         start = own.start + clamp(low[windows], lengths, change.size)
         tight.append((windows, Change(reframe(own, start, lengths), start)))
     return tight
+
+
+def leave_out(change: Change) -> list[tuple[Tensor, Change]]:
+    """Indices of the windows in which anything changes, and their change; nothing if there are none."""
+    alive = (change.values.flatten(1).abs().amax(1) != 0).nonzero()[:, 0]
+    if len(alive) == len(change):
+        return [(alive, change)]
+    return [(alive, change[alive])] if len(alive) else []
 
 
 def _steps(start: Tensor, length: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Interpreter, Node, symbolic_trace
 from torch.fx.node import map_arg
 from torch.fx.proxy import TraceError
 
-from xaitools.attribution.boxes import Change, inside, reframe, table_of, tighten
+from xaitools.attribution.boxes import Change, inside, leave_out, reframe, table_of, tighten
 from xaitools.attribution.local_layers import (
     Rule,
     addition,
@@ -107,6 +107,7 @@ class IncrementalNetwork:
         self._tables: dict[Node, Tensor] = {}
         self._deferred: set[Node] = set()
         self._shapes: set[Node] = set()
+        self._weights: dict[nn.Module, Tensor] = {}
         self.widest = 1
         self._steps = self._plan()
         self.work = 0.0
@@ -201,20 +202,20 @@ class IncrementalNetwork:
         return None, "full"
 
     def _local(self, node: Node, layer: nn.Module | None, source: Node) -> Rule | None:
+        before, after = (tuple(self._clean_values[own].shape[2:]) for own in (source, node))
         if is_sum(node):
             same = len({self._clean_values[source].shape for source in node.all_input_nodes}) == 1
             both = [self._clean_values[source].shape[0] == 1 for source in node.all_input_nodes]
-            return addition(self._table(node)) if same and all(both) else None
+            return addition(after) if same and all(both) else None
         if is_concatenation(node):
-            return concatenation(self._table(node))
+            return concatenation(after)
         if len(node.all_input_nodes) != 1:
             return None
         if is_max_pool(node, layer):
             relu = source in self._deferred
             origin = source.all_input_nodes[0] if relu else source
             options = _pool_options(node, layer)
-            rule = max_pooling(options, self._table(origin), self._table(node), relu)
-            return rule
+            return max_pooling(options, self._table(origin), self._table(node), relu, LARGEST_BATCH)
         if is_elementwise(node, layer):
             if is_relu(node, layer) and self._only_pooled(node):
                 self._deferred.add(node)
@@ -222,12 +223,7 @@ class IncrementalNetwork:
             return elementwise(self._function(node), self._table(source))
         if layer is None:
             return None
-        before, after = self._table(source), self._table(node)
-        return (
-            convolution(layer, before, after)
-            or average_pooling(layer, before, after)
-            or batch_norm(layer, before)
-        )
+        return convolution(layer, before, after) or average_pooling(layer, before, after) or batch_norm(layer)
 
     def _only_pooled(self, node: Node) -> bool:
         """Whether a ReLU's only user is a max pool, which may then come first: fewer elements, the same result."""
@@ -286,7 +282,9 @@ class IncrementalNetwork:
                 del env[source]
             value = env[step.node]
             if step.rule is not None and step.rule.sparsifies and len(env) == 1 and isinstance(value, Change):
-                return self._gather(tighten(value, SMALLEST_GROUP), n, index, step.node)
+                stays = self._steps[index + 1].kind == "local"
+                parts = tighten(value, SMALLEST_GROUP) if stays else leave_out(value)
+                return self._gather(parts, n, index, step.node)
         raise AssertionError("a graph ends with its output")
 
     def _gather(self, parts: list[tuple[Tensor, Change]], n: int, index: int, node: Node) -> Tensor:
@@ -408,7 +406,10 @@ class IncrementalNetwork:
         """Clean output plus the weights of the changed features times their change."""
         change = inside(flat.change, flat.shape)
         clean = self._clean_values[step.node]
-        weight = layer.weight.view(layer.out_features, -1, *flat.shape).movedim(1, -1)
+        if layer not in self._weights:
+            weight = layer.weight.view(layer.out_features, -1, *flat.shape)
+            self._weights[layer] = weight.movedim(1, -1).contiguous()
+        weight = self._weights[layer]
         if prod(flat.shape) <= 4 * prod(change.size):
             change = Change(
                 reframe(change, torch.zeros_like(change.start), flat.shape), torch.zeros_like(change.start)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Node
 
-from xaitools.attribution.boxes import Change, add, clamp, inside, reach, read, reframe
+from xaitools.attribution.boxes import Change, Overlay, add, clamp, inside, reach, read, reframe
 
 ELEMENTWISE_COST = 10
 """Work of one element that is read, changed and written, in multiplications and additions of a convolution."""
@@ -124,8 +124,8 @@ def _only_numbers(node: Node) -> bool:
     return known and len(values) - len(others) == 1
 
 
-def convolution(layer: nn.Module, before: Tensor, after: Tensor) -> Rule | None:
-    """A convolution with zero padding; `before` and `after` are the tables around it."""
+def convolution(layer: nn.Module, before: Sequence[int], after: Sequence[int]) -> Rule | None:
+    """A convolution with zero padding, from one spatial shape to another."""
     if type(layer) not in (nn.Conv2d, nn.Conv3d) or layer.padding_mode != "zeros":  # type: ignore[comparison-overlap]
         return None
     assert isinstance(layer, nn.Conv2d | nn.Conv3d)
@@ -134,22 +134,21 @@ def convolution(layer: nn.Module, before: Tensor, after: Tensor) -> Rule | None:
     extent = [(k - 1) * d + 1 for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
     padding = _padding(layer, extent)
     plain = {"dilation": layer.dilation, "groups": layer.groups}
-    shape, shape_before = after.shape[:-1], before.shape[:-1]
     steady = all(step == 1 for step in layer.stride)
     margin = [k - 1 for k in extent]
-    backwards = torch.tensor([p - m for p, m in zip(padding, margin, strict=True)], device=before.device)
+    backwards = torch.tensor([p - m for p, m in zip(padding, margin, strict=True)], device=weight.device)
     kernel = _BoxKernel(weight) if layer.groups == 1 and set(layer.dilation) == {1} else None
 
     def apply(changes: Sequence[Change]) -> Change:
         change = changes[0]
         grown = [own + m for own, m in zip(change.size, margin, strict=True)]
-        if steady and all(own <= whole for own, whole in zip(grown, shape, strict=True)):
+        if steady and all(own <= whole for own, whole in zip(grown, after, strict=True)):
             start = change.start + backwards
             if kernel is not None and kernel.pays(change.size):
                 return Change(kernel(change.values), start)
             values = convolve(change.values.movedim(-1, 1), weight, padding=margin, **plain)
         else:
-            start, size = reach(change, shape, extent, layer.stride, padding)
+            start, size = reach(change, after, extent, layer.stride, padding)
             first = start * start.new_tensor(layer.stride) - start.new_tensor(padding)
             frame = [(n - 1) * s + k for n, s, k in zip(size, layer.stride, extent, strict=True)]
             values = reframe(change, first, frame).movedim(-1, 1)
@@ -157,7 +156,7 @@ def convolution(layer: nn.Module, before: Tensor, after: Tensor) -> Rule | None:
         return Change(values.movedim(1, -1).contiguous(), start)
 
     def tidy(changes: Sequence[Change]) -> Change:
-        return apply([inside(changes[0], shape_before)])
+        return apply([inside(changes[0], before)])
 
     return Rule(tidy, weight[0].numel() * weight.shape[0] + ELEMENTWISE_COST)
 
@@ -197,20 +196,23 @@ class _BoxKernel:
         return convolve(ones, self.weight, padding=margin).movedim(1, -1).flatten(1)
 
 
-def max_pooling(options: dict[str, Any], before: Tensor, after: Tensor, relu: bool) -> Rule | None:
-    """Max pooling of `before`, followed by a ReLU if `relu`; `after` is the clean result of both."""
+def max_pooling(options: dict[str, Any], before: Tensor, after: Tensor, relu: bool, room: int) -> Rule | None:
+    """Max pooling of `before`, followed by a ReLU if `relu`; `after` is the clean result of both.
+
+    Changes of up to `room` elements are read most quickly.
+    """
     axes = before.ndim - 1
     kernel = _per_axis(options["kernel_size"], axes)
     stride = _per_axis(options.get("stride") or kernel, axes)
     padding = _per_axis(options.get("padding", 0), axes)
     if options.get("return_indices") or set(_per_axis(options.get("dilation", 1), axes)) != {1}:
         return None
-    shape, shape_before = after.shape[:-1], before.shape[:-1]
+    shape = after.shape[:-1]
     needed = [(n - 1) * s + k for n, s, k in zip(shape, stride, kernel, strict=True)]
     pads = [0, 0]
-    for own, p, whole in reversed(list(zip(shape_before, padding, needed, strict=True))):
+    for own, p, whole in reversed(list(zip(before.shape[:-1], padding, needed, strict=True))):
         pads += [p, max(0, whole - p - own)]
-    framed = F.pad(before, pads, value=-torch.inf) if any(pads) else before
+    framed = Overlay(F.pad(before, pads, value=-torch.inf), room)
     in_frame = torch.tensor(padding, device=before.device)
 
     def apply(changes: Sequence[Change]) -> Change:
@@ -218,8 +220,7 @@ def max_pooling(options: dict[str, Any], before: Tensor, after: Tensor, relu: bo
         start, size = reach(change, shape, kernel, stride, padding)
         first = start * start.new_tensor(stride)
         frame = [(n - 1) * s + k for n, s, k in zip(size, stride, kernel, strict=True)]
-        boxes = read(framed, first, frame)
-        add(Change(change.values, change.start + in_frame), boxes, first)
+        boxes = framed.read(Change(change.values, change.start + in_frame), first, frame)
         pooled = _running_maximum(boxes, size, kernel, stride)
         if relu:
             pooled.clamp_(min=0)
@@ -241,24 +242,23 @@ def _running_maximum(
     return boxes
 
 
-def average_pooling(layer: nn.Module, before: Tensor, after: Tensor) -> Rule | None:
+def average_pooling(layer: nn.Module, before: Sequence[int], after: Sequence[int]) -> Rule | None:
     """Average pooling whose every mean counts the same number of cells."""
     if type(layer) not in (nn.AvgPool2d, nn.AvgPool3d):
         return None
     assert isinstance(layer, nn.AvgPool2d | nn.AvgPool3d)
     if layer.ceil_mode:
         return None
-    axes = before.ndim - 1
+    axes = len(before)
     kernel, stride = _per_axis(layer.kernel_size, axes), _per_axis(layer.stride, axes)
     padding = _per_axis(layer.padding, axes)
     if any(padding) and not layer.count_include_pad:
         return None
     pool: Any = F.avg_pool2d if axes == 2 else F.avg_pool3d
-    shape, shape_before = after.shape[:-1], before.shape[:-1]
 
     def apply(changes: Sequence[Change]) -> Change:
-        change = inside(changes[0], shape_before)
-        start, size = reach(change, shape, kernel, stride, padding)
+        change = inside(changes[0], before)
+        start, size = reach(change, after, kernel, stride, padding)
         first = start * start.new_tensor(stride) - start.new_tensor(padding)
         frame = [(n - 1) * s + k for n, s, k in zip(size, stride, kernel, strict=True)]
         values = pool(
@@ -269,7 +269,7 @@ def average_pooling(layer: nn.Module, before: Tensor, after: Tensor) -> Rule | N
         )
         return Change(values.movedim(1, -1).contiguous(), start)
 
-    return Rule(apply, prod(kernel) * ELEMENTWISE_COST * after.shape[-1])
+    return Rule(apply, prod(kernel) * ELEMENTWISE_COST)
 
 
 def elementwise(function: Callable[[Tensor], Tensor], before: Tensor) -> Rule:
@@ -283,7 +283,7 @@ def elementwise(function: Callable[[Tensor], Tensor], before: Tensor) -> Rule:
     return Rule(apply, 2 * ELEMENTWISE_COST * before.shape[-1], sparsifies=True)
 
 
-def batch_norm(layer: nn.Module, before: Tensor) -> Rule | None:
+def batch_norm(layer: nn.Module) -> Rule | None:
     """Batch normalisation by stored statistics: a factor for each channel."""
     if not isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d) or layer.running_var is None:
         return None
@@ -294,31 +294,29 @@ def batch_norm(layer: nn.Module, before: Tensor) -> Rule | None:
     def apply(changes: Sequence[Change]) -> Change:
         return Change(changes[0].values * factor, changes[0].start)
 
-    return Rule(apply, ELEMENTWISE_COST * before.shape[-1])
+    return Rule(apply, ELEMENTWISE_COST * layer.num_features)
 
 
-def addition(after: Tensor) -> Rule:
-    """The sum of two activations of one shape."""
-    shape = after.shape[:-1]
+def addition(shape: Sequence[int]) -> Rule:
+    """The sum of two activations of one spatial shape."""
 
     def apply(changes: Sequence[Change]) -> Change:
         first, second = (inside(change, shape) for change in changes)
         start, size = _union([first, second], shape)
         return Change(add(second, reframe(first, start, size).clone(), start), start)
 
-    return Rule(apply, 2 * ELEMENTWISE_COST * after.shape[-1])
+    return Rule(apply, 2 * ELEMENTWISE_COST)
 
 
-def concatenation(after: Tensor) -> Rule:
-    """Activations with their channels one after the other."""
-    shape = after.shape[:-1]
+def concatenation(shape: Sequence[int]) -> Rule:
+    """Activations of one spatial shape with their channels one after the other."""
 
     def apply(changes: Sequence[Change]) -> Change:
         changes = [inside(change, shape) for change in changes]
         start, size = _union(changes, shape)
         return Change(torch.cat([reframe(change, start, size) for change in changes], -1), start)
 
-    return Rule(apply, 2 * ELEMENTWISE_COST * after.shape[-1])
+    return Rule(apply, 2 * ELEMENTWISE_COST)
 
 
 def _union(changes: Sequence[Change], shape: Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:
