@@ -1,0 +1,522 @@
+"""Outputs for many slightly changed copies of one image, computed from what changes in each layer.
+
+The network's graph is walked once for a batch of changes. Each layer hands on the box of cells that its inputs'
+boxes reach; a layer that mixes the whole image (a global mean, the first linear layer after flattening) turns boxes
+into full activations, and from there on the network runs as it is.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter, Node, symbolic_trace
+from torch.fx.node import map_arg
+from torch.fx.proxy import TraceError
+
+from xaitools.attribution.boxes import Change, inside, leave_out, reframe, table_of, tighten
+from xaitools.attribution.local_layers import (
+    Rule,
+    addition,
+    average_pooling,
+    batch_norm,
+    concatenation,
+    convolution,
+    elementwise,
+    is_concatenation,
+    is_elementwise,
+    is_max_pool,
+    is_passage,
+    is_relu,
+    is_sum,
+    max_pooling,
+)
+from xaitools.errors import UnsupportedModelError
+
+SMALLEST_GROUP = 128
+LARGEST_BATCH = 2**22
+"""Elements of a convolution's output for all windows that are taken at once."""
+
+FULL_SHARE = 0.75
+"""Share of an activation from which on its box is computed as a whole."""
+
+_IN_PLACE = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """A change whose activation was flattened to ``(window, feature)``, of the spatial shape given."""
+
+    change: Change
+    shape: tuple[int, ...]
+
+
+Value = Any
+"""A Change, a Flat, a full activation (window, ...), or what does not depend on the image."""
+
+
+@dataclass
+class _Step:
+    node: Node
+    inputs: list[Node]
+    rule: Rule | None
+    kind: str
+    expires: list[Node] = field(default_factory=list)
+
+
+class IncrementalNetwork:
+    """A network and its clean pass over one image.
+
+    Attributes
+    ----------
+    clean
+        The network's output for the image, ``(1, ...)``.
+    work
+        Multiplications and additions done so far, elements read and written counted as
+        `ELEMENTWISE_COST` each; set it to 0 to begin a count.
+    full_work
+        The same for one full pass.
+    widest
+        Most elements of one window's change so far.
+    """
+
+    def __init__(self, network: nn.Module, image: Tensor, *, batch_size: int = 16) -> None:
+        self._network = traced(network)
+        self._batch_size = batch_size
+        self._layers = dict(self._network.named_modules())
+        self._values = _Record(self._network)
+        with torch.no_grad():
+            self.clean: Tensor = self._values.run(image)
+            expected = network(image)
+        if not torch.equal(self.clean, expected) and not torch.allclose(self.clean, expected, rtol=1e-4):
+            raise UnsupportedModelError(
+                f"{type(network).__name__} changes activations in place that it uses again, which cannot be followed "
+                "layer by layer; write x = relu(x) in place of relu_(x), and x = x + y in place of x += y."
+            )
+        self._clean_values: dict[Node, Any] = self._values.seen
+        self._axes = image.ndim - 2
+        self._tables: dict[Node, Tensor] = {}
+        self._deferred: set[Node] = set()
+        self._shapes: set[Node] = set()
+        self._weights: dict[nn.Module, Tensor] = {}
+        self.widest = 1
+        self._steps = self._plan()
+        self.work = 0.0
+        self.full_work = sum(self._full_work(step) for step in self._steps)
+
+    def outputs(self, change: Change) -> Tensor:
+        """Change of the network's output ``(window, ...)`` for a change of the image."""
+        with torch.no_grad():
+            parts = tighten(change, SMALLEST_GROUP)
+            return self._gather(parts, len(change), 0, self._steps[0].node)
+
+    def require_local(self) -> None:
+        """Make sure that something is gained.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the first layer that sees the image already mixes all of it.
+        """
+        for step in self._steps[1:]:
+            if step.kind == "local":
+                return
+            if step.kind != "passage":
+                break
+        raise UnsupportedModelError(
+            f"The layer {step.node.target!s} of {type(self._network).__name__} takes the whole image at once "
+            "or has no local rule, so no change stays local; use algorithm='full'."
+        )
+
+    # --- the plan
+
+    def _plan(self) -> list[_Step]:
+        steps = []
+        depends: set[Node] = set()
+        for node in self._network.graph.nodes:
+            if node.op == "placeholder":
+                if depends:
+                    raise UnsupportedModelError(
+                        f"{type(self._network).__name__} takes more than the image: {node.name!r}."
+                    )
+                depends.add(node)
+                steps.append(_Step(node, [], None, "image"))
+                continue
+            if not any(source in depends or source in self._shapes for source in node.all_input_nodes):
+                continue
+            if not _holds_tensor(self._clean_values[node]):
+                self._check_shape(node)
+                continue
+            inputs = [source for source in node.all_input_nodes if source in depends]
+            depends.add(node)
+            local = len(inputs) == len(node.all_input_nodes)
+            rule, kind = self._rule(node) if local or node.op == "output" else (None, "full")
+            steps.append(_Step(node, inputs, rule, kind))
+        last = {}
+        for step in steps:
+            for source in step.inputs:
+                last[source] = step
+        for source, step in last.items():
+            step.expires.append(source)
+        return steps
+
+    def _check_shape(self, node: Node) -> None:
+        self._shapes.add(node)
+        try:
+            self._shape(node, 1)
+        except (RuntimeError, NotImplementedError) as error:
+            raise UnsupportedModelError(
+                f"{node.name!r} makes a number from an activation, on which the network's course may depend: {error}"
+            ) from error
+
+    def _rule(self, node: Node) -> tuple[Rule | None, str]:
+        """The local rule of a node, if any, and the kind of step it is."""
+        clean = self._clean_values[node]
+        if node.op == "output":
+            return None, "output"
+        if not isinstance(clean, Tensor):
+            return None, "full"
+        source = node.all_input_nodes[0]
+        before = self._clean_values[source]
+        layer = self._layers[str(node.target)] if node.op == "call_module" else None
+        if is_passage(node, layer):
+            return None, "passage"
+        spatial = isinstance(before, Tensor) and before.ndim == self._axes + 2 and len(before) == 1
+        if clean.ndim == 2 and spatial and _is_flatten(node, layer, before, clean):
+            return None, "flatten"
+        if not spatial:
+            return None, "full"
+        if clean.ndim in (2, self._axes + 2) and _is_global_mean(node, layer, self._axes):
+            return None, "mean"
+        if clean.ndim == self._axes + 2 and (rule := self._local(node, layer, source)) is not None:
+            return rule, "local"
+        return None, "full"
+
+    def _local(self, node: Node, layer: nn.Module | None, source: Node) -> Rule | None:
+        before, after = (tuple(self._clean_values[own].shape[2:]) for own in (source, node))
+        if is_sum(node):
+            same = len({self._clean_values[source].shape for source in node.all_input_nodes}) == 1
+            both = [self._clean_values[source].shape[0] == 1 for source in node.all_input_nodes]
+            return addition(after) if same and all(both) else None
+        if is_concatenation(node):
+            return concatenation(after)
+        if len(node.all_input_nodes) != 1:
+            return None
+        if is_max_pool(node, layer):
+            relu = source in self._deferred
+            origin = source.all_input_nodes[0] if relu else source
+            options = _pool_options(node, layer)
+            return max_pooling(options, self._table(origin), self._table(node), relu, LARGEST_BATCH)
+        if is_elementwise(node, layer):
+            if is_relu(node, layer) and self._only_pooled(node):
+                self._deferred.add(node)
+                return Rule(lambda changes: changes[0], 0)
+            return elementwise(self._function(node), self._table(source))
+        if layer is None:
+            return None
+        return convolution(layer, before, after) or average_pooling(layer, before, after) or batch_norm(layer)
+
+    def _only_pooled(self, node: Node) -> bool:
+        """Whether a ReLU's only user is a max pool, which may then come first: fewer elements, the same result."""
+        users = list(node.users)
+        if len(users) != 1:
+            return False
+        layer = self._layers[str(users[0].target)] if users[0].op == "call_module" else None
+        if not is_max_pool(users[0], layer):
+            return False
+        options = _pool_options(users[0], layer)
+        return not options.get("return_indices") and options.get("dilation", 1) in (1, (1,) * self._axes)
+
+    def _table(self, node: Node) -> Tensor:
+        if node not in self._tables:
+            self._tables[node] = table_of(self._clean_values[node])
+        return self._tables[node]
+
+    def _function(self, node: Node) -> Callable[[Tensor], Tensor]:
+        def function(x: Tensor) -> Tensor:
+            args, kwargs = (map_arg(part, lambda _: x) for part in (node.args, node.kwargs))
+            return self._call(node, args, kwargs)
+
+        return function
+
+    def _call(self, node: Node, args: Any, kwargs: Any) -> Any:
+        if node.op == "call_module":
+            return self._layers[str(node.target)](*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
+
+    def _full_work(self, step: _Step) -> float:
+        clean = self._clean_values[step.node]
+        if step.kind in ("image", "output", "passage") or not isinstance(clean, Tensor):
+            return 0.0
+        layer = self._layers.get(str(step.node.target)) if step.node.op == "call_module" else None
+        if isinstance(layer, nn.Linear):
+            return float(clean.numel() * layer.in_features)
+        if isinstance(layer, nn.modules.conv._ConvNd):
+            return float(clean.numel() * (layer.weight[0].numel() + 2))
+        return float(2 * clean.numel())
+
+    # --- the walk
+
+    def _walk(self, position: int, env: dict[Node, Value], n: int) -> Tensor:
+        """Change of the output, from step `position` on; `env` holds what later steps use."""
+        for index in range(position, len(self._steps)):
+            step = self._steps[index]
+            if step.kind == "output":
+                return self._full(step.inputs[0], env, n) - self.clean
+            if (most := self._most(step, env, n)) < n:
+                return self._piecewise(index, env, n, most)
+            env[step.node] = self._advance(step, env, n)
+            for source in step.expires:
+                del env[source]
+            value = env[step.node]
+            if step.rule is not None and step.rule.sparsifies and len(env) == 1 and isinstance(value, Change):
+                stays = self._steps[index + 1].kind == "local"
+                parts = tighten(value, SMALLEST_GROUP) if stays else leave_out(value)
+                return self._gather(parts, n, index, step.node)
+        raise AssertionError("a graph ends with its output")
+
+    def _gather(self, parts: list[tuple[Tensor, Change]], n: int, index: int, node: Node) -> Tensor:
+        """Walk on with each part of the windows; zero for the windows in none."""
+        if len(parts) == 1 and len(parts[0][0]) == n:
+            return self._walk(index + 1, {node: parts[0][1]}, n)
+        outputs = self.clean.new_zeros(n, *self.clean.shape[1:])
+        for windows, change in parts:
+            outputs[windows] = self._walk(index + 1, {node: change}, len(windows))
+        return outputs
+
+    def _needs_full(self, step: _Step, env: dict[Node, Value]) -> bool:
+        """Whether the step computes whole activations from changes."""
+        values = [env[source] for source in step.inputs]
+        if not any(isinstance(value, Change | Flat) for value in values) or step.kind == "passage":
+            return False
+        if not all(isinstance(value, Change) for value in values):
+            return not isinstance(values[0], Flat) or not isinstance(self._layer(step.node), nn.Linear)
+        return step.kind == "full" or (step.kind == "local" and self._covers_most(step, values))
+
+    def _covers_most(self, step: _Step, changes: Sequence[Change]) -> bool:
+        if not isinstance(self._layer(step.node), nn.modules.conv._ConvNd):
+            return False
+        shape = self._clean_values[step.inputs[0]].shape[2:]
+        return prod(changes[0].size) >= FULL_SHARE * prod(shape)
+
+    def _most(self, step: _Step, env: dict[Node, Value], n: int) -> int:
+        """Windows to take at once: all, or less where activations grow large."""
+        if self._needs_full(step, env):
+            return min(n, self._batch_size)
+        layer = self._layer(step.node)
+        if isinstance(layer, nn.modules.conv._ConvNd) and isinstance(change := env[step.inputs[0]], Change):
+            cells = prod(own + k - 1 for own, k in zip(change.size, layer.kernel_size, strict=True))
+            return min(n, max(1, LARGEST_BATCH // (cells * layer.out_channels)))
+        return n
+
+    def _piecewise(self, index: int, env: dict[Node, Value], n: int, most: int) -> Tensor:
+        """Walk on with at most `most` windows at once."""
+        outputs = []
+        for first in range(0, n, most):
+            part = slice(first, min(first + most, n))
+            own = {node: _select(value, part, n) for node, value in env.items()}
+            outputs.append(self._walk(index, own, part.stop - part.start))
+        return torch.cat(outputs)
+
+    def _advance(self, step: _Step, env: dict[Node, Value], n: int) -> Value:
+        node = step.node
+        values = [env[source] for source in step.inputs]
+        if step.kind == "passage":
+            return values[0]
+        if self._needs_full(step, env):
+            return self._run_full(step, env, n)
+        if step.rule is not None and all(isinstance(value, Change) for value in values):
+            result = step.rule.apply([env[source] for source in _operands(node)])
+            self.widest = max(self.widest, result.values[0].numel())
+            self.work += len(result) * prod(result.size) * step.rule.work
+            return result
+        if step.kind == "flatten" and isinstance(values[0], Change):
+            return Flat(values[0], tuple(self._clean_values[step.inputs[0]].shape[2:]))
+        if step.kind == "mean" and isinstance(values[0], Change):
+            return self._mean(step, values[0])
+        if isinstance(values[0], Flat) and isinstance(layer := self._layer(node), nn.Linear):
+            return self._linear(step, layer, values[0])
+        return self._run_full(step, env, n)
+
+    def _layer(self, node: Node) -> nn.Module | None:
+        return self._layers[str(node.target)] if node.op == "call_module" else None
+
+    def _operand(self, node: Node, env: dict[Node, Value], n: int) -> Any:
+        """What a node stands for in full activations of `n` windows."""
+        if node in env:
+            return self._full(node, env, n)
+        return self._shape(node, n) if node in self._shapes else self._clean_values[node]
+
+    def _shape(self, node: Node, n: int) -> Any:
+        """A size, or a number made from sizes, with as many images in the batch as there are windows."""
+
+        def known(source: Node) -> Any:
+            if source in self._shapes:
+                return self._shape(source, n)
+            value = self._clean_values[source]
+            if isinstance(value, Tensor):
+                return torch.empty((n, *value.shape[1:]), dtype=value.dtype, device="meta")
+            return value
+
+        args, kwargs = (map_arg(part, known) for part in (node.args, node.kwargs))
+        return self._call(node, args, kwargs)
+
+    def _run_full(self, step: _Step, env: dict[Node, Value], n: int) -> Any:
+        self.work += n * self._full_work(step)
+        args, kwargs = (
+            map_arg(part, lambda source: self._operand(source, env, n))
+            for part in (step.node.args, step.node.kwargs)
+        )
+        return self._call(step.node, args, kwargs)
+
+    def _full(self, node: Node, env: dict[Node, Value], n: int) -> Any:
+        """The activation as the network would compute it; stored, so that it is made once."""
+        value = env[node]
+        if not isinstance(value, Change | Flat):
+            return value
+        clean = self._clean_values[node]
+        change = value if isinstance(value, Change) else value.change
+        shape = tuple(clean.shape[2:]) if isinstance(value, Change) else value.shape
+        placed = reframe(change, torch.zeros_like(change.start), shape).movedim(-1, 1)
+        self.work += 3 * n * clean.numel()
+        env[node] = clean + (placed if isinstance(value, Change) else placed.flatten(1))
+        return env[node]
+
+    def _mean(self, step: _Step, change: Change) -> Tensor:
+        shape = self._clean_values[step.inputs[0]].shape[2:]
+        own = inside(change, shape)
+        clean = self._clean_values[step.node]
+        total = own.values.sum(dim=tuple(range(1, self._axes + 1))) / prod(shape)
+        self.work += own.values.numel()
+        return clean + total.view(len(change), *clean.shape[1:])
+
+    def _linear(self, step: _Step, layer: nn.Linear, flat: Flat) -> Tensor:
+        """Clean output plus the weights of the changed features times their change."""
+        change = inside(flat.change, flat.shape)
+        clean = self._clean_values[step.node]
+        if layer not in self._weights:
+            weight = layer.weight.view(layer.out_features, -1, *flat.shape)
+            self._weights[layer] = weight.movedim(1, -1).contiguous()
+        weight = self._weights[layer]
+        if prod(flat.shape) <= 4 * prod(change.size):
+            change = Change(
+                reframe(change, torch.zeros_like(change.start), flat.shape), torch.zeros_like(change.start)
+            )
+        out = clean.expand(len(change), -1).clone()
+        starts, group = change.start.unique(dim=0, return_inverse=True)
+        for key, start in enumerate(starts.tolist()):
+            box = tuple(slice(first, first + n) for first, n in zip(start, change.size, strict=True))
+            own = slice(None) if len(starts) == 1 else group == key
+            out[own] += change.values[own].flatten(1) @ weight[(slice(None), *box)].flatten(1).T
+        self.work += change.values.numel() * layer.out_features
+        return out
+
+
+def traced(network: nn.Module) -> GraphModule:
+    """The network's graph without operations in place.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the graph cannot be traced.
+    """
+    if isinstance(network, GraphModule):
+        graph = network
+    else:
+        try:
+            graph = symbolic_trace(network)
+        except (TraceError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+            raise UnsupportedModelError(
+                f"The layers of {type(network).__name__} cannot be traced ({error}), so changes cannot be followed "
+                "through it; use algorithm='full'."
+            ) from error
+    for module in graph.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]
+    for node in graph.graph.nodes:
+        node.kwargs = {key: False if key == "inplace" else value for key, value in node.kwargs.items()}
+        if node.op == "call_function":
+            name = getattr(node.target, "__name__", "")
+            plain = getattr(torch, name[:-1], None) if name.endswith("_") else None
+            node.target = _IN_PLACE.get(node.target, plain or node.target)
+        elif node.op == "call_method" and node.target.endswith("_") and hasattr(Tensor, node.target[:-1]):
+            node.target = node.target[:-1]
+    graph.recompile()
+    return graph
+
+
+class _Record(Interpreter):
+    """Run a graph and keep every value."""
+
+    def __init__(self, network: GraphModule) -> None:
+        super().__init__(network, garbage_collect_values=False)
+        self.seen: dict[Node, Any] = {}
+
+    def run_node(self, n: Node) -> Any:
+        self.seen[n] = super().run_node(n)
+        return self.seen[n]
+
+
+def _operands(node: Node) -> list[Node]:
+    """The nodes a local rule combines, in order and as often as they are named."""
+    if is_concatenation(node):
+        return list(node.args[0])  # type: ignore[arg-type]
+    if is_sum(node):
+        return list(node.args)  # type: ignore[arg-type]
+    return [node.all_input_nodes[0]]
+
+
+def _select(value: Value, part: slice, n: int) -> Value:
+    if isinstance(value, Flat):
+        return Flat(value.change[part], value.shape)
+    if isinstance(value, Change) or (isinstance(value, Tensor) and value.ndim and len(value) == n):
+        return value[part]
+    if isinstance(value, tuple | list):
+        return type(value)(_select(item, part, n) for item in value)
+    return value
+
+
+def _holds_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (
+        isinstance(value, tuple | list) and any(_holds_tensor(item) for item in value)
+    )
+
+
+def _is_flatten(node: Node, layer: nn.Module | None, before: Tensor, after: Tensor) -> bool:
+    named = isinstance(layer, nn.Flatten) or node.target in (torch.flatten, "flatten", "view", "reshape")
+    return named and after.shape == (1, before[0].numel()) and len(before) == 1
+
+
+def _is_global_mean(node: Node, layer: nn.Module | None, axes: int) -> bool:
+    if isinstance(layer, nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool3d):
+        return layer.output_size in (1, (1,) * axes)
+    if node.target in (F.adaptive_avg_pool2d, F.adaptive_avg_pool3d):
+        size = node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size")
+        return size in (1, (1,) * axes, [1] * axes)
+    if node.target not in (torch.mean, "mean"):
+        return False
+    dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    if not isinstance(dims, list | tuple) or "dtype" in node.kwargs:
+        return False
+    return sorted(dim % (axes + 2) for dim in dims) == list(range(2, axes + 2))  # type: ignore[operator]
+
+
+def _pool_options(node: Node, layer: nn.Module | None) -> dict[str, Any]:
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+    if layer is not None:
+        return {name: getattr(layer, name) for name in names}
+    return dict(zip(names, node.args[1:], strict=False)) | {
+        key: value for key, value in node.kwargs.items() if key in names
+    }

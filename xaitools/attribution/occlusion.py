@@ -1,0 +1,418 @@
+"""Occlusion (Zeiler and Fergus 2014): how far the output falls when a part of the image is hidden."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from xaitools.attribution.boxes import Change, clamp, read, table_of
+from xaitools.attribution.incremental import IncrementalNetwork
+from xaitools.attribution.passes import select
+from xaitools.errors import DataError, ParameterError, ShapeError, UnsupportedModelError
+from xaitools.models.surgery import explainable
+
+logger = logging.getLogger(__name__)
+
+ALGORITHMS = ("auto", "incremental", "full")
+CHECKED_WINDOWS = 3
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
+"""Largest difference between incremental and full outputs, as a fraction of the largest output."""
+
+_ELEMENTS = 2**22
+_MOST_WINDOWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class _Windows:
+    """Parts of the image to hide, in boxes of one size that may reach over the far border.
+
+    Attributes
+    ----------
+    start
+        First voxel of each box, ``(window, axis)``.
+    number
+        Place of each window in the result.
+    hidden
+        Voxels of each box that are hidden, ``(window, *size)``; None for all.
+    """
+
+    start: Tensor
+    size: tuple[int, ...]
+    number: Tensor
+    hidden: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, part: Tensor | slice) -> "_Windows":
+        hidden = None if self.hidden is None else self.hidden[part]
+        return _Windows(self.start[part], self.size, self.number[part], hidden)
+
+
+def occlusion(
+    model: nn.Module,
+    inputs: Float[Tensor, "batch channel *spatial"],
+    target: Int[Tensor, " targets"] | None = None,
+    *,
+    patch: int | Sequence[int] = 5,
+    stride: int | Sequence[int] | None = None,
+    baseline: float | Shaped[Tensor, "..."] = 0.0,
+    regions: Shaped[Tensor, "..."] | None = None,
+    batch_size: int = 16,
+    algorithm: str = "auto",
+    progress: bool = True,
+) -> Float[Tensor, "batch channel *spatial"]:
+    """Fall of the target's output when a patch, or a region of an atlas, is hidden.
+
+    Each voxel gets the mean of ``output(image) - output(image with the window hidden)`` over the windows that cover
+    it. Windows begin at multiples of `stride`; the last ones may stick out over the border, where they are cut. All
+    channels are hidden together.
+
+    The incremental algorithm keeps the clean pass and computes, in each layer, only the box of cells that a window
+    can change. This is exact but for rounding. It follows convolutions, pooling, batch norm, activations, sums and
+    concatenations, and the first linear layer or the global mean after them; from any other layer on, whole
+    activations are computed. A few windows of each image are checked against full passes.
+
+    Parameters
+    ----------
+    model
+        Network returning (batch, classes) or (batch,). The output explained is what it returns, usually a logit; for
+        probabilities give ``nn.Sequential(model, nn.Softmax(1))``.
+    inputs
+        Images; two or three spatial axes.
+    target
+        Class to explain for each image; None for the single output of a regression.
+    patch
+        Voxels of a window, for all axes or for each.
+    stride
+        Voxels from one window to the next, `patch` at most; None for windows side by side.
+    baseline
+        What hides: a number, or an image ``(channel, *spatial)`` or ``(batch, channel, *spatial)``.
+    regions
+        Labels, ``(*spatial)`` or one map an image ``(batch, *spatial)``: hide one region after the other
+        in place of patches. Voxels with label 0 are in no region and get 0.
+    batch_size
+        Images in one full pass. The incremental algorithm chooses its own batches.
+    algorithm
+        "incremental", "full" (each window passes the whole network), or "auto": incremental if the network allows
+        and the work is less. The choice and its reason are logged at level INFO.
+    progress
+        Whether to show a progress bar if the work takes more than two seconds.
+
+    Returns
+    -------
+    Tensor
+        In units of the output; positive where hiding lowers it. The same in each channel.
+
+    Raises
+    ------
+    ParameterError
+        If an option is unknown or out of its range, or the patch larger than the image.
+    ShapeError
+        If baseline, regions or targets do not fit the images.
+    DataError
+        If an image or the baseline is not finite, or a map of regions holds no region.
+    TargetError
+        If the network has no such output.
+    UnsupportedModelError
+        If the network is asked to be incremental and cannot be followed, or outputs differ from full passes.
+
+    References
+    ----------
+    Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014, section 4.2; overlapping
+    windows as in captum's ``Occlusion``; regions: Rieke et al., Visualizing convolutional networks for MRI-based
+    diagnosis of Alzheimer's disease, 2018, section 2.4.
+    """
+    axes = inputs.ndim - 2
+    _check_images(inputs, target, batch_size, algorithm)
+    shape = tuple(inputs.shape[2:])
+    sizes = _voxels("patch", patch, shape)
+    strides = sizes if stride is None else _voxels("stride", stride, shape)
+    _check_coverage(sizes, strides, shape)
+    images = inputs.to(next(model.parameters(), inputs))
+    filler = _filler(baseline, images)
+    labels = None if regions is None else _labels(regions, images)
+    targets = None if target is None else target.to(images.device)
+    quick = explainable(model, images[:1])
+    maps = []
+    total = None if labels is not None else len(images) * prod(_grid(sizes, strides, shape))
+    with tqdm(
+        total=total, desc="occlusion", unit="window", disable=not progress, delay=2, leave=False
+    ) as bar:
+        for i in range(len(images)):
+            own = None if targets is None else targets[i : i + 1]
+            missing = filler[i : i + 1] - images[i : i + 1]
+            if labels is None:
+                grid = _grid(sizes, strides, shape)
+                windows = [_patches(sizes, strides, grid, missing)]
+                n_windows = prod(grid)
+            else:
+                windows, n_windows = _regions(labels[i], missing), int(labels[i].max()) + 1
+            scores = _Scorer(quick, images[i : i + 1], missing, own, batch_size, algorithm)
+            falls = images.new_zeros(n_windows, dtype=torch.float64)
+            for group, values in scores.falls(windows):
+                falls[group.number] = values.double()
+                bar.update(len(group))
+            if labels is None:
+                maps.append(_mean_over_windows(falls.view(grid), sizes, strides, shape))
+            else:
+                maps.append(falls[labels[i]])
+            bar.update(0 if total is None else n_windows - sum(map(len, windows)))
+    result = torch.stack(maps).to(inputs)
+    return result[:, None].expand(inputs.shape).clone() if axes else result
+
+
+class _Scorer:
+    """Falls of one image's output, by the algorithm asked for."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        image: Tensor,
+        missing: Tensor,
+        target: Tensor | None,
+        batch_size: int,
+        algorithm: str,
+    ) -> None:
+        self.network, self.image, self.target = network, image, target
+        self.batch_size, self.algorithm = batch_size, algorithm
+        self.missing = missing
+        self.table = table_of(missing)
+        with torch.no_grad():
+            self.clean = network(image)
+        self._select(self.clean)
+        self.engine: IncrementalNetwork | None = None
+        if algorithm != "full":
+            self.engine = self._engine()
+
+    def falls(self, groups: Sequence[_Windows]) -> Iterator[tuple[_Windows, Tensor]]:
+        """Yield parts of the windows and how far hiding each lowers the output."""
+        for windows in groups:
+            if len(windows) == 0:
+                continue
+            checked = self._sample(windows)
+            expected = self._full(checked) if self.engine is not None else None
+            engine = self._choose(checked, expected, len(windows))
+            size = self.batch_size
+            if engine is not None:
+                size = max(self.batch_size, min(_ELEMENTS // engine.widest, _MOST_WINDOWS))
+            for first in range(0, len(windows), size):
+                part = windows[first : first + size]
+                yield part, self._full(part) if engine is None else self._incremental(engine, part)
+
+    def _engine(self) -> IncrementalNetwork | None:
+        try:
+            engine = IncrementalNetwork(self.network, self.image, batch_size=self.batch_size)
+            engine.require_local()
+            return engine
+        except UnsupportedModelError as error:
+            if self.algorithm == "incremental":
+                raise
+            logger.info("Occlusion by full passes: %s", error)
+            return None
+
+    def _choose(self, checked: _Windows, expected: Tensor | None, n: int) -> IncrementalNetwork | None:
+        """The engine if it is right on the windows `checked`, and cheaper or demanded."""
+        engine = self.engine
+        if engine is None or expected is None:
+            return None
+        engine.work = 0.0
+        found = self._incremental(engine, checked)
+        share = engine.work / (len(checked) * engine.full_work)
+        tolerance = TOLERANCE.get(found.dtype, 1e-2) * float(self.clean.abs().max().clamp(min=1e-30))
+        gap = float((found - expected).abs().max())
+        if not gap <= tolerance:
+            message = (
+                f"The incremental outputs of {type(self.network).__name__} differ from full passes by {gap:.2g}, where "
+                f"{tolerance:.2g} is allowed"
+            )
+            if self.algorithm == "incremental":
+                raise UnsupportedModelError(f"{message}; use algorithm='full'.")
+            logger.warning("%s: occlusion goes on by full passes.", message)
+            self.engine = None
+            return None
+        use = self.algorithm == "incremental" or share < 1
+        logger.info(
+            "Occlusion of %d windows of %s by %s: a window's changes take %.2g of the work of a full pass.",
+            *(n, "x".join(map(str, checked.size)), "incremental passes" if use else "full passes", share),
+        )
+        return engine if use else None
+
+    def _sample(self, windows: _Windows) -> _Windows:
+        generator = torch.Generator().manual_seed(0)
+        chosen = torch.randperm(len(windows), generator=generator)[:CHECKED_WINDOWS]
+        return windows[chosen.to(windows.start.device)]
+
+    def _incremental(self, engine: IncrementalNetwork, windows: _Windows) -> Tensor:
+        return -self._select(engine.outputs(_change(self.table, windows)))
+
+    def _full(self, windows: _Windows) -> Tensor:
+        change = _change(self.table, windows)
+        outputs = []
+        for first in range(0, len(windows), self.batch_size):
+            part = change[slice(first, first + self.batch_size)]
+            occluded = self.image.repeat(len(part), *(1 for _ in self.image.shape[1:]))
+            for image, start, values in zip(occluded, part.start.tolist(), part.values, strict=True):
+                box = tuple(slice(a, a + n) for a, n in zip(start, part.size, strict=True))
+                image[(slice(None), *box)] += values.movedim(-1, 0)
+            layout = torch.channels_last_3d if occluded.ndim == 5 else torch.channels_last
+            with torch.no_grad():
+                outputs.append(self.network(occluded.contiguous(memory_format=layout)))
+        return self._select(self.clean) - self._select(torch.cat(outputs))
+
+    def _select(self, outputs: Tensor) -> Tensor:
+        return select(outputs, None if self.target is None else self.target.expand(len(outputs)))
+
+
+def _change(table: Tensor, windows: _Windows) -> Change:
+    """What hiding does to the image; boxes over the border move inwards, and leave the voxels before them alone."""
+    start = clamp(windows.start, windows.size, table.shape[:-1])
+    values = read(table, start, windows.size)
+    if not torch.equal(start, windows.start):
+        for axis, n in enumerate(windows.size):
+            steps = torch.arange(n, device=start.device)
+            kept = steps >= (windows.start - start)[:, axis, None]
+            values *= kept.view(
+                len(kept), *(n if other == axis else 1 for other in range(len(windows.size))), 1
+            )
+    if windows.hidden is not None:
+        values *= windows.hidden[..., None]
+    return Change(values, start)
+
+
+def _grid(patch: Sequence[int], stride: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """Windows along each axis: as many as are needed to cover it."""
+    return tuple(-(-(n - p) // s) + 1 for n, p, s in zip(shape, patch, stride, strict=True))
+
+
+def _patches(patch: tuple[int, ...], stride: Sequence[int], grid: Sequence[int], missing: Tensor) -> _Windows:
+    """All windows that hide something: where the image equals the baseline, the output stays."""
+    differs = (missing != 0).any(1, keepdim=True).to(torch.float32)
+    reach = [(g - 1) * s + p for g, s, p in zip(grid, stride, patch, strict=True)]
+    pads = [0, 0]
+    for end, n in reversed(list(zip(reach, missing.shape[2:], strict=True))):
+        pads += [0, end - n]
+    pool: Any = F.max_pool3d if len(patch) == 3 else F.max_pool2d
+    active = pool(F.pad(differs, pads[2:]), patch, stride)[0, 0]
+    steps = active.nonzero()
+    number = active.flatten().nonzero()[:, 0]
+    return _Windows(steps * steps.new_tensor(stride), patch, number)
+
+
+def _regions(labels: Tensor, missing: Tensor) -> list[_Windows]:
+    """Each region in its bounding box."""
+    windows = []
+    for label in labels.unique().tolist():
+        own = labels == label
+        if label == 0 or not bool((missing[0] != 0).any(0)[own].any()):
+            continue
+        cells = own.nonzero()
+        low, high = cells.amin(0), cells.amax(0) + 1
+        box = tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+        number = torch.tensor([label], device=labels.device)
+        windows.append(_Windows(low[None], tuple((high - low).tolist()), number, own[box][None]))
+    return windows
+
+
+def _mean_over_windows(
+    falls: Tensor, patch: Sequence[int], stride: Sequence[int], shape: Sequence[int]
+) -> Tensor:
+    """Mean over the windows that cover each voxel."""
+    total, count = falls, torch.ones_like(falls)
+    for axis, (p, s, n) in enumerate(zip(patch, stride, shape, strict=True)):
+        total, count = (_spread(values, axis, p, s).narrow(axis, 0, n) for values in (total, count))
+    return total / count
+
+
+def _spread(values: Tensor, axis: int, patch: int, stride: int) -> Tensor:
+    """Sum over the windows that cover each voxel along one axis."""
+    length = (values.shape[axis] - 1) * stride + 1
+    out = values.new_zeros([length + patch - 1 if a == axis else n for a, n in enumerate(values.shape)])
+    for step in range(patch):
+        out[(slice(None),) * axis + (slice(step, step + length, stride),)] += values
+    return out
+
+
+def _voxels(name: str, value: int | Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    numbers = (value,) * len(shape) if isinstance(value, int) else tuple(value)
+    if len(numbers) != len(shape) or any(not isinstance(n, int) or n < 1 for n in numbers):
+        raise ParameterError(
+            f"{name}={value}; expected a whole number of 1 or more, or one for each of {len(shape)} spatial axes."
+        )
+    return numbers
+
+
+def _check_coverage(patch: Sequence[int], stride: Sequence[int], shape: Sequence[int]) -> None:
+    if any(p > n for p, n in zip(patch, shape, strict=True)):
+        raise ParameterError(
+            f"patch={tuple(patch)} is larger than the image {tuple(shape)}; choose a smaller patch."
+        )
+    if any(s > p < n for s, p, n in zip(stride, patch, shape, strict=True)):
+        raise ParameterError(
+            f"stride={tuple(stride)} is larger than patch={tuple(patch)}, which leaves voxels that no window covers; "
+            "choose a stride up to the patch."
+        )
+
+
+def _check_images(inputs: Tensor, target: Tensor | None, batch_size: int, algorithm: str) -> None:
+    if algorithm not in ALGORITHMS:
+        raise ParameterError(f"algorithm={algorithm!r} is unknown; choose one of {', '.join(ALGORITHMS)}.")
+    if batch_size < 1:
+        raise ParameterError(f"batch_size={batch_size}; expected 1 or more.")
+    if inputs.ndim not in (4, 5) or len(inputs) == 0:
+        raise ShapeError(
+            f"Images of shape {tuple(inputs.shape)}; expected (batch, channel, height, width) or "
+            "(batch, channel, x, y, z) with at least one image."
+        )
+    if target is not None and target.shape != inputs.shape[:1]:
+        raise ShapeError(
+            f"Targets of shape {tuple(target.shape)} for {len(inputs)} images; expected one class an image."
+        )
+    bad = (~torch.isfinite(inputs)).flatten(1).any(1).nonzero()
+    if len(bad):
+        raise DataError(f"Image {int(bad[0])} of the batch contains NaN or infinity; replace them first.")
+
+
+def _filler(baseline: float | Tensor, images: Tensor) -> Tensor:
+    """The baseline for each image, shaped like `images`."""
+    value = torch.as_tensor(baseline).to(images)
+    if value.ndim and tuple(value.shape) not in (
+        tuple(images.shape),
+        (1, *images.shape[1:]),
+        tuple(images.shape[1:]),
+    ):
+        raise ShapeError(
+            f"Baseline of shape {tuple(value.shape)} for images {tuple(images.shape)}; expected a number, one image "
+            f"{tuple(images.shape[1:])}, or one for each."
+        )
+    if not bool(torch.isfinite(value).all()):
+        raise DataError("The baseline contains NaN or infinity; replace them first.")
+    return value.expand(images.shape)
+
+
+def _labels(regions: Tensor, images: Tensor) -> Tensor:
+    """Labels for each image, (batch, *spatial)."""
+    batch, shape = len(images), tuple(images.shape[2:])
+    labels = regions[:, 0] if tuple(regions.shape) == (batch, 1, *shape) else regions
+    if tuple(labels.shape) not in (shape, (batch, *shape), (1, *shape)):
+        raise ShapeError(
+            f"Regions of shape {tuple(regions.shape)} for images {tuple(images.shape)}; expected {shape} or "
+            f"{(batch, *shape)}. Resample the atlas to the images' grid first."
+        )
+    if labels.is_floating_point() or labels.is_complex():
+        raise DataError(f"Regions are {labels.dtype}; expected whole numbers: convert them with .long().")
+    labels = labels.to(images.device).long().expand(batch, *shape)
+    if int(labels.min()) < 0:
+        raise DataError(
+            f"Regions contain the label {int(labels.min())}; expected 0 for none, and positive ones."
+        )
+    if int(labels.max()) == 0:
+        raise DataError("Regions contain no label other than 0, so nothing can be hidden.")
+    return labels
