@@ -22,7 +22,7 @@ from captum.attr import Occlusion
 from torch import nn
 
 from xaitools.attribution.occlusion import occlusion
-from xaitools.models import resnet
+from xaitools.models import build_network
 from xaitools.models.brain_cnn import eitel_cnn
 
 SHAPE = (91, 109, 91)
@@ -173,7 +173,7 @@ def single_voxels(repeats):
 def resnets(repeats):
     images = torch.rand(1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
     for name in ("resnet18", "resnet50"):
-        network = trained_like(resnet(name))
+        network = trained_like(build_network(name))
         times = {"incremental": [], "full": [], "auto": []}
         maps = {}
         for _, (algorithm, own) in itertools.product(range(repeats), times.items()):

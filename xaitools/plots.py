@@ -687,6 +687,171 @@ def _training_panel(name: str) -> str:
     return with_unit.group() if with_unit else "score (0 to 1)"
 
 
+def matrices_plot(
+    matrices: Mapping[str, Mapping[str, npt.ArrayLike]],
+    *,
+    unit: str = "%",
+    bounds: tuple[float, float] = (0, 100),
+    names: Sequence[str] | None = None,
+    title: str = "Agreement of each two runs",
+    finding: str = "",
+    width: int = 1100,
+) -> go.Figure:
+    """Show matrices of runs x runs as a grid of tiles, all on one colour scale.
+
+    Parameters
+    ----------
+    matrices : mapping of row label to mapping of column label to array, (runs, runs)
+        The tiles, in order; the mean over different runs stands above each.
+    unit : str
+        Unit of the values.
+    bounds : (low, high)
+        Ends of the colour scale.
+    names : sequence of str, optional
+        One a run; by default their numbers from 1.
+    title, finding : str
+        Title of the figure, and a published result to print under it.
+    width : int
+        Width of the figure in pixels; the height follows from the tiles.
+
+    Raises
+    ------
+    ShapeError
+        If a matrix is not square, or their sizes differ.
+    DataError
+        If a value is NaN or infinite, or there is no matrix.
+    """
+    columns = list(dict.fromkeys(name for row in matrices.values() for name in row))
+    tiles = {
+        (row, name): _finite(matrix, f"the matrix '{row}, {name}'")
+        for row, cells in matrices.items()
+        for name, matrix in cells.items()
+    }
+    if not tiles:
+        raise DataError("No matrix was given to matrices_plot; give at least one row with one matrix.")
+    shapes = {tile.shape for tile in tiles.values()}
+    n = next(iter(tiles.values())).shape[0]
+    if shapes != {(n, n)}:
+        raise ShapeError(
+            f"The matrices have the shapes {sorted(shapes)}; expected (runs, runs), the same for all."
+        )
+    runs = [str(number) for number in range(1, n + 1)] if names is None else list(names)
+    between = ~np.eye(n, dtype=bool)
+    heads = [
+        f"{name}: {tiles[row, name][between].mean():.3g} {unit}" if (row, name) in tiles and n > 1 else name
+        for row in matrices
+        for name in columns
+    ]
+    fig = make_subplots(
+        len(matrices),
+        len(columns),
+        subplot_titles=heads,
+        horizontal_spacing=0.04,
+        vertical_spacing=0.28 / len(matrices),
+    )
+    for (row, name), tile in tiles.items():
+        fig.add_trace(
+            go.Heatmap(
+                z=tile,
+                x=runs,
+                y=runs,
+                coloraxis="coloraxis",
+                hovertemplate=f"{row}, {name}<br>runs %{{y}} and %{{x}}: %{{z:.3g}} {unit}<extra></extra>",
+            ),
+            list(matrices).index(row) + 1,
+            columns.index(name) + 1,
+        )
+    fig.update_xaxes(type="category", showgrid=False, constrain="domain")
+    fig.update_yaxes(type="category", showgrid=False, autorange="reversed", constrain="domain")
+    fig.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
+    for number, row in enumerate(matrices, start=1):
+        fig.update_yaxes(title=row, row=number, col=1)
+    fig.update_xaxes(title="run", row=len(matrices))
+    fig.update_annotations(font_size=12)
+    tile_height = (width - 130) / len(columns)
+    fig.update_layout(
+        coloraxis={
+            "colorscale": SEQUENTIAL,
+            "cmin": bounds[0],
+            "cmax": bounds[1],
+            "colorbar": {"title": unit},
+        },
+        width=width,
+        height=round(tile_height * len(matrices) * 1.05 + 160),
+        margin={"l": 80, "r": 10, "t": 120, "b": 60},
+    )
+    return _titled(fig, title, finding)
+
+
+def region_plot(
+    table: pd.DataFrame,
+    *,
+    value: str = "sum (%)",
+    n_regions: int = 12,
+    marked: Sequence[str] = (),
+    title: str = "Relevance by brain region",
+    finding: str = "",
+) -> go.Figure:
+    """Draw the regions of the most relevance as bars, one panel a method, with the range over the runs.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a bar: `method`, `region`, `value` (mean over runs), and the range over the runs `low` to `high`.
+    value : str
+        Title of the value axis, with the unit.
+    n_regions : int
+        Regions to show at most: those of the largest mean over the methods.
+    marked : sequence of str
+        Regions that are known to matter: drawn in another colour.
+    title, finding : str
+        Title of the figure, and a published result to print under it.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or a number is NaN or infinite.
+    """
+    _check_table(table, "region_plot", ["method", "region"], ["value", "low", "high"])
+    share = table["value"] / table.groupby("method")["value"].transform(
+        lambda values: values.abs().max() or 1
+    )
+    order = share.groupby(table["region"]).mean().sort_values(ascending=False).index[:n_regions]
+    methods = list(table["method"].unique())
+    fig = make_subplots(1, len(methods), shared_yaxes=True, subplot_titles=methods, horizontal_spacing=0.02)
+    kinds = {
+        "known to matter": (True, PALETTE[1]),
+        "other region" if marked else "region": (False, PALETTE[0]),
+    }
+    for column, method in enumerate(methods, start=1):
+        own = table[table["method"] == method].set_index("region").loc[lambda rows: rows.index.isin(order)]
+        for kind, (is_marked, color) in kinds.items():
+            rows = own[own.index.isin(marked) == is_marked]
+            if rows.empty:
+                continue
+            fig.add_trace(
+                go.Bar(
+                    x=rows["value"],
+                    y=rows.index,
+                    orientation="h",
+                    name=kind,
+                    legendgroup=kind,
+                    showlegend=column == 1,
+                    marker={"color": color},
+                    error_x={**_interval(rows), "color": "#444"},
+                    hovertemplate=f"{method}<br>%{{y}}: %{{x:.3g}}<extra></extra>",
+                ),
+                1,
+                column,
+            )
+    fig.update_yaxes(categoryorder="array", categoryarray=list(order)[::-1])
+    fig.update_xaxes(title=value, rangemode="tozero")
+    fig.update_layout(
+        height=170 + 26 * len(order), barmode="overlay", showlegend=bool(len(marked)), margin={"t": 120}
+    )
+    return _titled(fig, title, finding)
+
+
 def _titled(fig: go.Figure, title: str, subtitle: str) -> go.Figure:
     return fig.update_layout(template=TEMPLATE, title={"text": title, "subtitle": {"text": subtitle}})
 

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from xaitools.errors import ParameterError
+from xaitools.models import build_network
 from xaitools.models.brain_cnn import eitel_cnn
 
 
@@ -24,14 +25,12 @@ def test_any_input_size_fits(size, channels, classes):
         assert eitel_cnn(channels, classes, size).eval()(torch.rand(2, channels, *size)).shape == (2, classes)
 
 
-def test_the_seed_fixes_the_weights_and_leaves_the_global_state():
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    one, two, other = (eitel_cnn(input_size=(36, 36, 36), seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(torch.rand(3), expected)
-    assert torch.equal(one[0].weight, two[0].weight)
+def test_by_name_with_the_size_of_the_volumes():
+    one, same, other = (build_network("eitel_cnn", input_size=(36, 40, 36), seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one[0].weight, same[0].weight)
     assert not torch.equal(one[0].weight, other[0].weight)
+    with pytest.raises(ParameterError, match="pass input_size"):
+        build_network("eitel_cnn")
 
 
 @pytest.mark.parametrize("size", [(36, 36, 35), (40, 40)])

@@ -14,6 +14,7 @@ from xaitools.attribution.input_x_gradient import input_x_gradient
 from xaitools.attribution.integrated_gradients import integrated_gradients
 from xaitools.attribution.lrp import lrp
 from xaitools.attribution.names import MethodName, combine, parse
+from xaitools.attribution.occlusion import occlusion
 from xaitools.attribution.xrai import Segments, segment, xrai
 
 METHODS: dict[str, Callable[..., Tensor]] = {
@@ -27,6 +28,7 @@ METHODS: dict[str, Callable[..., Tensor]] = {
         guided_backprop,
         lrp,
         deep_taylor,
+        occlusion,
     )
 }
 
@@ -45,6 +47,7 @@ __all__ = [
     "input_x_gradient",
     "integrated_gradients",
     "lrp",
+    "occlusion",
     "parse",
     "segment",
     "xrai",

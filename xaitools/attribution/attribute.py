@@ -19,6 +19,7 @@ from xaitools.attribution.integrated_gradients import source as integrated_gradi
 from xaitools.attribution.lrp import relevance_gap
 from xaitools.attribution.lrp import source as lrp_source
 from xaitools.attribution.names import MethodName, parse
+from xaitools.attribution.occlusion import source as occlusion_source
 from xaitools.attribution.passes import Progress, progress_bar
 from xaitools.attribution.sharing import Key, Request, Source, count_passes, shared_maps
 from xaitools.attribution.xrai import Segments, segment_all, xrai
@@ -34,6 +35,7 @@ SOURCES: dict[str, Callable[[MethodName, Request], Source]] = {
     "guided_backprop": guided_backprop_source,
     "lrp": lrp_source,
     "deep_taylor": deep_taylor_source,
+    "occlusion": occlusion_source,
 }
 """What to compute for each base; all others are captum's."""
 

@@ -21,8 +21,9 @@ BASES = (
     "guided_backprop",
     "lrp",
     "deep_taylor",
+    "occlusion",
 )
-DEFAULT_OPTIONS = {"integrated_gradients": "black", "lrp": "epsilon"}
+DEFAULT_OPTIONS = {"integrated_gradients": "black", "lrp": "epsilon", "occlusion": "5"}
 """The bases that take an option in brackets, and what stands there if none is given."""
 
 SMOOTHINGS = ("smoothgrad", "smoothgrad_squared", "vargrad")
@@ -50,6 +51,14 @@ FETAL_METHODS = {
 }
 """The eight methods of Zhang et al. 2020 in the order of their table 1, with their labels there."""
 
+AD_METHODS = {
+    "input_x_gradient": "Gradient * input",
+    "guided_backprop": "Guided backpropagation",
+    "lrp[epsilon]": "LRP",
+    "occlusion[5]": "Occlusion",
+}
+"""The four methods of Eitel and Ritter 2019 in the order of their table 1, with their names there."""
+
 _GRAMMAR = re.compile(
     r"(?P<base>[\w.]+)(\[(?P<option>[^\[\]]*)\])?(?P<modifiers>(\+\w+)*)(@(?P<regions>\w+))?"
 )
@@ -61,6 +70,7 @@ _SHORT = {
     "deconvolution": "D",
     "guided_backprop": "GB",
     "deep_taylor": "DT",
+    "occlusion": "OCC",
     "smoothgrad": "SG",
     "smoothgrad_squared": "SG²",
     "vargrad": "VG",
@@ -76,7 +86,8 @@ class MethodName:
     base
         Key of the method, such as "gradient" or "captum.InputXGradient".
     option
-        Text between the brackets: the baselines of integrated gradients, joined by "+", or the rule of LRP.
+        Text between the brackets: the baselines of integrated gradients, joined by "+", the rule of LRP, or the
+        patch of occlusion and its stride, "8" or "8:4".
     smoothing
         "", "smoothgrad", "smoothgrad_squared" or "vargrad".
     absolute

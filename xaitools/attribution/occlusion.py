@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from xaitools.attribution.boxes import Change, clamp, read, table_of
+from xaitools.attribution.gradient import path
 from xaitools.attribution.incremental import IncrementalNetwork
+from xaitools.attribution.names import MethodName
 from xaitools.attribution.passes import select
-from xaitools.errors import DataError, ParameterError, ShapeError, UnsupportedModelError
-from xaitools.models.surgery import explainable
+from xaitools.attribution.sharing import Request, Source, checked_options
+from xaitools.errors import DataError, MethodError, ParameterError, ShapeError, UnsupportedModelError
+from xaitools.models.surgery import explainable, frozen_copy
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +57,28 @@ class _Windows:
     def __getitem__(self, part: Tensor | slice) -> "_Windows":
         hidden = None if self.hidden is None else self.hidden[part]
         return _Windows(self.start[part], self.size, self.number[part], hidden)
+
+
+def source(name: MethodName, request: Request) -> Source:
+    """What `attribute` computes for this method: windows of the size, and stride, in the name's brackets."""
+    options = dict(checked_options(name, request, ("baseline", "regions", "algorithm")))
+    sizes = name.option.split(":")
+    if len(sizes) > 2 or not all(size.isdecimal() and int(size) for size in sizes):
+        raise MethodError(
+            f"{str(name)!r}: expected the voxels of a patch in the brackets, and of its stride, as in occlusion[8] or "
+            "occlusion[8:4]"
+        )
+    if "regions" in options and len(request.images) > 1 and options["regions"].ndim > request.images.ndim - 2:
+        raise MethodError(
+            "regions that differ between the images: call occlusion itself, or explain one by one"
+        )
+    options |= {"patch": int(sizes[0]), "stride": int(sizes[-1]), "progress": False}
+    original = frozen_copy(request.model)
+
+    def rule(_: nn.Module, points: Tensor, target: Tensor | None) -> Tensor:
+        return occlusion(original, points, target, **options)
+
+    return Source(rule, {name.source: path()})
 
 
 def occlusion(

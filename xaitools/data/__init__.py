@@ -1,18 +1,24 @@
 """Samples: labelled images with their subjects, one loader a modality."""
 
+from xaitools.data.brain import load_brains, load_oasis
 from xaitools.data.ct import load_ct
 from xaitools.data.fetal import load_fetal
 from xaitools.data.samples import Samples
 from xaitools.data.splits import check_disjoint, folds, split
-from xaitools.data.synthetic import chest_slices, fetal_heads
+from xaitools.data.synthetic import chest_slices, fetal_heads, synthetic_brains
+from xaitools.data.volume_set import Volumes
 
 __all__ = [
     "Samples",
+    "Volumes",
     "check_disjoint",
     "chest_slices",
     "fetal_heads",
     "folds",
+    "load_brains",
     "load_ct",
     "load_fetal",
+    "load_oasis",
     "split",
+    "synthetic_brains",
 ]

@@ -1,5 +1,15 @@
-"""Is a map right: against a mask, and against the model it explains?"""
+"""Is a map right: against a mask, against the model it explains, and when the training is repeated?"""
 
+from xaitools.evaluation.agreement import (
+    cosine,
+    mean_maps,
+    mean_over_pairs,
+    pairwise_l2,
+    rank_correlation,
+    recovered_regions,
+    top_k,
+    top_k_intersection,
+)
 from xaitools.evaluation.bootstrap import (
     Interval,
     mean_interval,
@@ -17,13 +27,21 @@ __all__ = [
     "Fidelity",
     "Interval",
     "RegionCurves",
+    "cosine",
     "fidelity_curves",
     "localization",
     "mean_interval",
+    "mean_maps",
+    "mean_over_pairs",
     "paired_comparisons",
     "paired_difference",
+    "pairwise_l2",
     "perturbed_images",
+    "rank_correlation",
     "rank_ranges",
+    "recovered_regions",
     "region_perturbation",
+    "top_k",
+    "top_k_intersection",
     "verdict",
 ]

@@ -18,7 +18,7 @@ Values = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."]
 
 
 def mean_maps(
-    run_maps: Iterable[Values],
+    run_maps: Iterable[Iterable[Values] | Values],
     run_predictions: Iterable[Values | Sequence[Any]],
     labels: Values | Sequence[Any],
     *,
@@ -30,7 +30,8 @@ def mean_maps(
     Parameters
     ----------
     run_maps
-        The maps ``(n, *map)`` of each run for the same n images; from a generator, one run at a time is in memory.
+        The maps of each run for the same n images: an array ``(n, *map)``, or a generator of maps ``(*map)``, of which
+        one at a time is in memory.
     run_predictions
         The n predicted classes of each run, whole numbers.
     labels
@@ -60,7 +61,7 @@ def mean_maps(
             raise ShapeError(
                 "there are not as many runs of maps as of predictions; expected both for each run"
             )
-        means.append(_mean_map(_array(maps), predictions, truth, label, f"run {len(means)}", scale))
+        means.append(_mean_map(maps, predictions, truth, label, f"run {len(means)}", scale))
     if not means:
         raise DataError("there is no run; expected the maps and predictions of one or more")
     if len({mean.shape for mean in means}) > 1:
@@ -310,7 +311,7 @@ def _classes(values: Values | Sequence[Any], what: str) -> np.ndarray:
 
 
 def _mean_map(
-    maps: np.ndarray,
+    maps: Iterable[Values],
     predictions: Values | Sequence[Any],
     truth: np.ndarray,
     label: int,
@@ -318,18 +319,22 @@ def _mean_map(
     scale: bool,
 ) -> np.ndarray:
     predicted = _classes(predictions, f"predictions of {run}")
-    if not len(maps) == len(predicted) == len(truth):
+    right = (truth == label) & (predicted == label) if len(predicted) == len(truth) else np.zeros(0, bool)
+    total, n_maps = np.zeros(()), 0
+    for n_maps, own in enumerate(maps, start=1):
+        if n_maps <= len(right) and right[n_maps - 1]:
+            total = total + _array(own).astype(np.float64)
+    if not n_maps == len(predicted) == len(truth):
         raise ShapeError(
-            f"{run} has {len(maps)} maps and {len(predicted)} predictions for {len(truth)} labels; "
+            f"{run} has {n_maps} maps and {len(predicted)} predictions for {len(truth)} labels; "
             "expected one of each for each image"
         )
-    right = (truth == label) & (predicted == label)
     if not right.any():
         raise DataError(
             f"{run} predicts none of the {int((truth == label).sum())} images of class {label} correctly, so there is "
             "no mean map; train it longer, or leave it out"
         )
-    mean = maps[right].mean(axis=0, dtype=np.float64)
+    mean = total / right.sum()
     if not np.isfinite(mean).all():
         raise DataError(
             f"the maps of {run} have NaN or infinite values; the method that made them failed there"

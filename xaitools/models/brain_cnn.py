@@ -1,8 +1,8 @@
 """The network of Eitel and Ritter for T1-weighted brain volumes."""
 
 from collections.abc import Sequence
+from math import prod
 
-import torch
 from torch import nn
 
 from xaitools.errors import ParameterError
@@ -13,32 +13,29 @@ POOLS = (2, 3, 2, 3)
 
 def eitel_cnn(
     in_channels: int = 1,
-    n_classes: int = 2,
+    n_outputs: int = 2,
     input_size: Sequence[int] = (182, 218, 182),
     *,
     hidden: int = 128,
     dropout: float = 0.4,
-    seed: int = 0,
 ) -> nn.Sequential:
     """Four blocks of convolution, batch norm, ReLU and max pooling, then two linear layers.
 
-    It takes volumes ``(batch, in_channels, *input_size)`` and returns one logit a class, ``(batch, n_classes)``.
+    It takes volumes ``(batch, in_channels, *input_size)`` and returns one logit a class, ``(batch, n_outputs)``.
     The paper prints 31 filters for the third block, where its own series asks for 32, and leaves out the padding
     of the convolutions and the width of the first linear layer: here convolutions keep the size, so that volumes
     of few voxels work too.
 
     Parameters
     ----------
-    in_channels, n_classes
-        Channels of the volumes, logits of the output; ``n_classes=1`` for a regression or one logit.
+    in_channels, n_outputs
+        Channels of the volumes, logits of the output; ``n_outputs=1`` for a regression or one logit.
     input_size
         Voxels along each spatial axis, at least 36.
     hidden
         Outputs of the first linear layer.
     dropout
         Probability with which each input of a linear layer is left out in training.
-    seed
-        Fixes the random weights; the global random state stays as it was.
 
     Raises
     ------
@@ -50,7 +47,7 @@ def eitel_cnn(
     Eitel and Ritter, Testing the robustness of attribution methods for convolutional neural networks in MRI-based
     Alzheimer's disease classification, 2019, section 2.2.
     """
-    smallest = torch.tensor(POOLS).prod().item()
+    smallest = prod(POOLS)
     if len(input_size) != 3 or min(input_size) < smallest:
         raise ParameterError(
             f"input_size={tuple(input_size)}; expected three numbers of voxels, each {smallest} or more, since "
@@ -59,19 +56,17 @@ def eitel_cnn(
     features = FILTERS[-1]
     for size in input_size:
         features *= _pooled(size)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        layers: list[nn.Module] = []
-        for before, filters, pool in zip((in_channels, *FILTERS), FILTERS, POOLS, strict=False):
-            layers += [
-                nn.Conv3d(before, filters, kernel_size=3, padding=1),
-                nn.BatchNorm3d(filters),
-                nn.ReLU(),
-                nn.MaxPool3d(pool),
-            ]
-        layers += [nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, hidden), nn.ReLU()]
-        layers += [nn.Dropout(dropout), nn.Linear(hidden, n_classes)]
-        return nn.Sequential(*layers)
+    layers: list[nn.Module] = []
+    for before, filters, pool in zip((in_channels, *FILTERS), FILTERS, POOLS, strict=False):
+        layers += [
+            nn.Conv3d(before, filters, kernel_size=3, padding=1),
+            nn.BatchNorm3d(filters),
+            nn.ReLU(),
+            nn.MaxPool3d(pool),
+        ]
+    layers += [nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, hidden), nn.ReLU()]
+    layers += [nn.Dropout(dropout), nn.Linear(hidden, n_outputs)]
+    return nn.Sequential(*layers)
 
 
 def _pooled(size: int) -> int:

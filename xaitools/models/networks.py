@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from xaitools.errors import ParameterError
+from xaitools.models.brain_cnn import eitel_cnn
 from xaitools.models.imagenet import IMAGENET_WEIGHTS
 from xaitools.models.resnet import resnet10, resnet18, resnet50
 from xaitools.models.vgg import vgg8, vgg16
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    network.__name__: network for network in (resnet50, resnet18, resnet10, vgg16, vgg8)
+    network.__name__: network for network in (resnet50, resnet18, resnet10, vgg16, vgg8, eitel_cnn)
 }
 
 
