@@ -91,12 +91,11 @@ class Overlay:
             + self._cells
         )
         index = torch.zeros((len(change), *(1 for _ in size)), dtype=torch.int32, device=start.device)
-        covered = None
+        covered = torch.ones_like(index, dtype=torch.bool)
         for axis, (length, own) in enumerate(zip(size, change.size, strict=True)):
             position = _steps(-offset[:, axis], length)
             index = index * own + _along(position, axis, len(size))
-            here = _along((position >= 0) & (position < own), axis, len(size))
-            covered = here if covered is None else covered & here
+            covered = covered & _along((position >= 0) & (position < own), axis, len(size))
         index += first.view(-1, *(1 for _ in size))
         return torch.where(covered, index, self._index(start, size))
 

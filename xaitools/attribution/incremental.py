@@ -112,6 +112,7 @@ class IncrementalNetwork:
         self._steps = self._plan()
         self.work = 0.0
         self.full_work = sum(self._full_work(step) for step in self._steps)
+        self._forget()
 
     def outputs(self, change: Change) -> Tensor:
         """Change of the network's output ``(window, ...)`` for a change of the image."""
@@ -168,6 +169,19 @@ class IncrementalNetwork:
         for source, step in last.items():
             step.expires.append(source)
         return steps
+
+    def _forget(self) -> None:
+        """Keep only those clean activations that full ones may have to be made from; rules have what they need."""
+        needed = {step.node for step in self._steps if step.kind not in ("local", "image")}
+        for step in self._steps:
+            alone = step.kind == "local" and len(step.inputs) == 1
+            if not alone or isinstance(self._layer(step.node), nn.modules.conv._ConvNd):
+                needed.update(step.inputs)
+        for step in self._steps:
+            clean = self._clean_values[step.node]
+            if step.node not in needed and isinstance(clean, Tensor):
+                self._clean_values[step.node] = torch.empty_like(clean, device="meta")
+        self._tables.clear()
 
     def _check_shape(self, node: Node) -> None:
         self._shapes.add(node)

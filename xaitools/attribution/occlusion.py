@@ -155,7 +155,6 @@ def occlusion(
     windows as in captum's ``Occlusion``; regions: Rieke et al., Visualizing convolutional networks for MRI-based
     diagnosis of Alzheimer's disease, 2018, section 2.4.
     """
-    axes = inputs.ndim - 2
     _check_images(inputs, target, batch_size, algorithm)
     shape = tuple(inputs.shape[2:])
     sizes = _voxels("patch", patch, shape)
@@ -191,7 +190,7 @@ def occlusion(
                 maps.append(falls[labels[i]])
             bar.update(0 if total is None else n_windows - sum(map(len, windows)))
     result = torch.stack(maps).to(inputs)
-    return result[:, None].expand(inputs.shape).clone() if axes else result
+    return result[:, None].expand(inputs.shape).clone()
 
 
 class _Scorer:
