@@ -50,8 +50,10 @@ def lrp(
 
     For any network of convolutions, dense layers, ReLUs (also leaky ones), pools, sums, concatenations and
     batch normalisation that torch.fx can trace; normalisation is merged into the layer before it. Sums and average
-    pools share relevance out in proportion to contributions, max pools give it to the maximum. The rules are zennit's;
-    propagation is our own, since zennit loses relevance at sums and pools that are not modules.
+    pools share relevance out in proportion to contributions, max pools give it to the maximum. Rules and
+    composites are zennit's, and maps equal zennit's on networks of modules without batch normalisation; propagation is
+    our own, since zennit doubles relevance at sums that are no modules and changes the outputs where it merges
+    normalisation.
 
     Parameters
     ----------

@@ -295,7 +295,7 @@ def _ask(run: _Run, call: _Call) -> Any:
 
 def _activate(run: _Run, call: _Call) -> Tensor:
     """All relevance passes, whatever the slope."""
-    return _redistribute(Shared(call().detach(), [(call.args[0], 1.0)]))
+    return _redistribute(Shared(call().detach(), [(call.args[0], 1.0)], stabilizer=0.0))
 
 
 def _average(run: _Run, call: _Call) -> Tensor:
