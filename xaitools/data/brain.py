@@ -8,7 +8,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import nilearn.datasets
 import numpy as np
 import pandas as pd
 import torch
@@ -307,6 +306,8 @@ def _fetch_oasis(
     data_dir: str | Path | None, dartel_version: bool, *, progress: bool
 ) -> tuple[pd.DataFrame, list[Scan]]:
     try:
+        import nilearn.datasets
+
         fetched = nilearn.datasets.fetch_oasis_vbm(
             data_dir=None if data_dir is None else str(data_dir),
             dartel_version=dartel_version,

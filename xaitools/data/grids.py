@@ -8,7 +8,6 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel import orientations
-from nilearn.image import resample_img, smooth_img
 
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
@@ -149,6 +148,8 @@ def resample(voxels: np.ndarray, source: Grid, target: Grid, *, labels: bool = F
     -------
     array, shaped like the target
     """
+    from nilearn.image import resample_img, smooth_img
+
     if source.same_as(target):
         return voxels
     image = nibabel.Nifti1Image(voxels.astype(np.int32 if labels else np.float32), source.affine)

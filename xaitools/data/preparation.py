@@ -6,7 +6,6 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from nilearn.masking import compute_brain_mask
 from scipy import ndimage
 
 from xaitools.data.grids import Grid, read_grid, resample
@@ -143,6 +142,8 @@ def _brain(scan: Scan, settings: Settings, voxels: np.ndarray, grid: Grid) -> np
         _check_same_grid(mask_grid, scan, scan.mask)
         mask = values > 0.5
     else:
+        from nilearn.masking import compute_brain_mask
+
         image: Any = compute_brain_mask(nibabel.Nifti1Image(voxels, grid.affine))
         mask = np.asarray(image.dataobj) > 0
     if not mask.any():

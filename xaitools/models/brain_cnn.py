@@ -9,6 +9,7 @@ from xaitools.errors import ParameterError
 
 FILTERS = (8, 16, 32, 64)
 POOLS = (2, 3, 2, 3)
+SMALL_POOLS = (2, 2, 2, 1)
 
 
 def eitel_cnn(
@@ -16,6 +17,7 @@ def eitel_cnn(
     n_outputs: int = 2,
     input_size: Sequence[int] = (182, 218, 182),
     *,
+    pools: Sequence[int] = POOLS,
     hidden: int = 128,
     dropout: float = 0.4,
 ) -> nn.Sequential:
@@ -31,7 +33,9 @@ def eitel_cnn(
     in_channels, n_outputs
         Channels of the volumes, logits of the output; ``n_outputs=1`` for a regression or one logit.
     input_size
-        Voxels along each spatial axis, at least 36.
+        Voxels along each spatial axis, at least the product of `pools`.
+    pools
+        Factors by which the max poolings shrink the volume.
     hidden
         Outputs of the first linear layer.
     dropout
@@ -47,7 +51,7 @@ def eitel_cnn(
     Eitel and Ritter, Testing the robustness of attribution methods for convolutional neural networks in MRI-based
     Alzheimer's disease classification, 2019, section 2.2.
     """
-    smallest = prod(POOLS)
+    smallest = prod(pools)
     if len(input_size) != 3 or min(input_size) < smallest:
         raise ParameterError(
             f"input_size={tuple(input_size)}; expected three numbers of voxels, each {smallest} or more, since "
@@ -55,9 +59,9 @@ def eitel_cnn(
         )
     features = FILTERS[-1]
     for size in input_size:
-        features *= _pooled(size)
+        features *= _pooled(size, pools)
     layers: list[nn.Module] = []
-    for before, filters, pool in zip((in_channels, *FILTERS), FILTERS, POOLS, strict=False):
+    for before, filters, pool in zip((in_channels, *FILTERS), FILTERS, pools, strict=False):
         layers += [
             nn.Conv3d(before, filters, kernel_size=3, padding=1),
             nn.BatchNorm3d(filters),
@@ -69,7 +73,18 @@ def eitel_cnn(
     return nn.Sequential(*layers)
 
 
-def _pooled(size: int) -> int:
-    for pool in POOLS:
+def eitel_cnn_small(
+    in_channels: int = 1, n_outputs: int = 2, input_size: Sequence[int] = (46, 55, 46)
+) -> nn.Sequential:
+    """:func:`eitel_cnn` with smaller poolings (2, 2, 2, 1), for voxels of about 4 mm.
+
+    Its linear layers see 5 x 6 x 5 positions of a 4 mm brain, as those of the original do of a 1 mm brain; the
+    original's poolings would leave them one.
+    """
+    return eitel_cnn(in_channels, n_outputs, input_size, pools=SMALL_POOLS)
+
+
+def _pooled(size: int, pools: Sequence[int]) -> int:
+    for pool in pools:
         size //= pool
     return size

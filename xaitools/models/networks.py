@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from xaitools.errors import ParameterError
-from xaitools.models.brain_cnn import eitel_cnn
+from xaitools.models.brain_cnn import eitel_cnn, eitel_cnn_small
 from xaitools.models.imagenet import IMAGENET_WEIGHTS
 from xaitools.models.resnet import resnet10, resnet18, resnet50
 from xaitools.models.vgg import vgg8, vgg16
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    network.__name__: network for network in (resnet50, resnet18, resnet10, vgg16, vgg8, eitel_cnn)
+    network.__name__: network
+    for network in (resnet50, resnet18, resnet10, vgg16, vgg8, eitel_cnn, eitel_cnn_small)
 }
 
 
@@ -36,7 +37,8 @@ def build_network(
     ----------
     name
         A key of :data:`NETWORKS`. For slices: ``"resnet50"``, ``"resnet18"``, ``"vgg16"``, or ``"resnet10"`` and
-        ``"vgg8"`` for quick runs on a processor; for volumes: ``"eitel_cnn"``.
+        ``"vgg8"`` for quick runs on a processor; for volumes: ``"eitel_cnn"``, or
+        ``"eitel_cnn_small"`` for voxels of about 4 mm.
     in_channels, n_outputs
         Channels of the images, numbers of the output.
     input_size

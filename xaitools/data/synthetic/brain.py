@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
 from scipy import ndimage
 from scipy.interpolate import BSpline
 
@@ -381,6 +380,8 @@ def _tissue_maps(step: int) -> tuple[np.ndarray, Grid]:
 
     The templates are means over many people; squaring the shares makes them as sharp as one person's.
     """
+    from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
+
     templates = [load() for load in (load_mni152_gm_template, load_mni152_wm_template, load_mni152_template)]
     grey, white, head = (np.asarray(template.dataobj, dtype=np.float32) for template in templates)
     brain = head > 0.05
