@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from xaitools.attribution import incremental
-from xaitools.attribution.boxes import Change, add, inside, read, reframe, tighten
+from xaitools.attribution.boxes import Change, add, inside, reach, read, reframe, tighten
 from xaitools.attribution.incremental import IncrementalNetwork
 from xaitools.errors import UnsupportedModelError
 
@@ -398,6 +398,23 @@ def test_boxes_are_cut_at_the_border_and_moved_inside(same):
     )
 
 
+def test_reach_is_the_smallest_box():
+    """Outputs whose kernel covers a changed input, counted one by one."""
+    for kernel, stride, padding in itertools.product((1, 2, 3, 5), (1, 2, 3), (0, 1, 2)):
+        shape = (20 + 2 * padding - kernel) // stride + 1
+        for first, n in itertools.product(range(4, 12), (1, 2, 5)):
+            seen = [
+                out
+                for out in range(shape)
+                if set(range(out * stride - padding, out * stride - padding + kernel))
+                & set(range(first, first + n))
+            ]
+            change = Change(torch.ones(1, n, 1), torch.tensor([[first]]))
+            start, size = reach(change, (shape,), (kernel,), (stride,), (padding,))
+            if seen:
+                assert (start.item(), size[0]) == (seen[0], len(seen))
+
+
 def test_boxes_are_cropped_to_what_changed():
     values = torch.zeros(6, 4, 5, 2)
     values[0, 1, 2, 0] = 1
@@ -411,4 +428,7 @@ def test_boxes_are_cropped_to_what_changed():
     assert sizes == {(0, 1): (1, 1), (2, 5): (2, 1), (4,): (4, 5)}
     for windows, part in parts:
         torch.testing.assert_close(placed(part, (20, 20)), placed(change[windows], (20, 20)))
+    ((windows, part),) = tighten(change, smallest=9)  # one box for all, which stays inside the old one
+    assert windows.tolist() == [0, 1, 2, 4, 5]
+    assert torch.equal(part.start, change.start[windows])
     assert tighten(Change(torch.zeros(3, 2, 2, 1), torch.zeros(3, 2).long()), 1) == []

@@ -115,7 +115,7 @@ def test_eitel_network(patch, stride) -> None:
         2, 1, 1, 36, 39, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
     filler = volume.clone()
-    for box in ((slice(20, 26), slice(10, 16), slice(0, 7)), (slice(30, 36), slice(33, 39), slice(33, 40))):
+    for box in ((slice(21, 25), slice(11, 15), slice(0, 4)), (slice(32, 36), slice(36, 39), slice(36, 40))):
         filler[(..., *box)] = 9 * noise[(..., *box)]
     net = net.eval().double()
     common = {"patch": patch, "stride": stride, "baseline": filler, "progress": False}
@@ -130,7 +130,10 @@ def test_eitel_network(patch, stride) -> None:
 
 
 def test_residual_and_volume_networks(residual_net, volume_net, images, targets) -> None:
-    for net, x, own in ((residual_net, images, targets), (volume_net, torch.rand(2, 1, 8, 7, 9), None)):
+    for net, x, own in (
+        (residual_net, images[:1], targets[:1]),
+        (volume_net, torch.rand(2, 1, 6, 5, 7), None),
+    ):
         size = (3,) * (x.ndim - 2)
         maps = occlusion(
             net.double(), x.double(), own, patch=3, stride=2, algorithm="incremental", progress=False
@@ -184,6 +187,29 @@ def test_what_cannot_be_traced_passes_the_whole_network(functional_net, images, 
     assert "Occlusion by full passes: The layers of FunctionalNet cannot be traced" in caplog.text
     with pytest.raises(UnsupportedModelError, match="FunctionalNet cannot be traced"):
         occlusion(functional_net, images, targets, algorithm="incremental", progress=False)
+
+
+class Shortcut(nn.Module):
+    """The shortcut carries what the ReLU left in place, not what the convolution gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 3, 3), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        return (self.second(F.relu(x, inplace=True)) + x).mean((2, 3))
+
+
+def test_activations_changed_in_place_and_used_again(images, targets, caplog) -> None:
+    torch.manual_seed(0)
+    caplog.set_level(logging.INFO)
+    net = Shortcut()
+    maps = occlusion(net, images, targets, patch=4, progress=False)
+    torch.testing.assert_close(maps, slow_occlusion(net, images, targets, (4, 4), (4, 4)))
+    assert "changes activations in place that it uses again" in caplog.text
+    with pytest.raises(UnsupportedModelError, match=r"write x = relu\(x\)"):
+        occlusion(net, images, targets, algorithm="incremental", progress=False)
 
 
 def test_what_mixes_the_whole_image_passes_the_whole_network(images, targets) -> None:

@@ -5,6 +5,7 @@ boxes reach; a layer that mixes the whole image (a global mean, the first linear
 into full activations, and from there on the network runs as it is.
 """
 
+import copy
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -89,14 +90,18 @@ class IncrementalNetwork:
         Most elements of one window's change so far.
     """
 
-    def __init__(self, network: nn.Module, image: Tensor, *, batch_size: int = 16) -> None:
+    def __init__(
+        self, network: nn.Module, image: Tensor, clean: Tensor | None = None, *, batch_size: int = 16
+    ) -> None:
+        """`clean` is the network's output for the image, if known."""
+        with torch.no_grad():
+            expected = network(image) if clean is None else clean
         self._network = traced(network)
         self._batch_size = batch_size
         self._layers = dict(self._network.named_modules())
         self._values = _Record(self._network)
         with torch.no_grad():
             self.clean: Tensor = self._values.run(image)
-            expected = network(image)
         if not torch.equal(self.clean, expected) and not torch.allclose(self.clean, expected, rtol=1e-4):
             raise UnsupportedModelError(
                 f"{type(network).__name__} changes activations in place that it uses again, which cannot be followed "
@@ -439,7 +444,7 @@ class IncrementalNetwork:
 
 
 def traced(network: nn.Module) -> GraphModule:
-    """The network's graph without operations in place.
+    """A copy of the network's graph without operations in place.
 
     Raises
     ------
@@ -447,10 +452,10 @@ def traced(network: nn.Module) -> GraphModule:
         If the graph cannot be traced.
     """
     if isinstance(network, GraphModule):
-        graph = network
+        graph = copy.deepcopy(network)
     else:
         try:
-            graph = symbolic_trace(network)
+            graph = symbolic_trace(copy.deepcopy(network))
         except (TraceError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
             raise UnsupportedModelError(
                 f"The layers of {type(network).__name__} cannot be traced ({error}), so changes cannot be followed "

@@ -233,7 +233,7 @@ class _Scorer:
 
     def _engine(self) -> IncrementalNetwork | None:
         try:
-            engine = IncrementalNetwork(self.network, self.image, batch_size=self.batch_size)
+            engine = IncrementalNetwork(self.network, self.image, self.clean, batch_size=self.batch_size)
             engine.require_local()
             return engine
         except UnsupportedModelError as error:
