@@ -14,7 +14,7 @@ from torchvision.models.resnet import BasicBlock
 from zennit import composites, rules
 from zennit.attribution import Gradient
 from zennit.torchvision import ResNetCanonizer
-from zennit.types import Convolution, Linear
+from zennit.types import Linear
 
 from xaitools.attribution import deep_taylor, lrp
 from xaitools.attribution.lrp_rules import RULES
