@@ -14,7 +14,11 @@ from xaitools.attribution.names import (
 )
 from xaitools.errors import MethodError
 
-OPTIONS = {"integrated_gradients": ["black", "white", "black+white", "mean slice"], "lrp": RULES, "occlusion": ["5", "8:4"]}
+OPTIONS = {
+    "integrated_gradients": ["black", "white", "black+white", "mean slice"],
+    "lrp": RULES,
+    "occlusion": ["5", "8:4"],
+}
 ALL = [
     MethodName(base, option, smoothing, absolute, regions)
     for base in (*BASES, "captum.InputXGradient")
