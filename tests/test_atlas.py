@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from xaitools.atlas import Atlas, fetch_atlas, load_atlas, mni_regions, region_table
+from xaitools.atlas import Atlas, fetch_atlas, load_atlas, mni_regions, read_names, region_table
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 AFFINE = np.array([[2.0, 0, 0, -7], [0, 2, 0, -9], [0, 0, 2, -5], [0, 0, 0, 1]])
@@ -559,3 +559,8 @@ def test_our_regions_overlap_with_real_ones(own, neuromorphometrics, name, dice)
         theirs = real.labels == next(index for index, other in real.names.items() if other == full)
         ours = own.labels == next(index for index, other in own.names.items() if other == f"{side} {name}")
         assert 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) > dice
+
+
+def test_a_table_of_names_that_is_not_there(tmp_path):
+    with pytest.raises(DataFileError, match=r"no table of region names at dseg_labels\.csv"):
+        read_names(tmp_path / "dseg_labels.csv")

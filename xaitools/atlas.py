@@ -206,7 +206,7 @@ def load_atlas(path: str | Path, names: str | Path | Mapping[int, str] | None = 
     """
     path = Path(path)
     labels, affine = _read_labels(path)
-    table = dict(names) if isinstance(names, Mapping) else _read_names(_names_file(path, names))
+    table = dict(names) if isinstance(names, Mapping) else read_names(_names_file(path, names))
     return Atlas(labels, affine, _name_labels(labels, table, path.name), source=path.name)
 
 
@@ -521,8 +521,18 @@ def _names_file(volume: Path, names: str | Path | None) -> Path:
     return found[0]
 
 
-def _read_names(path: Path) -> dict[int, str]:
-    """Index to name, without 0."""
+def read_names(path: Path) -> dict[int, str]:
+    """Names of labels from a table, by index, without 0; in any form that `load_atlas` reads.
+
+    Raises
+    ------
+    DataFileError
+        If the file is missing, or no such table.
+    """
+    if not path.is_file():
+        raise DataFileError(
+            f"no table of region names at {path.name}: give a CSV, TSV, XML or text file with them"
+        )
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
