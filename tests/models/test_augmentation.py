@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from xaitools.models import flip_and_shift, sagittal_flip_and_coronal_shift
+from xaitools.models import AUGMENTATIONS, flip_and_shift, sagittal_flip_and_coronal_shift
+from xaitools.models.augmentation import sagittal_flip
 
 
 def changed(images: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -55,3 +56,16 @@ def test_brains_are_mirrored_left_to_right_and_shifted_front_to_back():
         else:
             pytest.fail("a brain was changed in another way")
     assert found == {(mirrored, shift) for mirrored in (False, True) for shift in range(-2, 3)}
+
+
+def test_brains_of_coarse_voxels_are_mirrored_only():
+    brains = torch.rand(20, 2, 5, 7, 3)
+    before = brains.clone()
+    moved = AUGMENTATIONS["sagittal_flip"](brains, torch.Generator().manual_seed(0))
+    same = [torch.equal(own, brain) for own, brain in zip(moved, brains, strict=True)]
+    mirrored = [torch.equal(own, brain.flip(1)) for own, brain in zip(moved, brains, strict=True)]
+    assert all(a != b for a, b in zip(same, mirrored, strict=True))
+    assert any(same)
+    assert any(mirrored)
+    assert torch.equal(brains, before)
+    assert torch.equal(sagittal_flip(brains, torch.Generator().manual_seed(0)), moved)

@@ -36,7 +36,8 @@ def sagittal_flip_and_coronal_shift(
 ) -> Float[Tensor, "batch channel x y z"]:
     """Mirror half of the brains left to right, then shift each by -2 to 2 voxels front to back.
 
-    The border is repeated into what a shift uncovers.
+    The border is repeated into what a shift uncovers. The paper's voxels are of 1 mm; for voxels of several mm,
+    whose shifts by whole voxels would be larger than the paper's 2 mm, see :func:`sagittal_flip`.
 
     Parameters
     ----------
@@ -58,8 +59,29 @@ def sagittal_flip_and_coronal_shift(
     return _moved(images, generator, mirrored_axis=0, reach=[0, 2, 0])
 
 
+def sagittal_flip(
+    images: Float[Tensor, "batch channel x y z"], generator: torch.Generator
+) -> Float[Tensor, "batch channel x y z"]:
+    """Mirror half of the brains left to right, and shift none: for voxels of more than about 2 mm.
+
+    Parameters
+    ----------
+    images
+        Volumes in RAS orientation: x runs to the right, y to the front, z upwards.
+    generator
+        Source of randomness, on the CPU; the same state gives the same changes.
+
+    Returns
+    -------
+    Tensor
+        New images; the input is unchanged.
+    """
+    return _moved(images, generator, mirrored_axis=0, reach=[0, 0, 0])
+
+
 AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
-    function.__name__: function for function in (flip_and_shift, sagittal_flip_and_coronal_shift)
+    function.__name__: function
+    for function in (flip_and_shift, sagittal_flip, sagittal_flip_and_coronal_shift)
 }
 
 
