@@ -1,6 +1,11 @@
 """Networks, their training and their weights."""
 
-from xaitools.models.augmentation import AUGMENTATIONS, flip_and_shift, sagittal_flip_and_coronal_shift
+from xaitools.models.augmentation import (
+    AUGMENTATIONS,
+    flip_and_shift,
+    sagittal_flip,
+    sagittal_flip_and_coronal_shift,
+)
 from xaitools.models.devices import available_devices, resolve_device
 from xaitools.models.fitting import fit
 from xaitools.models.imagenet import imagenet_reachable
@@ -43,6 +48,7 @@ __all__ = [
     "predict_values",
     "read_info",
     "resolve_device",
+    "sagittal_flip",
     "sagittal_flip_and_coronal_shift",
     "save_weights",
     "train",
