@@ -362,3 +362,31 @@ def test_score_plot_needs_no_published_value_and_shows_chance():
     fig = plots.score_plot(table, metric="ROC AUC", chance=0.5)
     assert [trace.name for trace in fig.data] == ["this run"]
     assert [shape.y0 for shape in fig.layout.shapes] == [0.5]
+
+
+def test_matrices_plot_shows_each_pair_and_the_mean_between_runs():
+    matrix = np.array([[100.0, 40, 60], [40, 100, 80], [60, 80, 100]])
+    fig = plots.matrices_plot({"LRP": {"sum": matrix, "gain": matrix / 2}, "OCC": {"sum": matrix}})
+    assert len(fig.data) == 3
+    np.testing.assert_array_equal(fig.data[0].z, matrix.astype(np.float32))
+    heads = [note.text for note in fig.layout.annotations]
+    assert heads[:2] == ["sum: 60 %", "gain: 30 %"]
+    with pytest.raises(ShapeError, match="expected .runs, runs."):
+        plots.matrices_plot({"LRP": {"sum": matrix[:2]}})
+    with pytest.raises(DataError, match="No matrix"):
+        plots.matrices_plot({})
+    with pytest.raises(DataError, match="NaN"):
+        plots.matrices_plot({"LRP": {"sum": np.full((2, 2), np.nan)}})
+
+
+def test_region_plot_marks_what_is_known_to_matter_and_keeps_the_largest():
+    values = [5.0, 4.0, 1.0, 0.5]
+    table = pd.DataFrame(
+        {"method": "LRP", "region": list("abcd"), "value": values, "low": values, "high": [9.0, 5, 2, 1]}
+    )
+    fig = plots.region_plot(table, n_regions=3, marked=["b"])
+    found = {trace.name: dict(zip(trace.y, trace.x, strict=True)) for trace in fig.data}
+    assert found == {"known to matter": {"b": 4.0}, "other region": {"a": 5.0, "c": 1.0}}
+    assert list(fig.layout.yaxis.categoryarray) == ["c", "b", "a"]
+    with pytest.raises(DataError, match="region"):
+        plots.region_plot(table.drop(columns="region"))

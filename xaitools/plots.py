@@ -845,7 +845,8 @@ def region_plot(
                 column,
             )
     fig.update_yaxes(categoryorder="array", categoryarray=list(order)[::-1])
-    fig.update_xaxes(title=value, rangemode="tozero")
+    fig.update_xaxes(rangemode="tozero")
+    fig.update_xaxes(title={"text": value, "standoff": 8}, col=(len(methods) + 1) // 2)
     fig.update_layout(
         height=170 + 26 * len(order), barmode="overlay", showlegend=bool(len(marked)), margin={"t": 120}
     )

@@ -16,7 +16,7 @@ from xaitools.reports.html import to_html
 from xaitools.reports.runner import run_study
 
 FIGURES = {"brains", "mean_maps", "coherence", "regions"}
-TINY = {"n_subjects": 60, "n_runs": 2, "max_epochs": 22, "n_explained": 8, "atrophy": 0.6, "k": 3}
+TINY = {"n_subjects": 60, "n_runs": 2, "max_epochs": 22, "n_explained": 8, "atrophy": 0.6, "k": 3, "patch": 5}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def real_run(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Path:
     parameters = {
         "data_dir": str(real_data / "ixi"), "target": "Age", "classes": {"young": "< 40", "old": ">= 60"},
         "space": "centered", "brain_mask": "dseg", "n_subjects": 0,
-        "output_dir": str(folder), "n_runs": 2, "max_epochs": 25, "n_explained": 8, "k": 10,
+        "output_dir": str(folder), "n_runs": 2, "max_epochs": 25, "n_explained": 8, "k": 10, "patch": 5,
     }  # fmt: skip
     papermill.execute_notebook(notebook, executed, parameters, progress_bar=False, cwd=str(folder))
     to_html(executed, folder / "ad_retraining.html")
