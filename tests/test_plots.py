@@ -371,7 +371,7 @@ def test_matrices_plot_shows_each_pair_and_the_mean_between_runs():
     np.testing.assert_array_equal(fig.data[0].z, matrix.astype(np.float32))
     heads = [note.text for note in fig.layout.annotations]
     assert heads[:2] == ["sum: 60 %", "gain: 30 %"]
-    with pytest.raises(ShapeError, match="expected .runs, runs."):
+    with pytest.raises(ShapeError, match=r"expected \(runs, runs\)"):
         plots.matrices_plot({"LRP": {"sum": matrix[:2]}})
     with pytest.raises(DataError, match="No matrix"):
         plots.matrices_plot({})
