@@ -26,7 +26,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 from xaitools.attribution import attribute
 from xaitools.data import chest_slices
 from xaitools.evaluation import perturbed_images, region_perturbation
-from xaitools.models import resnet
+from xaitools.models import build_network
 from xaitools.models.surgery import explainable
 
 METHODS = [
@@ -46,7 +46,7 @@ WINDOW = SIZE // GRID
 def example(n_images):
     """A network, images, and their maps: with few steps and noisy copies, as only their order matters here."""
     images = chest_slices(n_images, size=SIZE, seed=0, progress=False).images
-    model = resnet("resnet50").eval()
+    model = build_network("resnet50").eval()
     maps = attribute(model, images, TARGET, methods=METHODS, steps=5, draws=3, progress=False)
     return model, images, {name: values.abs().numpy() for name, values in maps.items()}
 
