@@ -1,8 +1,9 @@
 import copy
+import gc
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from xaitools.attribution import METHODS, attribute, combine, parse
@@ -135,6 +136,33 @@ def test_model_and_images_stay_as_they_were(residual_net, images, targets) -> No
     assert all(parameter.requires_grad and parameter.grad is None for parameter in residual_net.parameters())
     assert all(torch.equal(value, state[key]) for key, value in residual_net.state_dict().items())
     assert all(not module._forward_hooks and not module._backward_hooks for module in residual_net.modules())
+
+
+@pytest.mark.parametrize("residual_net", [BasicBlock], indirect=True)
+@pytest.mark.parametrize(
+    "method",
+    [
+        "gradient",
+        "guided_backprop",
+        "lrp[epsilon]",
+        "deep_taylor",
+        "occlusion[4]",
+        "integrated_gradients+absolute@xrai",
+    ],
+)
+def test_no_copy_of_the_weights_outlives_a_call(residual_net, images, targets, method) -> None:
+    def tensors() -> int:
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    attribute(residual_net, images, targets, [method], steps=4)
+    gc.collect()
+    gc.disable()
+    try:
+        before = tensors()
+        attribute(residual_net, images, targets, [method], steps=4)
+        assert tensors() == before
+    finally:
+        gc.enable()
 
 
 def test_functional_network_and_volumes(functional_net, volume_net, images, targets) -> None:

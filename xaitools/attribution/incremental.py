@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx import GraphModule, Interpreter, Node, symbolic_trace
+from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import map_arg
 from torch.fx.proxy import TraceError
 
@@ -37,6 +37,7 @@ from xaitools.attribution.local_layers import (
     max_pooling,
 )
 from xaitools.errors import UnsupportedModelError
+from xaitools.models.surgery import trace, without_owner
 
 SMALLEST_GROUP = 128
 LARGEST_BATCH = 2**22
@@ -261,19 +262,13 @@ class IncrementalNetwork:
         return self._tables[node]
 
     def _function(self, node: Node) -> Callable[[Tensor], Tensor]:
+        layer = self._layer(node)  # not self, which stores the rules: a cycle would keep all activations
+
         def function(x: Tensor) -> Tensor:
             args, kwargs = (map_arg(part, lambda _: x) for part in (node.args, node.kwargs))
-            return self._call(node, args, kwargs)
+            return _call(node, layer, args, kwargs)
 
         return function
-
-    def _call(self, node: Node, args: Any, kwargs: Any) -> Any:
-        if node.op == "call_module":
-            return self._layers[str(node.target)](*args, **kwargs)
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        assert callable(node.target)
-        return node.target(*args, **kwargs)
 
     def _full_work(self, step: _Step) -> float:
         clean = self._clean_values[step.node]
@@ -390,7 +385,7 @@ class IncrementalNetwork:
             return value
 
         args, kwargs = (map_arg(part, known) for part in (node.args, node.kwargs))
-        return self._call(node, args, kwargs)
+        return _call(node, self._layer(node), args, kwargs)
 
     def _run_full(self, step: _Step, env: dict[Node, Value], n: int) -> Any:
         self.work += n * self._full_work(step)
@@ -398,7 +393,7 @@ class IncrementalNetwork:
             map_arg(part, lambda source: self._operand(source, env, n))
             for part in (step.node.args, step.node.kwargs)
         )
-        return self._call(step.node, args, kwargs)
+        return _call(step.node, self._layer(step.node), args, kwargs)
 
     def _full(self, node: Node, env: dict[Node, Value], n: int) -> Any:
         """The activation as the network would compute it; stored, so that it is made once."""
@@ -452,10 +447,10 @@ def traced(network: nn.Module) -> GraphModule:
         If the graph cannot be traced.
     """
     if isinstance(network, GraphModule):
-        graph = copy.deepcopy(network)
+        graph = without_owner(copy.deepcopy(network))
     else:
         try:
-            graph = symbolic_trace(copy.deepcopy(network))
+            graph = trace(copy.deepcopy(network))
         except (TraceError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
             raise UnsupportedModelError(
                 f"The layers of {type(network).__name__} cannot be traced ({error}), so changes cannot be followed "
@@ -486,6 +481,16 @@ class _Record(Interpreter):
     def run_node(self, n: Node) -> Any:
         self.seen[n] = super().run_node(n)
         return self.seen[n]
+
+
+def _call(node: Node, layer: nn.Module | None, args: Any, kwargs: Any) -> Any:
+    """What a node of the graph does, on other arguments."""
+    if layer is not None:
+        return layer(*args, **kwargs)
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    assert callable(node.target)
+    return node.target(*args, **kwargs)
 
 
 def _operands(node: Node) -> list[Node]:

@@ -5,7 +5,7 @@ import logging
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule, Node, symbolic_trace
+from torch.fx import Graph, GraphModule, Node, Tracer
 from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 from torch.nn.modules.conv import _ConvNd
@@ -67,7 +67,7 @@ def _part(network: GraphModule, nodes: list[Node], start: int, stop: int) -> Gra
         copies[node] = graph.node_copy(node, lambda old: copies[old])
     if stop < len(nodes):
         graph.output(copies[nodes[stop - 1]])
-    return GraphModule(network, graph)
+    return without_owner(GraphModule(network, graph))
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
@@ -141,7 +141,7 @@ def traced(model: nn.Module, example: Tensor) -> GraphModule:
     network = _folded(plain, example, _outputs(plain, example))
     if not isinstance(network, GraphModule):
         try:
-            network = symbolic_trace(plain)
+            network = trace(plain)
         except _NOT_TRACED as error:
             raise UnsupportedModelError(
                 f"The forward pass of {type(model).__name__} cannot be traced by torch.fx, so its layers cannot be "
@@ -149,6 +149,24 @@ def traced(model: nn.Module, example: Tensor) -> GraphModule:
                 "of its forward pass."
             ) from error
     return network.to(memory_format=_memory_format(example))
+
+
+def trace(model: nn.Module) -> GraphModule:
+    """The torch.fx graph of `model`, on the same weights.
+
+    As `torch.fx.symbolic_trace`, but without the reference cycles in which that keeps the weights: what is no longer
+    used is freed at once, not when Python next looks for cycles.
+    """
+    tracer = Tracer()
+    graph = tracer.trace(model)
+    vars(tracer).clear()
+    return without_owner(GraphModule(model, graph, type(model).__name__))
+
+
+def without_owner(network: GraphModule) -> GraphModule:
+    """`network`, its graph no longer referring back to it."""
+    network.graph.owning_module = None
+    return network
 
 
 def without_biases(model: nn.Module, example: Tensor) -> GraphModule:
@@ -199,7 +217,7 @@ def _memory_format(images: Tensor) -> torch.memory_format:
 
 def _folded(model: nn.Module, example: Tensor, expected: Tensor) -> nn.Module:
     try:
-        folded = fuse(model).requires_grad_(False)
+        folded = without_owner(fuse(trace(model), inplace=True, no_trace=True)).requires_grad_(False)
         same = same_outputs(_outputs(folded, example), expected)
     except _NOT_TRACED as error:
         logger.info("Batch normalisation is not folded: %s", error)
