@@ -62,7 +62,9 @@ def test_a_network_that_cannot_be_traced_stays_whole(images, caplog) -> None:
 
 
 def test_folding_is_dropped_where_it_would_change_the_outputs(network, images, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(surgery, "fuse", lambda model: nn.Sequential(model, nn.Softplus()))
+    monkeypatch.setattr(
+        surgery, "fuse", lambda model, **_: surgery.trace(nn.Sequential(model, nn.Softplus()))
+    )
     with caplog.at_level(logging.INFO, "xaitools"):
         quick = explainable(network, images)
     assert "the outputs would differ" in caplog.text

@@ -163,8 +163,9 @@ def trace(model: nn.Module) -> GraphModule:
     return without_owner(GraphModule(model, graph, type(model).__name__))
 
 
-def without_owner(network: GraphModule) -> GraphModule:
-    """`network`, its graph no longer referring back to it."""
+def without_owner(network: nn.Module) -> GraphModule:
+    """A traced network, its graph no longer referring back to it."""
+    assert isinstance(network, GraphModule)
     network.graph.owning_module = None
     return network
 
