@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from xaitools.atlas import Atlas, fetch_atlas, load_atlas, mni_regions, read_names, region_table
+from xaitools.atlas import Atlas, fetch_atlas, load_atlas, mni, mni_regions, read_names, region_table
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 AFFINE = np.array([[2.0, 0, 0, -7], [0, 2, 0, -9], [0, 0, 2, -5], [0, 0, 0, 1]])
@@ -491,6 +491,55 @@ def test_our_nuclei_lie_where_the_aal_publication_has_them(own, name, place):
 
 # Real data
 
+AAL_CENTRES = {
+    "Precentral": "Precentral Gyrus",
+    "Frontal_Inf_Oper": "Inferior Frontal Gyrus",
+    "Frontal_Inf_Tri": "Inferior Frontal Gyrus",
+    "Frontal_Sup_Medial": "Superior Frontal Gyrus",
+    "Supp_Motor_Area": "Superior Frontal Gyrus",
+    "Rectus": "Orbitofrontal Cortex",
+    "Rolandic_Oper": "Rolandic Operculum",
+    "Insula": "Insula",
+    "Cingulate_Ant": "Anterior Cingulate",
+    "Cingulate_Mid": "Middle Cingulate",
+    "Cingulate_Post": "Posterior Cingulate",
+    "Postcentral": "Postcentral Gyrus",
+    "Parietal_Sup": "Superior Parietal Lobule",
+    "SupraMarginal": "Supramarginal Gyrus",
+    "Angular": "Angular Gyrus",
+    "Precuneus": "Precuneus",
+    "Occipital_Mid": "Lateral Occipital Cortex",
+    "Occipital_Inf": "Lateral Occipital Cortex",
+    "Occipital_Sup": "Lateral Occipital Cortex",
+    "Calcarine": "Medial Occipital Cortex",
+    "Cuneus": "Medial Occipital Cortex",
+    "Lingual": "Medial Occipital Cortex",
+    "Fusiform": "Fusiform Gyrus",
+    "ParaHippocampal": "Parahippocampal Gyrus",
+    "Temporal_Sup": "Superior Temporal Gyrus",
+    "Temporal_Mid": "Middle Temporal Gyrus",
+    "Temporal_Inf": "Inferior Temporal Gyrus",
+    "Temporal_Pole_Sup": "Temporal Pole",
+    "Temporal_Pole_Mid": "Temporal Pole",
+    "Thalamus": "Thalamus",
+}
+AAL_PARTS = {
+    "Precentral Gyrus": ("Precentral", "Paracentral"),
+    "Superior Frontal Gyrus": ("Frontal_Sup", "Supp_Motor"),
+    "Middle Frontal Gyrus": ("Frontal_Mid",),
+    "Inferior Frontal Gyrus": ("Frontal_Inf",),
+    "Orbitofrontal Cortex": ("OFC", "Rectus", "Frontal_Inf_Orb", "Frontal_Med_Orb", "Frontal_Mid"),
+    "Insula": ("Insula",),
+    "Middle Cingulate": ("Cingulate_Mid",),
+    "Postcentral Gyrus": ("Postcentral",),
+    "Precuneus": ("Precuneus",),
+    "Fusiform Gyrus": ("Fusiform",),
+    "Parahippocampal Gyrus": ("ParaHippocampal", "Hippocampus"),
+    "Superior Temporal Gyrus": ("Temporal_Sup",),
+    "Middle Temporal Gyrus": ("Temporal_Mid",),
+    "Inferior Temporal Gyrus": ("Temporal_Inf",),
+}
+
 
 @pytest.fixture(scope="module")
 def neuromorphometrics(real_data):
@@ -546,6 +595,26 @@ def test_real_segmentation_of_a_subject(real_data, caplog):
         > table.loc["CortCSF", "density"]
     )
     assert 4 < table.loc["Hippocampus", "n_voxels"] * 0.008 < 12
+
+
+def test_our_published_centres_are_those_of_the_aal_regions(aal2):
+    """AAL2 keeps most regions of AAL, moved by 2 mm towards another version of the template."""
+    ours = {name: [point.split()[:3] for point in text.split(",")] for name, text in mni.CORTEX.items()}
+    ours |= {name: [point.split()[:3] for point in text.split(",")] for name, text in mni.INNER.items()}
+    for name, region in AAL_CENTRES.items():
+        index = next(index for index, other in aal2.names.items() if other == f"{name}_L")
+        offsets = np.array(ours[region], dtype=float) - centre(aal2, index)
+        assert np.linalg.norm(offsets - [0, 1.3, 1.5], axis=1).min() < 2, name
+
+
+def test_most_of_our_points_lie_in_the_region_they_stand_for(aal2):
+    inverse = np.linalg.inv(aal2.affine)
+    for name, parts in AAL_PARTS.items():
+        for point in mni.CORTEX[name].split(","):
+            *place, _ = map(float, point.split())
+            voxel = np.round(nibabel.affines.apply_affine(inverse, place)).astype(int)
+            near = aal2.labels[tuple(slice(n - 2, n + 3) for n in voxel)]
+            assert any(aal2.names[n].startswith(parts) for n in np.unique(near[near > 0])), (name, place)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""Names of regions, from the tables that come with atlases."""
+
+import csv
+import io
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+from xaitools.errors import DataError, DataFileError
+
+_INDEX_COLUMNS = ("index", "roivalue", "value", "labelvalue", "id", "labelid", "roiid", "number", "label")
+_NAME_COLUMNS = ("name", "roiname", "labelname", "regionname", "region", "structure", "structname", "label")
+
+
+def read_names(path: Path) -> dict[int, str]:
+    """Names of labels from a table, by index, without 0; in any form that `load_atlas` reads.
+
+    Raises
+    ------
+    DataFileError
+        If the file is missing, or no such table.
+    """
+    if not path.is_file():
+        raise DataFileError(
+            f"no table of region names at {path.name}: give a CSV, TSV, XML or text file with them"
+        )
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    if text.lstrip().startswith("<"):
+        rows = _xml_rows(path, data)
+    else:
+        rows = _text_rows([line for line in text.splitlines() if line.strip() and line.lstrip()[0] != "#"])
+    table: dict[int, str] = {}
+    for index, name in rows:
+        if name and table.setdefault(index, name) != name:
+            raise DataError(
+                f"{path}: index {index} is named {table[index]!r} and {name!r}; correct the table"
+            )
+    if not table:
+        raise DataFileError(
+            f"{path}: no names of regions found; expected XML of SPM or FSL, a table with columns of indices and names "
+            "such as index, name, or lines of an index and a name"
+        )
+    return {index: name for index, name in table.items() if index != 0}
+
+
+def _xml_rows(path: Path, data: bytes) -> list[tuple[int, str]]:
+    try:
+        root = ElementTree.fromstring(data)
+        entries = list(root.iter("label"))
+        if entries and "index" in entries[0].attrib:  # FSL: the volumes of a probabilistic atlas count from 0
+            kind = (root.findtext("header/type") or "").strip().lower()
+            first = 0 if kind == "label" else 1
+            return [(int(entry.attrib["index"]) + first, (entry.text or "").strip()) for entry in entries]
+        return [
+            (int(entry.findtext("index") or ""), (entry.findtext("name") or "").strip()) for entry in entries
+        ]
+    except (ElementTree.ParseError, ValueError) as error:
+        raise DataFileError(
+            f"{path}: damaged XML ({error}); expected labels with an index and a name"
+        ) from None
+
+
+def _text_rows(lines: list[str]) -> list[tuple[int, str]]:
+    bare = [re.fullmatch(r"\s*(\d+)[\s,;]+(.+?)((?:[\s,;]+\d+){4})?\s*", line) for line in lines]
+    if lines and bare[0]:  # ITK-SNAP writes the name last, in quotes
+        quoted = [re.search(r'"(.+)"', line) for line in lines]
+        return [
+            (int(row[1]), end[1] if end else row[2]) for row, end in zip(bare, quoted, strict=True) if row
+        ]
+    sign = next((sign for sign in "\t,;" if lines and sign in lines[0]), " ")
+    rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=sign, skipinitialspace=True))
+    columns = [re.sub("[^a-z]", "", title.lower()) for title in rows[0]] if rows else []
+    rows = [row for row in rows[1:] if len(row) >= len(columns)]
+
+    def pick(known: tuple[str, ...], numbers: bool) -> int | None:
+        fitting = [
+            column
+            for column in range(len(columns))
+            if rows and all(row[column].strip().lstrip("-").isdigit() for row in rows) == numbers
+        ]
+        return next((column for title in known for column in fitting if columns[column] == title), None)
+
+    index, name = pick(_INDEX_COLUMNS, True), pick(_NAME_COLUMNS, False)
+    if index is None or name is None:
+        return []
+    return [(int(row[index]), row[name].strip()) for row in rows]

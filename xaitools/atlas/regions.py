@@ -1,0 +1,156 @@
+"""Regions of the brain on a grid."""
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import nibabel
+import numpy as np
+from jaxtyping import Shaped
+
+from xaitools.errors import DataError, ShapeError
+
+logger = logging.getLogger(__name__)
+
+
+_SIDES = "left|right|lh|rh|l|r"
+
+
+@dataclass(frozen=True, eq=False)
+class Atlas:
+    """Regions on a grid.
+
+    Parameters
+    ----------
+    labels : array of int32, (x, y, z)
+        Index of the region of each voxel, 0 for none.
+    affine : array of float64, (4, 4)
+        From voxel indices to mm, as in NIfTI.
+    names : dict
+        Index to name. A region without a voxel on this grid may be among them.
+    source : str
+        Where the regions come from, for reports.
+
+    Raises
+    ------
+    ShapeError
+        If `labels` does not have three axes, or `affine` is not an invertible 4 x 4 matrix.
+    DataError
+        If a label has no name, or two indices have the same one, or there is no region at all.
+    """
+
+    labels: Shaped[np.ndarray, "..."]
+    affine: Shaped[np.ndarray, "..."]
+    names: Mapping[int, str]
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 3:
+            raise ShapeError(f"labels of shape {self.labels.shape}: expected three axes, (x, y, z)")
+        affine = checked_affine(self.affine)
+        present = np.unique(self.labels)
+        _check_names(self.names, present[present != 0])
+        object.__setattr__(self, "labels", np.ascontiguousarray(self.labels, dtype=np.int32))
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "names", {int(index): self.names[index] for index in sorted(self.names)})
+
+    def on_grid(self, shape: tuple[int, ...], affine: Shaped[np.ndarray, "..."]) -> "Atlas":
+        """The same regions on another grid, each voxel taking the label of the nearest one (nilearn).
+
+        Regions that lie outside the new grid, or between its voxels, keep their name and have no voxel. Beyond the
+        centres of the outermost voxels of the atlas there is no region.
+
+        Raises
+        ------
+        ShapeError
+            If `shape` is not three numbers, or `affine` not an invertible 4 x 4 matrix.
+        DataError
+            If no region lies on the grid: then one of the two affines is wrong, or the image is not in the space of
+            the atlas.
+        """
+        from nilearn.image import resample_img
+        from nilearn.image.resampling import BoundingBoxError
+
+        affine = checked_affine(affine)
+        if len(shape) != 3:
+            raise ShapeError(f"grid {tuple(shape)}: expected three axes, (x, y, z), such as maps.shape[-3:]")
+        try:
+            moved = resample_img(
+                nibabel.Nifti1Image(self.labels, self.affine),
+                target_affine=affine,
+                target_shape=tuple(shape),
+                interpolation="nearest",
+                force_resample=True,
+                copy_header=True,
+            )
+        except BoundingBoxError:
+            labels = np.zeros(shape, dtype=np.int32)
+        else:
+            labels = np.asarray(moved.dataobj)
+        if not labels.any():
+            raise DataError(
+                f"no region of the atlas {self.source!r} lies on the grid {tuple(shape)} with affine "
+                f"{affine.tolist()}; register the image to the space of the atlas, or correct an affine"
+            )
+        return replace(self, labels=labels, affine=affine)
+
+    def merge_hemispheres(self) -> "Atlas":
+        """Left and right regions of the same name as one, which has the smaller of the two indices.
+
+        The side may stand before the name (``Left Hippocampus``, ``lh.insula``, ``L G_front_sup``), after
+        it (``Hippocampus_L``, ``Insula (right)``), or after FreeSurfer's tissue (``ctx-lh-fusiform``), in any case, and
+        apart from the name by a space or sign. Regions without a side, and those whose other half has no region or
+        another spelling, are left as they are; the latter are logged.
+        """
+        halves: dict[str, list[tuple[str, int]]] = {}
+        for index, name in self.names.items():
+            side, bare = _side(name)
+            halves.setdefault(bare, []).extend([(side, index)] if side else [])
+        names, moved = dict(self.names), {}
+        for bare, found in halves.items():
+            if sorted(side for side, _ in found) != ["l", "r"]:
+                for _, index in found:
+                    logger.warning("%s is not one half of a pair and is not merged.", self.names[index])
+                continue
+            kept, merged = sorted(index for _, index in found)
+            names[kept] = bare
+            del names[merged]
+            moved[merged] = kept
+        labels = self.labels.copy()
+        for merged, kept in moved.items():
+            labels[self.labels == merged] = kept
+        return replace(self, labels=labels, names=names)
+
+
+def checked_affine(values: np.ndarray) -> np.ndarray:
+    affine = np.asarray(values, dtype=np.float64)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
+        raise ShapeError(f"affine {affine.tolist()}: expected an invertible 4 x 4 matrix, in mm")
+    return affine
+
+
+def _check_names(names: Mapping[int, str], labels: np.ndarray) -> None:
+    if not names or not len(labels):
+        raise DataError("the atlas has no region: its volume is all 0, or its table names none of the labels")
+    if 0 in names:
+        raise DataError(f"index 0 is named {names[0]!r}, but 0 is what lies outside all regions; drop it")
+    if unnamed := [int(label) for label in labels if label not in names]:
+        raise DataError(f"labels {unnamed} of the volume have no name; add them to `names`")
+    seen: dict[str, int] = {}
+    for index, name in names.items():
+        if name in seen:
+            raise DataError(
+                f"indices {seen[name]} and {index} are both named {name!r}; give each region a name of its own, "
+                "or one index to the voxels of both"
+            )
+        seen[name] = index
+
+
+def _side(name: str) -> tuple[str, str]:
+    """``("l" or "r", name without it)``, or ``("", name)``."""
+    before = re.fullmatch(rf"(ctx[-_]|wm[-_])?({_SIDES})[\s._-]+(.+)", name, re.IGNORECASE)
+    after = re.fullmatch(rf"(.+?)(?:[\s._,-]+|\s*\()({_SIDES})\)?", name, re.IGNORECASE)
+    if before:
+        return before[2][0].lower(), (before[1] or "") + before[3]
+    return (after[2][0].lower(), after[1]) if after else ("", name)

@@ -1,0 +1,118 @@
+"""Tables of relevance over the regions of an atlas."""
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from xaitools.atlas.regions import Atlas
+from xaitools.errors import DataError, ShapeError
+
+
+def region_table(
+    maps: Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."],
+    atlas: Atlas,
+    *,
+    absolute: bool = True,
+    controls: Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."] | None = None,
+    affine: Shaped[np.ndarray, "..."] | None = None,
+) -> pd.DataFrame:
+    """Relevance in each region of an atlas.
+
+    Parameters
+    ----------
+    maps
+        One map ``(x, y, z)`` or several, ``(n, x, y, z)`` or ``(n, 1, x, y, z)``, of patients where `controls` are
+        given. Voxels outside all regions count for nothing.
+    atlas
+        On the grid of the maps; see :meth:`Atlas.on_grid`.
+    absolute
+        Sum absolute values, as the paper does; False keeps the sign.
+    controls
+        One map or several of healthy controls, for the gain.
+    affine
+        (4, 4), of the maps. Give it wherever the maps have one: two grids can be of one shape and yet mirrored.
+        By default only the shapes are compared.
+
+    Returns
+    -------
+    DataFrame
+        A row for each map and region, the regions in the order of their index: ``map`` (0 to n - 1), ``region``,
+        ``index``, ``n_voxels``, ``sum``, ``density`` (sum / n_voxels, NaN for a region without voxels) and, with
+        `controls`, ``gain``: the sum over the mean of the controls' sums. A region in which the controls have
+        none has gain inf, or NaN if the map has none either.
+
+    Raises
+    ------
+    ShapeError
+        If a map and the atlas are not on the same grid, or a map has several channels.
+    DataError
+        If a value is NaN or infinite, or there is no map.
+
+    References
+    ----------
+    Eitel and Ritter, Testing the robustness of attribution methods for convolutional neural networks in MRI-based
+    Alzheimer's disease classification, 2019, section 3. Gain: Böhle et al., Layer-wise relevance propagation
+    for explaining deep neural network decisions in MRI-based Alzheimer's disease classification, 2019.
+    """
+    if affine is not None and not _same_affine(np.asarray(affine), atlas.affine):
+        raise ShapeError(
+            f"maps with affine {np.asarray(affine).tolist()} and an atlas with affine {atlas.affine.tolist()} are not "
+            "on the same grid; call atlas.on_grid(shape, affine) with those of the maps"
+        )
+    voxels, region = _voxels(atlas)
+    sums = _sums(maps, atlas, voxels, region, absolute)
+    sizes = np.bincount(region, minlength=len(atlas.names))
+    table = {
+        "map": np.repeat(np.arange(len(sums)), len(atlas.names)),
+        "region": np.tile(np.array(list(atlas.names.values()), dtype=object), len(sums)),
+        "index": np.tile(np.array(list(atlas.names)), len(sums)),
+        "n_voxels": np.tile(sizes, len(sums)),
+        "sum": sums.ravel(),
+    }
+    with np.errstate(divide="ignore", invalid="ignore"):
+        table["density"] = table["sum"] / table["n_voxels"]
+        if controls is not None:
+            reference = _sums(controls, atlas, voxels, region, absolute).mean(axis=0)
+            table["gain"] = (sums / reference).ravel()
+    return pd.DataFrame(table)
+
+
+def _voxels(atlas: Atlas) -> tuple[np.ndarray, np.ndarray]:
+    """Flat positions of the voxels in a region, and the rank of that region among the atlas's."""
+    flat = atlas.labels.ravel()
+    voxels = np.flatnonzero(flat)
+    return voxels, np.searchsorted(list(atlas.names), flat[voxels])
+
+
+def _sums(
+    maps: Tensor | np.ndarray, atlas: Atlas, voxels: np.ndarray, region: np.ndarray, absolute: bool
+) -> np.ndarray:
+    """Sums (n, regions) in float64."""
+    if isinstance(maps, Tensor):
+        maps = maps.detach().cpu()
+        maps = np.asarray(maps.float() if maps.dtype is torch.bfloat16 else maps)
+    stack = maps[None] if maps.ndim == 3 else maps
+    if stack.ndim == 5 and stack.shape[1] == 1:
+        stack = stack[:, 0]
+    if stack.shape[1:] != atlas.labels.shape:
+        raise ShapeError(
+            f"maps of shape {maps.shape} and an atlas of shape {atlas.labels.shape} are not on the same grid; expected "
+            "(x, y, z), (n, x, y, z) or (n, 1, x, y, z): call atlas.on_grid(shape, affine) with those of the maps, "
+            "and reduce their channels to one"
+        )
+    if not len(stack):
+        raise DataError("there is no map: expected at least one patient's, and one of the controls")
+    sums = np.empty((len(stack), len(atlas.names)))
+    for index, values in enumerate(stack):
+        if not np.isfinite(values).all():
+            raise DataError(f"map {index} has NaN or infinite values; the method that made it failed there")
+        inside = values.ravel()[voxels]
+        weights = np.abs(inside) if absolute else inside
+        sums[index] = np.bincount(region, weights, minlength=len(atlas.names))
+    return sums
+
+
+def _same_affine(first: np.ndarray, second: np.ndarray) -> bool:
+    return first.shape == second.shape and np.allclose(first, second, rtol=0, atol=1e-3)
