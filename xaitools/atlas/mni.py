@@ -63,10 +63,12 @@ def mni_regions(resolution: int = 2) -> Atlas:
     whose sphere is nearest (distance to the point less the radius), by tissue of the ICBM 2009 template: grey
     matter to a cortical region within 30 mm, or to the brain stem, cerebellum or a deep nucleus within 5 mm;
     other tissue to one of the latter if inside its sphere, else to the white matter; fluid to a ventricle if
-    inside its sphere, else to none. Of each region of the cortex but the entorhinal at least one point, and
-    the first of the thalamus, is the centre published for a region of the AAL template, rounded to mm; the others, and all
-    radii, were set by hand and adjusted until sizes and places were near those in the Neuromorphometrics and AAL2
-    atlases, so overlap with these two is no independent test.
+    inside its sphere, else to none.
+
+    Of each region of the cortex but the entorhinal at least one point, and the first of the thalamus, is the centre
+    published for a region of the AAL template, rounded to mm. The others, and all radii, were set by hand and
+    adjusted until sizes and places were near those in the Neuromorphometrics and AAL2 atlases, so overlap with these
+    two is no independent test.
 
     It is meant for examples, teaching and synthetic brains: nuclei are about where they are, but borders between
     gyri are not anatomical. For results about real brains use a real atlas.
