@@ -6,7 +6,7 @@ from torch import nn
 
 from xaitools.errors import MethodError, UnsupportedModelError
 from xaitools.models import build_network, surgery
-from xaitools.models.surgery import explainable, traced
+from xaitools.models.surgery import explainable, log_odds, traced
 
 
 @pytest.fixture
@@ -167,3 +167,33 @@ def test_a_network_that_cannot_be_traced_is_refused(images) -> None:
 
     with pytest.raises(UnsupportedModelError, match="Branching cannot be traced"):
         traced(Branching(), images)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_log_odds_are_the_difference_of_the_logits(network, images, bias) -> None:
+    network.fc = nn.Linear(network.fc.in_features, 2, bias=bias)
+    logits = network(images).detach()
+    model = log_odds(network, images)
+    torch.testing.assert_close(model(images), logits[:, 1:] - logits[:, :1], rtol=1e-4, atol=1e-5)
+    assert torch.equal(network(images).detach(), logits)
+
+
+def test_log_odds_of_a_single_layer() -> None:
+    layer, features = nn.Linear(3, 2), torch.rand(4, 3)
+    expected = layer(features)[:, 1] - layer(features)[:, 0]
+    torch.testing.assert_close(log_odds(layer, features)(features)[:, 0], expected.detach())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 3)),
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.Softmax(1)),
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.ReLU(), nn.Linear(2, 3)),
+        nn.Sequential(nn.Conv2d(1, 2, 4), nn.Flatten()),
+    ],
+    ids=["three classes", "softmax", "hidden layer of two", "no linear layer"],
+)
+def test_log_odds_of_other_networks_are_refused(model) -> None:
+    with pytest.raises(UnsupportedModelError, match="logits"):
+        log_odds(model, torch.rand(2, 1, 4, 4))

@@ -54,10 +54,14 @@ FETAL_METHODS = {
 AD_METHODS = {
     "input_x_gradient": "Gradient * input",
     "guided_backprop": "Guided backpropagation",
-    "lrp[epsilon]": "LRP",
+    "lrp[alpha1_beta0]": "LRP",
     "occlusion[5]": "Occlusion",
 }
-"""The four methods of Eitel and Ritter 2019 in the order of their table 1, with their names there."""
+"""The four methods of Eitel and Ritter 2019 in the order of their table 1, with their names there.
+
+They do not name the rule of LRP. It is not epsilon, which on their network equals gradient * input; the group's study
+of LRP (Böhle et al. 2019, Frontiers in Aging Neuroscience 11:194) uses the beta rule, of which this is beta = 0.
+"""
 
 _GRAMMAR = re.compile(
     r"(?P<base>[\w.]+)(\[(?P<option>[^\[\]]*)\])?(?P<modifiers>(\+\w+)*)(@(?P<regions>\w+))?"

@@ -11,7 +11,7 @@ from xaitools.models.fitting import fit
 from xaitools.models.imagenet import imagenet_reachable
 from xaitools.models.images import ImageStack
 from xaitools.models.networks import NETWORKS, build_network
-from xaitools.models.surgery import explainable, without_biases
+from xaitools.models.surgery import explainable, log_odds, without_biases
 from xaitools.models.tasks import LOSSES
 from xaitools.models.training import History, accuracy, predict, predict_values, train
 from xaitools.models.weights import (
@@ -44,6 +44,7 @@ __all__ = [
     "imagenet_reachable",
     "load_model",
     "load_weights",
+    "log_odds",
     "predict",
     "predict_values",
     "read_info",

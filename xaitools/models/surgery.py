@@ -193,6 +193,52 @@ def without_biases(model: nn.Module, example: Tensor) -> GraphModule:
     return bare
 
 
+def log_odds(model: nn.Module, example: Tensor) -> nn.Module:
+    """Copy of a network of two classes with one output: the second class's logit less the first's.
+
+    It is the logarithm of the second class's odds, positive where the network decides for that class. What moves
+    both logits together, which no decision depends on, is gone from its explanations. The difference is taken in
+    the weights of the last linear layer, so that rules of relevance propagation see one neuron.
+
+    Parameters
+    ----------
+    model
+        Network that returns the two classes' logits, (batch, 2), from a linear layer; it is not changed.
+    example
+        Images (batch, channel, *spatial) on which the copy is compared with the model.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the network cannot be copied, or does not end with a linear layer of two outputs.
+    """
+    twin = frozen_copy(model)
+    layers = [(name, layer) for name, layer in twin.named_modules() if isinstance(layer, nn.Linear)]
+    name, last = layers[-1] if layers else ("", None)
+    expected = _outputs(twin, example)
+    if last is None or last.out_features != 2 or expected.shape != (len(example), 2):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} returns {tuple(expected.shape)} and its last linear layer is {last}; expected "
+            "(batch, 2), the logits of two classes, from a linear layer. Explain its classes one by one instead."
+        )
+    single = nn.Linear(last.in_features, 1, bias=last.bias is not None).to(last.weight)
+    single.weight = nn.Parameter(last.weight[1:] - last.weight[:1])
+    if last.bias is not None:
+        single.bias = nn.Parameter(last.bias[1:] - last.bias[:1])
+    if not name:
+        return single.eval().requires_grad_(False)
+    parent, _, own = name.rpartition(".")
+    setattr(twin.get_submodule(parent), own, single)
+    twin = twin.eval().requires_grad_(False)
+    found = _outputs(twin, example)
+    if found.shape != (len(example), 1) or not same_outputs(found, expected[:, 1:] - expected[:, :1]):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} does more after its last linear layer, so its log-odds cannot be merged into that "
+            "layer. Let it return logits, without softmax, and explain those."
+        )
+    return twin
+
+
 def _check_independence(model: nn.Module, example: Tensor, expected: Tensor) -> None:
     in_company = _outputs(model, torch.cat([example, 1 - example.flip(-1)]))[: len(example)]
     if not same_outputs(in_company, expected):
