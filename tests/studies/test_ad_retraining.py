@@ -115,3 +115,18 @@ def test_one_network_is_too_few(tmp_path: Path) -> None:
     parameters = {**TINY, "n_runs": 1, "max_epochs": 1}
     with pytest.raises(XaitoolsError, match="agreement of runs needs two or more"):
         run_study("ad_retraining", parameters=parameters, out=tmp_path / "out", progress=False)
+
+
+def test_runs_that_recognise_only_one_class_are_named(tmp_path: Path) -> None:
+    parameters = {**TINY, "max_epochs": 1, "learning_rate": 1e-9}
+    with pytest.raises(XaitoolsError, match="run 1, run 2: not one of the 8 explained brains of a class"):
+        run_study("ad_retraining", parameters=parameters, out=tmp_path / "out", progress=False)
+
+
+def test_regions_of_our_own_atlas(tmp_path: Path) -> None:
+    parameters = {**TINY, "atlas": "mni", "methods": ["guided_backprop"], "skip_failed": True}
+    run_study("ad_retraining", parameters=parameters, out=tmp_path, progress=False)
+    note = json.loads((tmp_path / "manifest.json").read_text())
+    assert "points on the MNI152 templates" in json.dumps(note)
+    names = {row["metric"] for row in metrics(tmp_path)}
+    assert {"top-3 coherence, sum", "planted regions, auc"} <= names
