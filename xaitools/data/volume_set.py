@@ -103,7 +103,10 @@ class Volumes(Samples):
             These volumes came without label maps.
         """
         if self.label_maps is None:
-            raise DataError("these volumes have no label maps; give their folder to the loader as label_maps")
+            raise DataError(
+                "these volumes have no label maps; load them with a folder 'dseg' of label maps beside their "
+                "folder 't1' (in a call of load_brains, label_maps= names one elsewhere)"
+            )
         return self.label_maps[position, 0].numpy()
 
     def fingerprint(self) -> str:
