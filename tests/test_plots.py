@@ -432,6 +432,7 @@ def test_matrices_plot_shows_each_pair_and_the_mean_between_runs():
         assert "runs %{y} and %{x}: %{z:.3g} %" in trace.hovertemplate
         assert (trace.coloraxis, axes_of(fig, trace)[1].autorange) == ("coloraxis", "reversed")
     assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (0, 100)
+    assert fig.layout.coloraxis.colorbar.title.text == "%"
     named = plots.matrices_plot({"": {"L2": matrix[:2, :2]}}, unit="", bounds=(0, 9), names=["a", "c"])
     assert list(named.data[0].x) == list(named.data[0].y) == ["a", "c"]
     assert named.layout.coloraxis.cmax == 9
@@ -456,6 +457,7 @@ def test_region_plot_marks_what_is_known_to_matter_and_keeps_the_largest():
     np.testing.assert_array_equal(bars["other region"].error_x.array, [4, 1])
     np.testing.assert_array_equal(bars["other region"].error_x.arrayminus, [0, 0])
     assert bars["known to matter"].marker.color != bars["other region"].marker.color
+    assert {trace.orientation for trace in fig.data} == {"h"}
     assert "%{y}: %{x:.3g}" in bars["other region"].hovertemplate
     assert (fig.layout.xaxis.title.text, fig.layout.showlegend) == ("sum (%)", True)
     assert plots.region_plot(table).layout.showlegend is False
