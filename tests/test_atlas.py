@@ -122,7 +122,12 @@ def test_gain_where_controls_have_nothing():
         (np.ones((2, 3, *SHAPE)), {}, ShapeError, "reduce their channels to one"),
         (np.ones((7, 6)), {}, ShapeError, "not on the same grid"),
         (np.ones((0, *SHAPE)), {}, DataError, "there is no map"),
-        (np.full(SHAPE, np.nan), {}, DataError, "map 0 has NaN or infinite values"),
+        (
+            np.stack([np.ones(SHAPE), np.full(SHAPE, np.nan)]),
+            {},
+            DataError,
+            "map 2 of 2 has NaN or infinite values",
+        ),
         (
             np.ones(SHAPE),
             {"affine": np.diag([-2.0, 2, 2, 1])},

@@ -19,6 +19,10 @@ def heatmaps(fig):
     return [trace for trace in fig.data if trace.type == "heatmap"]
 
 
+def axes_of(fig, trace):
+    return fig.layout["xaxis" + trace.xaxis[1:]], fig.layout["yaxis" + trace.yaxis[1:]]
+
+
 def assert_no_nan(fig):
     for trace in fig.data:
         for values in (trace.x, trace.y):
@@ -40,7 +44,16 @@ def test_map_panel_holds_each_map_in_percent_of_its_maximum_at_its_place(rng):
     assert fig.layout["xaxis" + left.xaxis[1:]].domain[1] < fig.layout["xaxis" + right.xaxis[1:]].domain[0]
     above, below = tiles["plain, gradient"], tiles["SmoothGrad, gradient"]
     assert fig.layout["yaxis" + above.yaxis[1:]].domain[0] > fig.layout["yaxis" + below.yaxis[1:]].domain[1]
-    assert fig.layout.coloraxis.cmin == 0
+    assert axes_of(fig, tiles["image"])[0].domain[1] < axes_of(fig, left)[0].domain[0]
+    np.testing.assert_array_equal(tiles["image"].z, np.rint(255 * (image - image.min()) / np.ptp(image)))
+    assert [axes_of(fig, tiles[f"plain, {name}"])[0].title.text for name in METHODS] == METHODS
+    assert axes_of(fig, tiles["image"])[0].title.text == "image"
+    assert [axes_of(fig, tiles[f"{row}, gradient"])[1].title.text for row in ROWS] == ROWS
+    assert {axis.range for axis in fig.select_yaxes()} == {(4.5, -0.5)}
+    assert {axis.range for axis in fig.select_xaxes()} == {(-0.5, 6.5)}
+    assert "row %{y}, column %{x}<br>%{z} %" in left.hovertemplate
+    assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (0, 100)
+    assert fig.layout.coloraxis.colorscale[-1] == tuple(plots.SEQUENTIAL[-1])
     assert_no_nan(fig)
 
 
@@ -119,7 +132,14 @@ def test_quality_plot_shows_every_number_with_its_interval(quality):
         np.testing.assert_array_equal(trace.y, rows["value"])
         np.testing.assert_allclose(trace.error_y.array, 0.05)
         np.testing.assert_allclose(trace.error_y.arrayminus, 0.03)
+        np.testing.assert_array_equal(trace.customdata, rows[["low", "high"]])
+        assert f"%{{x}}, {trace.name}, {unit}<br>ROC AUC %{{y:.3f}} (95 % CI %{{c" in trace.hovertemplate
     assert len(fig.data) == 6
+    assert [trace.name for trace in fig.data if trace.showlegend] == ROWS
+    assert [note.text for note in fig.layout.annotations] == ["pixel", "region", "chance", "chance"]
+    assert [shape.y0 for shape in fig.layout.shapes] == [0.5, 0.5]
+    assert list(fig.layout.xaxis.categoryarray) == METHODS
+    assert fig.layout.yaxis2.matches == "y"
     low, high = fig.layout.yaxis.range
     assert low < 0.5
     assert high > quality["high"].max()
@@ -190,7 +210,12 @@ def test_error_plot_has_a_panel_a_network_and_one_legend_entry_a_method(errors):
     assert plots.CONTROL not in {lines[name, "x"].line.color for name in METHODS}
     assert fig.layout.yaxis2.matches == "y"
     assert "(mm)" in fig.layout.yaxis.title.text
+    assert [(axis.title.text, axis.range) for axis in fig.select_xaxes()] == [
+        ("windows perturbed", (0, 4))
+    ] * 2
+    assert all("%{x} windows: error %{y:.3g} mm" in line.hovertemplate for line in lines.values())
     assert [note.text for note in fig.layout.annotations] == ["VGG", "ResNet"]
+    assert fig.layout.title.subtitle.text == "published"
     assert_no_nan(fig)
     with pytest.raises(DataError, match="network"):
         plots.error_plot(errors.drop(columns="network"))
@@ -231,9 +256,16 @@ def test_score_plot_marks_the_published_value_beside_ours(scores):
         assert published.marker.symbol == "diamond-open"
         assert published.error_y.array is None
         assert ours.offsetgroup != published.offsetgroup
+        np.testing.assert_array_equal(ours.customdata, rows[["low", "high"]])
+        assert f"%{{x}}, {network}<br>this run: %{{y:.3g}} (95 % CI" in ours.hovertemplate
+        assert published.hovertemplate.endswith("published: %{y:.3g}<extra></extra>")
         assert list(dots["control", axis].x) == ["random"]
         assert dots["control", axis].marker.color == plots.CONTROL
     assert len([trace for trace in fig.data if trace.showlegend]) == 3
+    assert [note.text for note in fig.layout.annotations] == ["VGG", "ResNet"]
+    assert [shape.y0 for shape in fig.layout.shapes] == [0, 0]
+    assert list(fig.layout.xaxis.categoryarray) == [*METHODS, "random"]
+    assert fig.layout.yaxis2.matches == "y"
     assert "AOPC (mm)" in fig.layout.yaxis.title.text
     assert_no_nan(fig)
     nothing = plots.score_plot(scores.assign(published=np.nan))
@@ -256,7 +288,17 @@ def test_comparison_plot_is_antisymmetric_and_greys_what_is_undecided(rng):
     )
     assert colored[2, 0] > 8
     assert decided.zmax == -decided.zmin == pytest.approx(table["difference"].abs().max())
-    assert decided.customdata[2, 0].endswith(": c")
+    row = table.set_index(["first", "second"]).loc["a", "c"]
+    own, other = (f"{sign * row['difference']:+.3g}" for sign in (1, -1))
+    assert decided.customdata[0, 2] == f"{own} ({row['low']:+.3g} to {row['high']:+.3g}): c"
+    assert decided.customdata[2, 0] == f"{other} ({-row['high']:+.3g} to {-row['low']:+.3g}): c"
+    for trace in (undecided, decided):
+        assert list(trace.x) == list(trace.y) == ["a", "b", "c"]
+        assert trace.hovertemplate.startswith("%{y} minus %{x}<br>%{customdata}")
+        assert trace.texttemplate == "%{z:+.3~g}"
+    assert {color for _, color in undecided.colorscale} == {"#E3E3E3"}
+    assert decided.colorbar.title.text == "AOPC (px),<br>row minus<br>column"
+    assert (fig.layout.xaxis.title.text, fig.layout.yaxis.title.text) == ("column method", "row method")
     assert fig.layout.yaxis.autorange == "reversed"
     many = {f"m{i}": rng.normal(size=20) for i in range(15)}
     wide = plots.comparison_plot(paired_comparisons(many, n_resamples=21_000))
@@ -280,7 +322,12 @@ def test_prediction_plot_shows_each_split_and_its_error():
     assert fig.layout.xaxis.range[1] > 30.5
     subtitle = fig.layout.title.subtitle.text
     assert subtitle == "Mean absolute error: training 3 mm (n = 2), test 0.5 mm (n = 1)<br>published 4.8 mm"
-    assert "(mm)" in fig.layout.xaxis.title.text
+    assert fig.layout.xaxis.title.text == "true head circumference (mm)"
+    assert fig.layout.yaxis.title.text == "predicted head circumference (mm)"
+    assert "test<br>true %{x:.4g}, predicted %{y:.4g} mm" in traces["test"].hovertemplate
+    assert traces["test"].marker.color != traces["training"].marker.color
+    assert traces["identity"].mode == "lines"
+    assert fig.layout.yaxis.scaleanchor == "x"
     with pytest.raises(DataError, match="NaN"):
         plots.prediction_plot(table.assign(predicted=np.nan))
 
@@ -362,6 +409,9 @@ def test_score_plot_needs_no_published_value_and_shows_chance():
     fig = plots.score_plot(table, metric="ROC AUC", chance=0.5)
     assert [trace.name for trace in fig.data] == ["this run"]
     assert [shape.y0 for shape in fig.layout.shapes] == [0.5]
+    low, high = fig.layout.yaxis.range
+    assert 0.4 < low < 0.5
+    assert 0.8 < high < 0.9
 
 
 def test_matrices_plot_shows_each_pair_and_the_mean_between_runs():
@@ -370,7 +420,22 @@ def test_matrices_plot_shows_each_pair_and_the_mean_between_runs():
     assert len(fig.data) == 3
     np.testing.assert_array_equal(fig.data[0].z, matrix.astype(np.float32))
     heads = [note.text for note in fig.layout.annotations]
-    assert heads[:2] == ["sum: 60 %", "gain: 30 %"]
+    assert heads == ["sum: 60 %", "gain: 30 %", "sum: 60 %", "gain"]
+    places = {trace.hovertemplate.split("<br>")[0]: axes_of(fig, trace) for trace in fig.data}
+    assert list(places) == ["LRP, sum", "LRP, gain", "OCC, sum"]
+    assert places["LRP, sum"][0].domain[1] < places["LRP, gain"][0].domain[0]
+    assert places["LRP, sum"][1].domain[0] > places["OCC, sum"][1].domain[1]
+    assert [places[name][1].title.text for name in ("LRP, sum", "OCC, sum")] == ["LRP", "OCC"]
+    assert places["OCC, sum"][0].title.text == "run"
+    for trace in fig.data:
+        assert list(trace.x) == list(trace.y) == ["1", "2", "3"]
+        assert "runs %{y} and %{x}: %{z:.3g} %" in trace.hovertemplate
+        assert (trace.coloraxis, axes_of(fig, trace)[1].autorange) == ("coloraxis", "reversed")
+    assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (0, 100)
+    assert fig.layout.coloraxis.colorbar.title.text == "%"
+    named = plots.matrices_plot({"": {"L2": matrix[:2, :2]}}, unit="", bounds=(0, 9), names=["a", "c"])
+    assert list(named.data[0].x) == list(named.data[0].y) == ["a", "c"]
+    assert named.layout.coloraxis.cmax == 9
     with pytest.raises(ShapeError, match=r"expected \(runs, runs\)"):
         plots.matrices_plot({"LRP": {"sum": matrix[:2]}})
     with pytest.raises(DataError, match="No matrix"):
@@ -388,5 +453,27 @@ def test_region_plot_marks_what_is_known_to_matter_and_keeps_the_largest():
     found = {trace.name: dict(zip(trace.y, trace.x, strict=True)) for trace in fig.data}
     assert found == {"known to matter": {"b": 4.0}, "other region": {"a": 5.0, "c": 1.0}}
     assert list(fig.layout.yaxis.categoryarray) == ["c", "b", "a"]
+    bars = {trace.name: trace for trace in fig.data}
+    np.testing.assert_array_equal(bars["other region"].error_x.array, [4, 1])
+    np.testing.assert_array_equal(bars["other region"].error_x.arrayminus, [0, 0])
+    assert bars["known to matter"].marker.color != bars["other region"].marker.color
+    assert {trace.orientation for trace in fig.data} == {"h"}
+    assert "%{y}: %{x:.3g}" in bars["other region"].hovertemplate
+    assert (fig.layout.xaxis.title.text, fig.layout.showlegend) == ("sum (%)", True)
+    assert plots.region_plot(table).layout.showlegend is False
     with pytest.raises(DataError, match="region"):
         plots.region_plot(table.drop(columns="region"))
+
+
+def test_region_plot_has_a_panel_a_method_and_ranks_by_the_mean_share():
+    table = pd.DataFrame(
+        [("LRP", "a", 100.0), ("LRP", "b", 50.0), ("OCC", "a", 0.0), ("OCC", "b", 1.0), ("OCC", "c", 0.9)],
+        columns=["method", "region", "value"],
+    )
+    fig = plots.region_plot(table.assign(low=table["value"], high=table["value"]), n_regions=3)
+    assert list(fig.layout.yaxis.categoryarray) == ["a", "b", "c"]  # mean shares 0.5, 0.75 and 0.9
+    assert [note.text for note in fig.layout.annotations] == ["LRP", "OCC"]
+    found = {trace.xaxis: dict(zip(trace.y, trace.x, strict=True)) for trace in fig.data}
+    assert found == {"x": {"a": 100, "b": 50}, "x2": {"a": 0, "b": 1, "c": 0.9}}
+    assert [trace.showlegend for trace in fig.data] == [True, False]
+    assert fig.layout.yaxis2.matches == "y"

@@ -243,10 +243,8 @@ def quality_plot(
         with the interval's bounds in `low` and `high`. Groups keep the order in which they first come.
     metric : str
         Title of the value axis, with the unit if it has one.
-    title : str
-        Title of the figure.
-    finding : str
-        A published result to print under the title.
+    title, finding : str
+        Title of the figure, and a published result to print under it.
     chance : float, optional
         Value of a map without information, drawn as a dashed line.
     chance_name : str
@@ -264,24 +262,10 @@ def quality_plot(
     for column, unit in enumerate(units, start=1):
         for smoothing, color, symbol in zip(smoothings, cycle(PALETTE), cycle(SYMBOLS), strict=False):
             dots = table[(table["unit"] == unit) & (table["smoothing"] == smoothing)]
-            fig.add_trace(
-                go.Scatter(
-                    x=dots["method"],
-                    y=dots["value"],
-                    error_y=_interval(dots),
-                    name=smoothing,
-                    mode="markers",
-                    marker={"color": color, "symbol": symbol, "size": 10},
-                    offsetgroup=smoothing,
-                    legendgroup=smoothing,
-                    showlegend=column == 1,
-                    customdata=dots[["low", "high"]],
-                    hovertemplate=f"%{{x}}, {smoothing}, {unit}<br>{metric} %{{y:.3f}} "
-                    "(95 % CI %{customdata[0]:.3f} to %{customdata[1]:.3f})<extra></extra>",
-                ),
-                1,
-                column,
-            )
+            marker = {"color": color, "symbol": symbol, "size": 10}
+            hover = f"{smoothing}, {unit}<br>{metric}"
+            trace = _dots(dots, smoothing, marker, hover, ".3f", offset=smoothing, legend=column == 1)
+            fig.add_trace(trace, 1, column)
     if chance is not None:
         fig.add_hline(
             chance,
@@ -291,9 +275,7 @@ def quality_plot(
             annotation_font_color="#555",
         )
     fig.update_xaxes(title="method", categoryorder="array", categoryarray=methods)
-    bounds = [table["low"].min(), table["high"].max(), *([] if chance is None else [chance])]
-    margin = 0.05 * (max(bounds) - min(bounds)) + 0.01
-    fig.update_yaxes(range=[min(bounds) - margin, max(bounds) + margin])
+    fig.update_yaxes(range=_reach(table, chance))
     fig.update_yaxes(title=f"{metric}, mean and 95 % CI", col=1)
     fig.update_layout(
         scattermode="group",
@@ -321,10 +303,8 @@ def fidelity_plot(
         the interval's bounds `low` and `high`.
     controls : sequence of str
         Methods that serve as controls: grey, each with a dash of its own, drawn below the others.
-    title : str
-        Title of the figure.
-    finding : str
-        A published result to print under the title.
+    title, finding : str
+        Title of the figure, and a published result to print under it.
 
     Raises
     ------
@@ -362,10 +342,8 @@ def error_plot(
         Unit of the error.
     controls : sequence of str
         Methods that serve as controls: grey, each with a dash of its own, drawn below the others.
-    title : str
-        Title of the figure.
-    finding : str
-        A published result to print under the title.
+    title, finding : str
+        Title of the figure, and a published result to print under it.
 
     Raises
     ------
@@ -415,10 +393,8 @@ def score_plot(
         Methods that serve as controls: grey.
     chance : float, optional
         Value that a map without any information has, as a dashed line.
-    title : str
-        Title of the figure.
-    finding : str
-        A published result to print under the title.
+    title, finding : str
+        Title of the figure, and a published result to print under it.
 
     Raises
     ------
@@ -444,37 +420,29 @@ def score_plot(
                 continue
             published = group == "published"
             symbol, color = groups[group]
-            interval = "" if published else " (95 % CI %{customdata[0]:.3g} to %{customdata[1]:.3g})"
-            fig.add_trace(
-                go.Scatter(
-                    x=rows["method"],
-                    y=rows["published" if published else "value"],
-                    error_y=None if published else _interval(rows),
-                    name=group,
-                    mode="markers",
-                    marker={
-                        "color": color,
-                        "symbol": symbol,
-                        "size": 11 if published else 10,
-                        "line": {"width": 2 if published else 0, "color": color},
-                    },
-                    offsetgroup="published" if published else "ours",
-                    legendgroup=group,
-                    showlegend=group not in drawn,
-                    customdata=rows[["low", "high"]],
-                    hovertemplate=f"%{{x}}, {network}<br>{group}: %{{y:.3g}}{interval}<extra></extra>",
-                ),
-                1,
-                column,
+            marker = {
+                "color": color,
+                "symbol": symbol,
+                "size": 11 if published else 10,
+                "line": {"width": 2 if published else 0, "color": color},
+            }
+            trace = _dots(
+                rows,
+                group,
+                marker,
+                f"{network}<br>{group}:",
+                ".3g",
+                value="published" if published else "value",
+                offset="published" if published else "ours",
+                legend=group not in drawn,
             )
+            fig.add_trace(trace, 1, column)
             drawn.add(group)
     if chance is None:
         fig.add_hline(0, line={"color": "#888", "width": 1})
     else:
         fig.add_hline(chance, line={"dash": "dash", "color": CONTROL})
-        bounds = [chance, table["low"].min(), table["high"].max()]
-        margin = 0.05 * (max(bounds) - min(bounds)) + 0.01
-        fig.update_yaxes(range=[min(bounds) - margin, max(bounds) + margin])
+        fig.update_yaxes(range=_reach(table, chance))
     fig.update_xaxes(title="method", categoryorder="array", categoryarray=methods, tickangle=-40)
     fig.update_yaxes(title=f"{metric}<br>mean and 95 % CI", col=1)
     fig.update_layout(scattermode="group", scattergap=0.5, height=600, margin={"t": 120})
@@ -497,10 +465,8 @@ def comparison_plot(
         `high` and `verdict`, which is "undecided" or the name of the method with the larger values.
     metric : str
         What differs, with its unit.
-    title : str
-        Title of the figure.
-    finding : str
-        A published result to print under the title.
+    title, finding : str
+        Title of the figure, and a published result to print under it.
 
     Raises
     ------
@@ -964,6 +930,42 @@ def _interval(rows: pd.DataFrame) -> dict[str, Any]:
         "thickness": 1.5,
         "width": 3,
     }
+
+
+def _reach(table: pd.DataFrame, chance: float | None) -> list[float]:
+    """Ends of an axis that shows all intervals and the value by chance."""
+    bounds = [table["low"].min(), table["high"].max(), *([] if chance is None else [chance])]
+    margin = 0.05 * (max(bounds) - min(bounds)) + 0.01
+    return [min(bounds) - margin, max(bounds) + margin]
+
+
+def _dots(
+    rows: pd.DataFrame,
+    name: str,
+    marker: Mapping[str, Any],
+    hover: str,
+    digits: str,
+    *,
+    value: str = "value",
+    offset: str,
+    legend: bool,
+) -> go.Scatter:
+    """A dot for each method: the column `value`, with the interval if that is our own."""
+    own = value == "value"
+    interval = f" (95 % CI %{{customdata[0]:{digits}}} to %{{customdata[1]:{digits}}})" if own else ""
+    return go.Scatter(
+        x=rows["method"],
+        y=rows[value],
+        error_y=_interval(rows) if own else None,
+        name=name,
+        mode="markers",
+        marker=marker,
+        offsetgroup=offset,
+        legendgroup=name,
+        showlegend=legend,
+        customdata=rows[["low", "high"]],
+        hovertemplate=f"%{{x}}, {hover} %{{y:{digits}}}{interval}<extra></extra>",
+    )
 
 
 def _curve_styles(names: pd.Series, controls: Sequence[str]) -> list[tuple[str, str, str]]:

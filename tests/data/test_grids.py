@@ -112,6 +112,6 @@ def test_volumes_on_different_grids_are_both_named(tmp_path):
     moved[2, 3] = 0.5
     for change in ({"affine": moved}, {"shape": (5, 6, 8)}):
         with pytest.raises(
-            ShapeError, match=r"a\.nii has 5 x 6 x 7 .*b\.nii has 5 x 6 x [78].*grid='mni'.*'centered'"
+            ShapeError, match=r"a\.nii has 5 x 6 x 7 .*b\.nii has 5 x 6 x [78].*'mni'.*'centered'.*grid="
         ):
             check_one_grid([first, second, save(tmp_path / "b.nii", **change)])

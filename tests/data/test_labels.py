@@ -40,8 +40,12 @@ def test_separators_and_named_columns(table, separator):
         ("file,contrast\na,maybe\nb,1\n", ("", "", ""), r"'contrast'.*\['1', 'maybe'\].*expected"),
         ("file,contrast\na,1\n", ("agent", "", ""), r"no column 'agent'.*'file', 'contrast'"),
         ("file,contrast\na,1\n", ("", "", "patient"), "no column 'patient'"),
-        ("file,age\na,1\n", ("", "", ""), "no label column.*label_column"),
-        ("age,contrast\n3,1\n", ("", "", ""), "no column of files or subjects"),
+        ("file,age\na,1\n", ("", "", ""), "no label column.*rename it to label.*label_column"),
+        (
+            "age,contrast\n3,1\n",
+            ("", "", ""),
+            "no column of files or subjects.*rename one to file.*file_column=",
+        ),
         ("file,contrast\n", ("", "", ""), "no rows"),
     ],
 )

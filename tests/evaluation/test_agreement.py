@@ -80,15 +80,27 @@ def test_mean_maps_take_tensors_and_generators():
 @pytest.mark.parametrize(
     ("maps", "predictions", "labels", "error", "message"),
     [
-        (np.ones((1, 6, 2)), [[0] * 6], LABELS, DataError, "run 0 predicts none of the 3 images of class 1"),
-        (np.zeros((1, 6, 2)), [LABELS], LABELS, DataError, "mean map of run 0 is 0 everywhere"),
-        (np.full((1, 6, 2), np.nan), [LABELS], LABELS, DataError, "maps of run 0 have NaN"),
+        (
+            np.ones((1, 6, 2)),
+            [[0] * 6],
+            LABELS,
+            DataError,
+            "run 1 of 1 predicts none of the 3 images of class 1",
+        ),
+        (
+            np.stack([np.ones((6, 2)), np.zeros((6, 2))]),
+            [LABELS] * 2,
+            LABELS,
+            DataError,
+            "mean map of run 2 of 2 is 0 everywhere",
+        ),
+        (np.full((1, 6, 2), np.nan), [LABELS], LABELS, DataError, "maps of run 1 of 1 have NaN"),
         (
             np.ones((1, 6, 2)),
             [[0.2] * 6],
             LABELS,
             DataError,
-            "predictions of run 0 .* turn probabilities into",
+            "predictions of run 1 of 1 .* turn probabilities into",
         ),
         (np.ones((1, 6, 2)), [[LABELS] * 2], LABELS, DataError, r"shape \(2, 6\)"),
         (np.ones((1, 6, 2)), [LABELS], [0.0] * 6, DataError, "labels of type float64"),
@@ -181,8 +193,8 @@ def test_values_of_any_size_keep_their_angle():
         (np.ones((0, 4)), "at least two runs"),
         (np.ones(4), "at least two runs"),
         (np.ones((2, 0)), "at least two runs"),
-        (np.array([[1.0, 2], [3, np.nan]]), "run 1 has NaN or infinite values"),
-        (np.array([[np.inf, 2], [3, 1]]), "run 0 has NaN or infinite values"),
+        (np.array([[1.0, 2], [3, np.nan]]), "run 2 of 2 has NaN or infinite values"),
+        (np.array([[np.inf, 2], [3, 1]]), "run 1 of 2 has NaN or infinite values"),
     ],
 )
 def test_matrices_refuse_too_few_runs_and_nan(measure, maps, message):
@@ -191,9 +203,9 @@ def test_matrices_refuse_too_few_runs_and_nan(measure, maps, message):
 
 
 def test_runs_without_direction_or_ranks_are_refused():
-    with pytest.raises(DataError, match="run 1 is 0 everywhere"):
+    with pytest.raises(DataError, match="run 2 of 2 is 0 everywhere"):
         cosine(np.array([[1.0, 2], [0, 0]]))
-    with pytest.raises(DataError, match="run 1 has one value only"):
+    with pytest.raises(DataError, match="run 2 of 2 has one value only"):
         rank_correlation(np.array([[1.0, 2], [3, 3]]))
 
 
@@ -211,7 +223,9 @@ def test_top_k_are_the_largest_in_order():
 def test_top_k_of_another_measure_without_nan_and_with_inf():
     table = make_table([[np.nan, 2, np.inf, -1]], "gain")
     assert top_k(table, 3, measure="gain") == [["region 2", "region 1", "region 3"]]
-    with pytest.raises(DataError, match="map 0 has gain in 3 regions only; expected k=4"):
+    with pytest.raises(
+        DataError, match=r"map 1 of 1 \(0 in the table\) has gain in 3 regions only; expected k=4"
+    ):
         top_k(table, 4, measure="gain")
 
 
@@ -221,7 +235,12 @@ def test_top_k_of_another_measure_without_nan_and_with_inf():
         (make_table([[1, 2]]), 0, ParameterError, "k=0"),
         (make_table([[1, 2]]), 3, DataError, "in 2 regions only; expected k=3"),
         (make_table([[1, 2]], "density"), 1, DataError, r"no column \['sum'\]"),
-        (pd.concat([make_table([[1, 2]])] * 2), 1, DataError, "'region 0' stands twice in map 0"),
+        (
+            pd.concat([make_table([[1, 2]])] * 2),
+            1,
+            DataError,
+            r"'region 0' stands twice in map 1 of 1 \(0 in the table\)",
+        ),
         (make_table(np.ones((0, 2))), 1, DataError, "the table is empty"),
     ],
 )
@@ -306,8 +325,11 @@ def test_perfect_reversed_and_constant_maps():
 def test_regions_without_a_value_are_left_out():
     table = make_table([[5, np.nan, 1, 7]], "density")
     assert recovered_regions(table, ["region 0"], 2, measure="density")["auc"][0] == 0.5
-    with pytest.raises(DataError, match=r"no density for the true regions \['region 1'\]"):
-        recovered_regions(table, ["region 1"], 2, measure="density")
+    tables = pd.concat([make_table([[5, 6, 1, 7]], "density").assign(map="first"), table])
+    with pytest.raises(
+        DataError, match=r"map 2 of 2 \(0 in the table\) has no density for .* \['region 1'\]"
+    ):
+        recovered_regions(tables, ["region 1"], 2, measure="density")
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,9 @@ def _sums(
     sums = np.empty((len(stack), len(atlas.names)))
     for index, values in enumerate(stack):
         if not np.isfinite(values).all():
-            raise DataError(f"map {index} has NaN or infinite values; the method that made it failed there")
+            raise DataError(
+                f"map {index + 1} of {len(stack)} has NaN or infinite values; the method that made it failed there"
+            )
         inside = values.ravel()[voxels]
         weights = np.abs(inside) if absolute else inside
         sums[index] = np.bincount(region, weights, minlength=len(atlas.names))

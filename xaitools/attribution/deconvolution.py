@@ -40,10 +40,8 @@ def deconvolution(
     ----------
     model
         Network in evaluation mode, whose only activations are ReLUs.
-    inputs
-        Images.
-    target
-        Class to explain for each image; None for the single output of a regression.
+    inputs, target, batch_size
+        As for :func:`~xaitools.attribution.gradient.gradient`.
 
     Returns
     -------

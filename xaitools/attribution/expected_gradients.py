@@ -59,12 +59,8 @@ def expected_gradients(
 
     Parameters
     ----------
-    model
-        Network in evaluation mode, returning (batch, classes) or (batch,).
-    inputs
-        Images.
-    target
-        Class to explain for each image; None for the single output of a regression.
+    model, inputs, target, batch_size
+        As for :func:`~xaitools.attribution.gradient.gradient`.
     references
         Reference images, usually the training set.
     samples
@@ -83,6 +79,8 @@ def expected_gradients(
         If there are no references.
     ShapeError
         If the references do not fit the images.
+    TargetError, UnsupportedModelError
+        As for :func:`~xaitools.attribution.gradient.gradient`.
 
     References
     ----------

@@ -36,6 +36,8 @@ def gradient(
         Images.
     target
         Class to explain for each image; None for the single output of a regression.
+    batch_size
+        Images in one pass through the network.
 
     Returns
     -------

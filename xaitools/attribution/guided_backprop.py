@@ -39,12 +39,8 @@ def guided_backprop(
 
     Parameters
     ----------
-    model
-        Network in evaluation mode, whose only activations are ReLUs.
-    inputs
-        Images.
-    target
-        Class to explain for each image; None for the single output of a regression.
+    model, inputs, target, batch_size
+        As for :func:`~xaitools.attribution.deconvolution.deconvolution`.
 
     Returns
     -------

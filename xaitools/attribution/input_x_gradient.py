@@ -31,12 +31,8 @@ def input_x_gradient(
 
     Parameters
     ----------
-    model
-        Network in evaluation mode, returning (batch, classes) or (batch,).
-    inputs
-        Images.
-    target
-        Class to explain for each image; None for the single output of a regression.
+    model, inputs, target, batch_size
+        As for :func:`~xaitools.attribution.gradient.gradient`.
 
     Returns
     -------
@@ -46,10 +42,8 @@ def input_x_gradient(
 
     Raises
     ------
-    TargetError
-        If the network has no such output.
-    UnsupportedModelError
-        If the network is not differentiable.
+    TargetError, UnsupportedModelError
+        As for :func:`~xaitools.attribution.gradient.gradient`.
 
     References
     ----------

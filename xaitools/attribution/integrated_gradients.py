@@ -94,12 +94,8 @@ def integrated_gradients(
 
     Parameters
     ----------
-    model
-        Network in evaluation mode, returning (batch, classes) or (batch,).
-    inputs
-        Images.
-    target
-        Class to explain for each image; None for the single output of a regression.
+    model, inputs, target, batch_size
+        As for :func:`~xaitools.attribution.gradient.gradient`.
     baseline
         Where the path starts: a number (0 black, 1 white) or one image (channel, *spatial).
     steps
@@ -115,8 +111,8 @@ def integrated_gradients(
     ------
     ShapeError
         If the baseline does not fit the images.
-    TargetError
-        If the network has no such output.
+    TargetError, UnsupportedModelError
+        As for :func:`~xaitools.attribution.gradient.gradient`.
 
     References
     ----------

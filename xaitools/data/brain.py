@@ -150,7 +150,10 @@ def load_brains(
     if str(label_maps) != "none":
         scans = add_maps(scans, Path(label_maps), layout, rows, "label_map")
     elif brain_mask == "dseg":
-        raise ParameterError("brain_mask='dseg' without label maps; give their folder as label_maps")
+        raise ParameterError(
+            "brain_mask='dseg' without label maps; expected them in a flat folder's own folder 'dseg' "
+            "(in a call of load_brains, label_maps= names one elsewhere)"
+        )
     if str(brain_mask) not in MASKS:
         scans = add_maps(scans, Path(brain_mask), layout, rows, "mask")
     settings = Settings(

@@ -124,8 +124,9 @@ def check_one_grid(paths: Sequence[Path]) -> Grid:
     for path in paths[1:]:
         if not (grid := read_grid(path)).same_as(first):
             raise ShapeError(
-                f"{paths[0]} has {first} and {path} has {grid}: expected one grid. Give grid='mni' for volumes that "
-                "are in MNI space already, or grid='centered' for heads as they came from the scanner"
+                f"{paths[0]} has {first} and {path} has {grid}: expected one grid. Choose 'mni' for volumes that "
+                "are in MNI space already, or 'centered' for heads as they came from the scanner (as grid= of "
+                "load_brains, as space of the notebook)"
             )
     return first
 

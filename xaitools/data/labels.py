@@ -68,11 +68,13 @@ def read_labels(path: Path, label_column: str, file_column: str, subject_column:
     files = _find_column(rows, file_column, FILE_COLUMNS, path)
     subjects = _find_column(rows, subject_column, SUBJECT_COLUMNS, path)
     if label is None:
-        raise DataError(f"{path}: no label column among {list(rows[0])}; name it with label_column")
+        raise DataError(
+            f"{path}: no label column among {list(rows[0])}; rename it to label, or name it with label_column"
+        )
     if files is None and subjects is None:
         raise DataError(
-            f"{path}: no column of files or subjects among {list(rows[0])}; name one with file_column or "
-            "subject_column"
+            f"{path}: no column of files or subjects among {list(rows[0])}; rename one to file or "
+            "subject (in a call of load_ct, file_column= or subject_column= names it)"
         )
     return LabelTable(
         path=path,

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from xaitools.cache import cache_dir
 from xaitools.errors import DataError, ShapeError
 
 STEPS = 65535
@@ -142,21 +143,20 @@ def prepare(items: Sequence[CachedArray], *, n_jobs: int = 1, desc: str = "volum
         pass
 
 
-def cache_path(cache_dir: str | Path | None, kind: str, key: Mapping[str, Any]) -> Path:
+def cache_path(folder: str | Path | None, kind: str, key: Mapping[str, Any]) -> Path:
     """Where the array lies that `key` describes: same description, same file; its name tells nothing of it.
 
     Parameters
     ----------
-    cache_dir : path, optional
-        By default the variable XAITOOLS_CACHE, else ``~/.cache/xaitools``.
+    folder : path, optional
+        The cache, as for :func:`xaitools.cache.cache_dir`.
     kind : str
         Folder in the cache.
     key : mapping
         All that the array depends on; values that JSON can hold.
     """
-    root = Path(cache_dir or os.environ.get("XAITOOLS_CACHE") or "~/.cache/xaitools").expanduser()
     content = json.dumps(key, sort_keys=True)
-    return root / kind / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
+    return cache_dir(folder) / kind / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
 
 
 def file_key(path: Path | None) -> list[Any] | None:

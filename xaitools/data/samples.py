@@ -5,13 +5,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Shaped
+from jaxtyping import Bool, Float32, Int64, Shaped
 from torch import Tensor
 
 from xaitools.errors import DataError, ShapeError
@@ -71,28 +71,37 @@ class Samples:
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_shapes(self)
-        _check_names(self)
+        check_shapes(self)
+        check_names(self)
         _check_values(self)
+        check_labels(self)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: slice | Sequence[int] | np.ndarray | Tensor) -> "Samples":
-        position = index if isinstance(index, slice) else np.asarray(index, dtype=None if len(index) else int)
-        chosen = torch.from_numpy(np.arange(len(self))[position].copy())
-        return Samples(
+        chosen = self._positions(index)
+        return replace(
+            self,
             images=self.images[chosen],
-            labels=self.labels[chosen],
-            subjects=_take(self.subjects, chosen),
-            names=_take(self.names, chosen),
-            class_names=self.class_names,
             masks=None if self.masks is None else self.masks[chosen],
-            sources=_take(self.sources, chosen) if self.sources else (),
-            unit=self.unit,
-            numbers={name: values[chosen] for name, values in self.numbers.items()},
-            info=self.info,
+            **self._aligned(chosen),
         )
+
+    def _positions(self, index: slice | Sequence[int] | np.ndarray | Tensor) -> Int64[Tensor, " chosen"]:
+        """The positions that an index chooses."""
+        position = index if isinstance(index, slice) else np.asarray(index, dtype=None if len(index) else int)
+        return torch.from_numpy(np.arange(len(self))[position].copy())
+
+    def _aligned(self, chosen: Int64[Tensor, " chosen"]) -> dict[str, Any]:
+        """All that is known of the chosen samples, images and masks aside."""
+        aligned = {
+            name: tuple(values[position] for position in chosen.tolist())
+            for name in ("subjects", "names", "sources")
+            if (values := getattr(self, name))
+        }
+        numbers = {name: values[chosen] for name, values in self.numbers.items()}
+        return {"labels": self.labels[chosen], "numbers": numbers, **aligned}
 
     def __repr__(self) -> str:
         shape = " x ".join(str(length) for length in self.images.shape[1:])
@@ -154,11 +163,8 @@ def study_names(patients: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ..
     return subjects, tuple(names)
 
 
-def _take(values: tuple, chosen: Tensor) -> tuple:
-    return tuple(values[position] for position in chosen.tolist())
-
-
-def _check_shapes(samples: Samples) -> None:
+def check_shapes(samples: Samples) -> None:
+    """Raise unless the shapes of images and masks and all lengths fit together."""
     images, masks, n = samples.images, samples.masks, len(samples.images)
     if images.ndim not in (4, 5):
         raise ShapeError(
@@ -181,7 +187,8 @@ def _check_shapes(samples: Samples) -> None:
             )
 
 
-def _check_names(samples: Samples) -> None:
+def check_names(samples: Samples) -> None:
+    """Raise unless subjects are study ids and every sample has a name of its own."""
     for position, (subject, name) in enumerate(zip(samples.subjects, samples.names, strict=True)):
         if not STUDY_ID.fullmatch(subject) or not (name == subject or name.startswith(f"{subject}_")):
             raise DataError(
@@ -205,6 +212,10 @@ def _check_values(samples: Samples) -> None:
             f"image {samples.names[position]} has values from {values}: expected finite values in [0, 1]; "
             "apply an intensity window first"
         )
+
+
+def check_labels(samples: Samples) -> None:
+    """Raise unless every label is a finite quantity, or the index of a class name."""
     if samples.is_regression:
         _check_quantities(samples)
     else:

@@ -68,7 +68,9 @@ def read_rows(
         rows = _with_sessions(rows, path.parent if path else folder, session_column)
     if rows.empty:
         raise DataFileError(
-            f"{folder}: no participants.tsv or sub-X_sessions.tsv in it; give a table of participants with table="
+            f"{folder}: no participants.tsv, participants.csv or sub-X/sub-X_sessions.tsv in it; put the table there, "
+            "with a column participant_id (ids as in sub-X) and one of what to predict (in a call of load_brains, "
+            "table= names one elsewhere)"
         )
     repeated = rows[rows.duplicated(["participant", "session"]) & (rows["file"] == "")]
     if len(repeated):
@@ -93,12 +95,14 @@ def find_scans(folder: Path, layout: str, image: str, rows: pd.DataFrame) -> lis
     paths = _find_paths(folder, layout, image)
     scans = _by_name(paths, folder, rows) if layout == "flat" else list(map(_by_entities, paths))
     scans.sort(key=lambda scan: (scan.participant, scan.session, str(scan.path)))
+    or_list = ", or list those to take in a column 'file' of the table" if layout == "flat" else ""
     for first, second in pairwise(scans):
         known = first.participant and first.row is None
         if known and (first.participant, first.session) == (second.participant, second.session):
             raise DataError(
-                f"{first.path} and {second.path}: two volumes of one session of one participant; choose with "
-                "image=, a pattern of file names such as '*_run-1_T1w.nii.gz', or list them in a column 'file'"
+                f"{first.path} and {second.path}: two volumes of one session of one participant; move one out of "
+                f"the folder{or_list} (in a call of load_brains, image= chooses by a pattern such as "
+                "'**/*_run-1_T1w.nii.gz')"
             )
     return scans
 
@@ -177,12 +181,14 @@ def pair(
     if strangers and not skip_missing:
         raise DataError(
             f"{strangers[0].path}: no row of the table is about it ({len(strangers)} of {len(scans)} volumes); add "
-            "rows, name the column of participants with id_column, or leave such volumes out with skip_missing=True"
+            "rows, or move such volumes out of the folder (in a call of load_brains, skip_missing=True leaves them "
+            "out, and id_column= names the column of participants)"
         )
     if alone and not skip_missing:
         raise DataFileError(
             f"{folder}: no volume of participant {alone[0]!r} ({len(alone)} of {len(participants)} participants); add "
-            "files, give their pattern with image=, or leave such participants out with skip_missing=True"
+            "files, or empty the cells of what to predict in the rows without one (in a call of load_brains, "
+            "skip_missing=True leaves them out, and image= gives the pattern of the files)"
         )
     chosen, positions, unlisted = [], [], -len(strangers)
     for scan in scans:
@@ -212,8 +218,9 @@ def _find_table(folder: Path, layout: str, table: Path | None) -> Path | None:
         present = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
         if len(present) != 1:
             raise DataFileError(
-                f"{folder}: {len(present) or 'no'} tables (.csv or .tsv) in it and none named participants; give the "
-                "table of participants with table="
+                f"{folder}: {len(present) or 'no'} tables (.csv or .tsv) in it and none named participants; put the "
+                "table there as participants.csv, with a column participant_id (ids with which the names of the "
+                "volumes begin) and one of what to predict (in a call of load_brains, table= names one elsewhere)"
             )
     return present[0] if present else None
 
@@ -222,7 +229,8 @@ def _with_ids(rows: pd.DataFrame, where: Path, id_column: str, session_column: s
     ids = find_column(rows, id_column, ID_COLUMNS, where)
     if ids is None:
         raise DataError(
-            f"{where}: no column of participants among {list(rows.columns)}; name it with id_column"
+            f"{where}: no column of participants among {list(rows.columns)}; rename it to "
+            "participant_id (in a call of load_brains, id_column= names it)"
         )
     sessions = find_column(rows, session_column, SESSION_COLUMNS, where)
     files = find_column(rows, "", FILE_COLUMNS, where)
@@ -264,7 +272,7 @@ def _find_paths(folder: Path, layout: str, image: str) -> list[Path]:
     if layout == "caps":
         if image and image not in CAPS_IMAGES and "*" not in image:
             raise ParameterError(
-                f"image={image!r}: expected one of {list(CAPS_IMAGES)} or a pattern such as '*_T1w.nii*'"
+                f"image={image!r}: expected one of {list(CAPS_IMAGES)} or a pattern such as '**/*_T1w.nii*'"
             )
         named = CAPS_IMAGES.get(image, (image,)) if image else sum(CAPS_IMAGES.values(), ())
         patterns = [f"sub-*/ses-*/{pattern}" for pattern in named]
@@ -283,7 +291,7 @@ def _find_paths(folder: Path, layout: str, image: str) -> list[Path]:
     if not paths:
         raise DataFileError(
             f"{folder}: no NIfTI file (.nii, .nii.gz) that fits {' or '.join(map(repr, patterns))}; give the folder of "
-            "the volumes, or the pattern of their names with image="
+            "the volumes (in a call of load_brains, image= gives the pattern of their names)"
         )
     return paths
 
@@ -305,7 +313,10 @@ def _is_map(path: Path, folder: Path) -> bool:
 def _by_entities(path: Path) -> Scan:
     participant, session = PARTICIPANT.search(path.name), SESSION.search(path.name)
     if participant is None:
-        raise DataFileError(f"{path}: no participant (sub-...) in its name; rename it, or narrow image=")
+        raise DataFileError(
+            f"{path}: no participant (sub-...) in its name; rename it "
+            "(in a call of load_brains, image= can leave it out)"
+        )
     return Scan(path, participant[1], session[1] if session else "")
 
 

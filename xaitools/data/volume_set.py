@@ -11,14 +11,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from xaitools.data.lazy import LazyTensor
-from xaitools.data.samples import (
-    Samples,
-    _check_classes,
-    _check_names,
-    _check_quantities,
-    _check_shapes,
-    _take,
-)
+from xaitools.data.samples import Samples, check_labels, check_names, check_shapes
 from xaitools.errors import DataError, ShapeError
 
 
@@ -54,7 +47,7 @@ class Volumes(Samples):
     label_maps: LazyTensor | None = None
 
     def __post_init__(self) -> None:
-        _check_shapes(self)
+        check_shapes(self)
         if self.images.ndim != 5 or self.affine.shape != (4, 4):
             raise ShapeError(
                 f"volumes of shape {tuple(self.images.shape)} with an affine of shape {self.affine.shape}: expected "
@@ -65,30 +58,18 @@ class Volumes(Samples):
                 f"label maps of shape {tuple(self.label_maps.shape)}: volumes of shape "
                 f"{tuple(self.images.shape)} need maps of that shape; resample the maps to the volumes first"
             )
-        _check_names(self)
+        check_names(self)
         if not len(self):
             raise DataError("no volumes: expected at least one; check what was selected")
-        if self.is_regression:
-            _check_quantities(self)
-        else:
-            _check_classes(self)
+        check_labels(self)
 
     def __getitem__(self, index: slice | Sequence[int] | np.ndarray | Tensor) -> "Volumes":
-        position = index if isinstance(index, slice) else np.asarray(index, dtype=None if len(index) else int)
-        chosen = torch.from_numpy(np.arange(len(self))[position].copy())
+        chosen = self._positions(index)
         lazy: dict[str, Any] = {
             name: None if (tensor := getattr(self, name)) is None else tensor.take(chosen.tolist())
             for name in ("images", "masks", "label_maps")
         }
-        return replace(
-            self,
-            **lazy,
-            labels=self.labels[chosen],
-            subjects=_take(self.subjects, chosen),
-            names=_take(self.names, chosen),
-            sources=_take(self.sources, chosen) if self.sources else (),
-            numbers={name: values[chosen] for name, values in self.numbers.items()},
-        )
+        return replace(self, **lazy, **self._aligned(chosen))
 
     def __repr__(self) -> str:
         shape = " x ".join(str(length) for length in self.shape)
@@ -122,7 +103,10 @@ class Volumes(Samples):
             These volumes came without label maps.
         """
         if self.label_maps is None:
-            raise DataError("these volumes have no label maps; give their folder to the loader as label_maps")
+            raise DataError(
+                "these volumes have no label maps; load them with a folder 'dseg' of label maps beside their "
+                "folder 't1' (in a call of load_brains, label_maps= names one elsewhere)"
+            )
         return self.label_maps[position, 0].numpy()
 
     def fingerprint(self) -> str:

@@ -55,13 +55,16 @@ def mean_maps(
     Alzheimer's disease classification, 2019, figure 1 and table 1.
     """
     truth = _classes(labels, "labels")
+    all_predictions = list(run_predictions)
     means: list[np.ndarray] = []
-    for maps, predictions in zip_longest(run_maps, run_predictions):
+    for number, (maps, predictions) in enumerate(zip_longest(run_maps, all_predictions), start=1):
         if maps is None or predictions is None:
             raise ShapeError(
                 "there are not as many runs of maps as of predictions; expected both for each run"
             )
-        means.append(_mean_map(maps, predictions, truth, label, f"run {len(means)}", scale))
+        means.append(
+            _mean_map(maps, predictions, truth, label, f"run {number} of {len(all_predictions)}", scale)
+        )
     if not means:
         raise DataError("there is no run; expected the maps and predictions of one or more")
     if len({mean.shape for mean in means}) > 1:
@@ -116,7 +119,9 @@ def cosine(run_maps: Values) -> Float64[np.ndarray, "runs runs"]:
     rows = _runs(run_maps)
     largest = np.abs(rows).max(axis=1, keepdims=True)
     if not largest.all():
-        raise DataError(f"run {int(np.argmin(largest))} is 0 everywhere and has no direction; leave it out")
+        raise DataError(
+            f"{_run(int(np.argmin(largest)), rows)} is 0 everywhere and has no direction; leave it out"
+        )
     rows = rows / largest
     return _products(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
@@ -142,7 +147,7 @@ def rank_correlation(run_maps: Values) -> Float64[np.ndarray, "runs runs"]:
     rows = _runs(run_maps)
     constant = np.flatnonzero(rows.min(axis=1) == rows.max(axis=1))
     if len(constant):
-        raise DataError(f"run {constant[0]} has one value only and ranks nothing; leave it out")
+        raise DataError(f"{_run(int(constant[0]), rows)} has one value only and ranks nothing; leave it out")
     ranks = rankdata(rows, axis=1)
     ranks -= ranks.mean(axis=1, keepdims=True)
     return _products(ranks / np.linalg.norm(ranks, axis=1, keepdims=True))
@@ -177,10 +182,10 @@ def top_k(table: pd.DataFrame, k: int = 10, *, measure: str = "sum") -> list[lis
     if k < 1:
         raise ParameterError(f"k={k}: expected 1 or more regions")
     chosen = []
-    for name, values in _per_map(table, measure):
+    for _, which, values in _per_map(table, measure):
         values = values.dropna().sort_index()
         if len(values) < k:
-            raise DataError(f"map {name} has {measure} in {len(values)} regions only; expected k={k} or more")
+            raise DataError(f"{which} has {measure} in {len(values)} regions only; expected k={k} or more")
         chosen.append(list(values.sort_values(ascending=False, kind="stable").index[:k]))
     return chosen
 
@@ -276,12 +281,12 @@ def recovered_regions(
     true = set(true_regions)
     top = top_k(table, k, measure=measure)
     rows = []
-    for (name, values), chosen in zip(_per_map(table, measure), top, strict=True):
+    for (name, which, values), chosen in zip(_per_map(table, measure), top, strict=True):
         values = values.dropna()
         marked = values.index.isin(list(true))
         if missing := sorted(true - set(values.index)):
             raise DataError(
-                f"map {name} has no {measure} for the true regions {missing}; check their names and the grid"
+                f"{which} has no {measure} for the true regions {missing}; check their names and the grid"
             )
         if not true or marked.all():
             raise DataError(f"{len(true)} of {len(values)} regions are true; expected some, and some others")
@@ -353,9 +358,14 @@ def _runs(run_maps: Values) -> np.ndarray:
     rows = array.reshape(len(array), -1).astype(np.float64)
     if len(bad := np.flatnonzero(~np.isfinite(rows).all(axis=1))):
         raise DataError(
-            f"run {bad[0]} has NaN or infinite values; correct it, or drop the regions without voxels"
+            f"{_run(int(bad[0]), rows)} has NaN or infinite values; correct it, or drop the regions without voxels"
         )
     return rows
+
+
+def _run(index: int, runs: np.ndarray) -> str:
+    """A run as messages call it: counted from 1."""
+    return f"run {index + 1} of {len(runs)}"
 
 
 def _products(unit: np.ndarray) -> np.ndarray:
@@ -365,19 +375,23 @@ def _products(unit: np.ndarray) -> np.ndarray:
     return (products + products.T) / 2
 
 
-def _per_map(table: pd.DataFrame, measure: str) -> list[tuple[object, pd.Series]]:
-    """Values of each map by region, in the order of the table."""
+def _per_map(table: pd.DataFrame, measure: str) -> list[tuple[object, str, pd.Series]]:
+    """Each map as the table names it, as messages do (counted from 1), and its values by region."""
     if missing := [column for column in ("map", "region", measure) if column not in table]:
         raise DataError(
             f"the table has no column {missing}, only {list(table.columns)}; expected that of region_table "
             "(gain needs controls)"
         )
-    parts = [(name, part.set_index("region")[measure]) for name, part in table.groupby("map", sort=False)]
-    for name, values in parts:
+    groups = table.groupby("map", sort=False)
+    parts = [
+        (name, f"map {number} of {len(groups)} ({name} in the table)", part.set_index("region")[measure])
+        for number, (name, part) in enumerate(groups, start=1)
+    ]
+    for _, which, values in parts:
         if values.index.has_duplicates:
             repeated = values.index[values.index.duplicated()][0]
             raise DataError(
-                f"region {repeated!r} stands twice in map {name}; number the maps of several tables apart"
+                f"region {repeated!r} stands twice in {which}; number the maps of several tables apart"
             )
     if not parts:
         raise DataError("the table is empty; expected that of region_table")

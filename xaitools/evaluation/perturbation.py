@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from xaitools.errors import DataError, ParameterError, ShapeError, TargetError
+from xaitools.evaluation.checks import check_counts, checked_images, checked_maps, checked_targets
 
 Predict = Callable[[Tensor], Tensor]
 Curve = tuple[str, str]
@@ -119,13 +120,12 @@ def fidelity_curves(
     EXTRAAMAS 2022. Samek et al., Evaluating the visualization of what a deep neural network has learned, IEEE
     TNNLS 2017, eq. 12.
     """
-    steps = _checked_options(fractions, n_random, batch_size)
-    pixels = _checked_images(images)
-    relevance = {name: _checked_map(name, values, pixels) for name, values in maps.items()}
-    classes = _checked_targets(targets, len(pixels))
+    steps = _checked_fractions(fractions)
+    check_counts(n_random=n_random, batch_size=batch_size)
+    pixels = checked_images(images)
+    relevance = checked_maps(maps, pixels)
+    classes = checked_targets(targets, len(pixels))
     fill = _checked_replacement(replacement, pixels)
-    if not relevance:
-        raise DataError("got no maps, expected at least one")
 
     counts = np.rint(steps * pixels[0, 0].size).astype(int).tolist()
     keys: list[Curve] = [(name, "most") for name in relevance]
@@ -257,54 +257,13 @@ def _evaluate(
     return probability
 
 
-def _checked_options(fractions: Sequence[float] | np.ndarray, n_random: int, batch_size: int) -> np.ndarray:
+def _checked_fractions(fractions: Sequence[float] | np.ndarray) -> np.ndarray:
     steps = np.asarray(fractions, dtype=np.float64)
     if steps.ndim != 1 or len(steps) < 2 or steps[0] < 0 or steps[-1] > 1 or not (np.diff(steps) > 0).all():
         raise ParameterError(
             f"fractions are {fractions!r}, expected two or more increasing values from 0 to 1"
         )
-    for name, value in {"n_random": n_random, "batch_size": batch_size}.items():
-        if value < 1:
-            raise ParameterError(f"{name} is {value}, expected 1 or more")
     return steps
-
-
-def _checked_images(images: Tensor) -> np.ndarray:
-    pixels = images.detach().cpu().float().numpy()
-    if len(pixels) == 0:
-        raise DataError("got no images, expected at least one")
-    for i, image in enumerate(pixels):
-        if not np.isfinite(image).all():
-            raise DataError(f"image {i} has NaN or infinite values; leave it out or repair it")
-        if image.min() == image.max():
-            raise DataError(
-                f"image {i} is constant ({image.min():g} everywhere): there is nothing in it to replace"
-            )
-    return pixels
-
-
-def _checked_map(name: str, values: Tensor | np.ndarray, images: np.ndarray) -> np.ndarray:
-    relevance = np.asarray(torch.as_tensor(values).detach().cpu())
-    shape = (len(images), *images.shape[2:])
-    if relevance.shape not in (shape, (shape[0], 1, *shape[1:])):
-        raise ShapeError(
-            f"map {name!r} has shape {relevance.shape}, expected {shape}, with or without a channel axis of 1; "
-            "reduce several channels to one first"
-        )
-    relevance = relevance.reshape(shape)
-    for i, own in enumerate(relevance):
-        if not np.isfinite(own).all():
-            raise DataError(f"map {name!r} has NaN or infinite values for image {i}; its method failed there")
-    return relevance
-
-
-def _checked_targets(targets: Tensor | Sequence[int], n: int) -> list[int]:
-    classes = torch.as_tensor(targets).cpu()
-    if tuple(classes.shape) != (n,):
-        raise ShapeError(
-            f"targets have shape {tuple(classes.shape)}, expected one class for each of the {n} images"
-        )
-    return [int(target) for target in classes]
 
 
 def _checked_replacement(

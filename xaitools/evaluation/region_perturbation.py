@@ -10,14 +10,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from xaitools.errors import DataError, ParameterError, ShapeError, TargetError
-from xaitools.evaluation.perturbation import (
-    RANDOM,
-    Curve,
-    Predict,
-    _checked_images,
-    _checked_map,
-    _checked_targets,
-)
+from xaitools.evaluation.checks import check_counts, checked_images, checked_maps, checked_targets
+from xaitools.evaluation.perturbation import RANDOM, Curve, Predict
 
 GRID = (4, 4)
 MODES = ("add", "replace")
@@ -195,17 +189,13 @@ def region_perturbation(
     that it standardised, which is ``mode="replace", noise_unit="image_sd"``. Samek et al., Evaluating the
     visualization of what a deep neural network has learned, IEEE TNNLS 2017, section III.
     """
-    pixels = _checked_images(images)
+    pixels = checked_images(images)
     labels = _windows(pixels.shape[2:], grid)
     k = _checked_steps(steps, int(labels.max()) + 1)
     noise = _Noise(noise_sd, noise_unit, mode, clip, seed)
-    for name, value in {"n_random": n_random, "batch_size": batch_size}.items():
-        if value < 1:
-            raise ParameterError(f"{name} is {value}, expected 1 or more")
-    relevance = {name: _checked_map(name, values, pixels) for name, values in maps.items()}
-    if not relevance:
-        raise DataError("got no maps, expected at least one")
-    classes = None if targets is None else _checked_targets(targets, len(pixels))
+    check_counts(n_random=n_random, batch_size=batch_size)
+    relevance = checked_maps(maps, pixels)
+    classes = None if targets is None else checked_targets(targets, len(pixels))
 
     keys: list[Curve] = [(name, "most") for name in relevance]
     if controls:
@@ -256,12 +246,12 @@ def perturbed_images(
     DataError, ShapeError, ParameterError
         As for :func:`region_perturbation`.
     """
-    pixels = _checked_images(image[None])
+    pixels = checked_images(image[None])
     labels = _windows(pixels.shape[2:], grid)
     k = _checked_steps(steps, int(labels.max()) + 1)
     noise = _Noise(noise_sd, noise_unit, mode, clip, seed)
-    own = _checked_map("relevance", torch.as_tensor(relevance)[None], pixels)[0]
-    (order,) = _orders([own], labels, ranking, False, 0, (seed, index))
+    own = checked_maps({"relevance": torch.as_tensor(relevance)[None]}, pixels)["relevance"]
+    (order,) = _orders([own[0]], labels, ranking, False, 0, (seed, index))
     filler = noise.fill(pixels[0], index)
     perturbed = _after_each(order, k)[:, labels]
     return torch.from_numpy(np.where(perturbed[:, None], filler, pixels[0]))

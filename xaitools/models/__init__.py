@@ -1,5 +1,6 @@
 """Networks, their training and their weights."""
 
+from xaitools.cache import cache_dir
 from xaitools.models.augmentation import (
     AUGMENTATIONS,
     flip_and_shift,
@@ -16,7 +17,6 @@ from xaitools.models.tasks import LOSSES
 from xaitools.models.training import History, accuracy, predict, predict_values, train
 from xaitools.models.weights import (
     WeightsInfo,
-    cache_dir,
     cached_weights,
     fingerprint,
     load_model,

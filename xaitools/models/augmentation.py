@@ -66,10 +66,8 @@ def sagittal_flip(
 
     Parameters
     ----------
-    images
-        Volumes in RAS orientation: x runs to the right, y to the front, z upwards.
-    generator
-        Source of randomness, on the CPU; the same state gives the same changes.
+    images, generator
+        As for :func:`sagittal_flip_and_coronal_shift`.
 
     Returns
     -------

@@ -3,7 +3,6 @@
 import hashlib
 import importlib
 import json
-import os
 import re
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from xaitools.cache import cache_dir
 from xaitools.errors import ParameterError, WeightsError
 from xaitools.models.networks import build_network
 
@@ -129,11 +129,6 @@ def load_weights(model: nn.Module, path: str | Path) -> WeightsInfo:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     _fill(model, state, path)
     return info
-
-
-def cache_dir() -> Path:
-    """Folder for what can be made again: the variable XAITOOLS_CACHE, else ``~/.cache/xaitools``."""
-    return Path(os.environ.get("XAITOOLS_CACHE") or "~/.cache/xaitools").expanduser()
 
 
 def cached_weights(network: str, settings: Mapping[str, Any], data: str) -> Path:
