@@ -40,6 +40,7 @@ def trained(brains, epochs):
         batch_size=4,
         learning_rate=1e-4,
         weight_decay=1e-4,
+        optimizer="adam",
     )
     scores = predict(network, test.images, batch_size=4)
     found = scores.argmax(dim=1)
@@ -86,10 +87,10 @@ def slice_of(volume, affine, view):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--brains", type=int, default=100)
-    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--figure", help="HTML file to write the maps to")
     options = parser.parse_args()
-    brains = synthetic_brains(options.brains, spacing=2, atrophy=0.4, seed=0)
+    brains = synthetic_brains(options.brains, spacing=2, atrophy=0.6, seed=0)
     network, patient = trained(brains, options.epochs)
     image = patient.images[[0]]
     print(f"one brain of {' x '.join(map(str, image.shape[2:]))} voxels, {torch.get_num_threads()} threads")

@@ -42,3 +42,7 @@ class DeviceError(XaitoolsError, ValueError):
 
 class ParameterError(XaitoolsError, ValueError):
     """A parameter or study name that does not exist, or a value out of its range."""
+
+
+class DivergedError(ParameterError):
+    """A training whose loss was never finite, so that it left no weights."""

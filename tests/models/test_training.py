@@ -11,7 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xaitools.errors import DataError, DeviceError, ParameterError, ShapeError, TargetError, WeightsError
+from xaitools.errors import (
+    DataError,
+    DeviceError,
+    DivergedError,
+    ParameterError,
+    ShapeError,
+    TargetError,
+    WeightsError,
+)
 from xaitools.models import History, accuracy, predict, train
 
 Sets = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -95,6 +103,16 @@ def test_seed_fixes_everything(sets: Sets) -> None:
     assert runs[0][0] == runs[1][0]
     assert torch.equal(runs[0][1], runs[1][1])
     assert not torch.equal(runs[0][1], runs[2][1])
+
+
+def test_optimizers_differ_by_what_weight_decay_means(sets: Sets) -> None:
+    def trained(optimizer: str, weight_decay: float) -> Tensor:
+        model = network(dropout=0)
+        run(model, sets, optimizer=optimizer, weight_decay=weight_decay, augment=None)
+        return weights(model)
+
+    assert torch.equal(trained("adam", 0), trained("adamw", 0))
+    assert (trained("adam", 0.1) - trained("adamw", 0.1)).abs().max() > 1e-3
 
 
 def test_every_epoch_sees_each_image_once_in_batches_of_like_size(sets: Sets) -> None:
@@ -281,9 +299,11 @@ def test_bad_options_are_named(sets: Sets) -> None:
     for name, value in bad.items():
         with pytest.raises(ParameterError, match=f"{name} is {value}, expected"):
             run(network(), sets, **{name: value})
+    with pytest.raises(ParameterError, match="unknown optimizer 'sgd'; known: adamw, adam"):
+        run(network(), sets, optimizer="sgd")
     with pytest.raises(DeviceError, match="'cuda:9' is not on this machine"):
         run(network(), sets, device="cuda:9")
-    with pytest.raises(ParameterError, match=r"never finite with learning_rate 1e\+20; choose a smaller one"):
+    with pytest.raises(DivergedError, match=r"never finite with learning_rate 1e\+20; choose a smaller one"):
         run(nn.Sequential(nn.Flatten(), nn.Linear(256, 2), nn.Linear(2, 2)), sets, learning_rate=1e20)
 
 

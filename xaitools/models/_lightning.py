@@ -5,8 +5,9 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from xaitools.errors import ParameterError, WeightsError
+from xaitools.errors import DivergedError, WeightsError
 from xaitools.models.images import ImageStack, batches, digest, to_device
 from xaitools.models.tasks import Task
-from xaitools.models.training import Augmentation
+from xaitools.models.training import OPTIMIZERS, Augmentation
 
 LabelledImages = tuple[ImageStack, Tensor]
 
@@ -37,6 +38,7 @@ def fit(
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
+    optimizer: str,
     augment: Augmentation | None,
     copies: int,
     precision: str,
@@ -53,7 +55,7 @@ def fit(
         val_set,
         batch_size=batch_size,
         copies=copies,
-        adamw={"lr": learning_rate, "weight_decay": weight_decay},
+        optimizer=partial(OPTIMIZERS[optimizer], lr=learning_rate, weight_decay=weight_decay),
         augment=augment,
         seed=seed,
     )
@@ -71,6 +73,7 @@ def fit(
             "batch_size": batch_size,
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
+            "optimizer": optimizer,
             "copies": copies,
             "precision": precision,
             "loss": task.loss,
@@ -102,7 +105,7 @@ def fit(
             weights_only=resumed or None,
         )
     if not learner.best_state:
-        raise ParameterError(
+        raise DivergedError(
             f"the validation loss was never finite with learning_rate {learning_rate}; choose a smaller one"
         )
     model.load_state_dict(learner.best_state)
@@ -128,7 +131,7 @@ class _Learner(lightning.LightningModule):
         *,
         batch_size: int,
         copies: int,
-        adamw: dict[str, float],
+        optimizer: Callable[..., torch.optim.Optimizer],
         augment: Augmentation | None,
         seed: int,
     ) -> None:
@@ -139,14 +142,14 @@ class _Learner(lightning.LightningModule):
         self.val_set = val_set
         self.batch_size = batch_size
         self.copies = copies
-        self.adamw = adamw
+        self.optimizer = optimizer
         self.augment = augment
         self.seed = seed
         self.record: dict[str, list[float]] = {"train_loss": [], "val_loss": [], "val_score": []}
         self.best_state: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.model.parameters(), **self.adamw)  # type: ignore[arg-type]
+        return self.optimizer(self.model.parameters())
 
     def train_batches(self, epoch: int) -> tuple[Tensor, ...]:
         """Indices of each batch, all about as long: batch norm never meets a tiny last one."""

@@ -16,6 +16,7 @@ from xaitools.models.surgery import PRECISIONS
 from xaitools.models.tasks import output_layer, rescale_output, task_of
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def train(
     batch_size: int = 32,
     learning_rate: float = 1e-3,
     weight_decay: float = 0.01,
+    optimizer: str = "adamw",
     augment: Augmentation | None = flip_and_shift,
     copies: int = 1,
     precision: str = "float32",
@@ -66,7 +68,7 @@ def train(
 ) -> History:
     """Train a network in place with Lightning, and leave it with its best weights, in evaluation mode.
 
-    AdamW minimises the loss; training ends when the validation loss has not fallen for `patience` epochs. Images
+    Training ends when the validation loss has not fallen for `patience` epochs. Images
     in a tensor are kept in the device's memory; those of another stack are read batch by batch. The same seed and
     model on the same processor give the same weights.
 
@@ -89,7 +91,9 @@ def train(
     stop_at
         Validation loss that is good enough to stop at.
     batch_size, learning_rate, weight_decay
-        Images a step, and AdamW's settings.
+        Images a step, and the optimiser's settings.
+    optimizer
+        "adamw", or "adam", in which the weight decay is a penalty on squared weights in the loss.
     augment
         Applied to every training batch, ``augment(images, generator)``; None for none.
     copies
@@ -118,7 +122,9 @@ def train(
     UnsupportedModelError
         If a network for a regression does not end with a linear layer.
     ParameterError
-        If an option is unknown or out of its range, or the validation loss is never finite.
+        If an option is unknown or out of its range.
+    DivergedError
+        If the validation loss is never finite.
     WeightsError
         If the checkpoint is damaged, or of another training.
     """
@@ -133,6 +139,8 @@ def train(
             raise ParameterError(f"{name} is {number}, expected 0 or more")
     if precision not in PRECISIONS:
         raise ParameterError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    if optimizer not in OPTIMIZERS:
+        raise ParameterError(f"unknown optimizer {optimizer!r}; known: {', '.join(OPTIMIZERS)}")
     _check_set("training", images, labels)
     _check_set("validation", val_images, val_labels)
     target_device = resolve_device(device)
@@ -157,6 +165,7 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
+        optimizer=optimizer,
         augment=augment,
         copies=copies,
         precision=precision,
