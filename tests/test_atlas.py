@@ -7,7 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from xaitools.atlas import Atlas, fetch_atlas, load_atlas, mni, mni_regions, read_names, region_table
+from xaitools.atlas import (
+    Atlas,
+    fetch_atlas,
+    load_atlas,
+    mni,
+    mni_regions,
+    read_names,
+    region_table,
+    regions_touched,
+)
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 AFFINE = np.array([[2.0, 0, 0, -7], [0, 2, 0, -9], [0, 0, 2, -5], [0, 0, 0, 1]])
@@ -147,6 +156,22 @@ def test_maps_that_do_not_fit_are_refused(maps, options, error, message):
 # Grids
 
 
+def test_regions_touched_by_a_mask():
+    labels = np.zeros((4, 5, 6), dtype=np.int32)
+    labels[0], labels[1], labels[2, 0, 0] = 3, 7, 9
+    atlas = Atlas(labels, AFFINE, {3: "a", 7: "b", 9: "c", 11: "not here"})
+    mask = np.zeros(labels.shape, dtype=bool)
+    mask[0, :, 0] = mask[2, 0, 0] = True
+    assert regions_touched(atlas, mask) == ["a", "c"]
+    assert regions_touched(atlas, mask, share=0.2) == ["c"]
+    mask[1, 0, :3] = True
+    assert regions_touched(atlas, mask) == ["a", "b", "c"]
+    with pytest.raises(ShapeError, match="expected one grid"):
+        regions_touched(atlas, mask[1:])
+    with pytest.raises(ParameterError, match="share=0"):
+        regions_touched(atlas, mask, share=0)
+
+
 def random_grid(seed):
     """Rotated by a quarter about each of two axes and mirrored: voxel centres coincide with those of the atlas."""
     atlas = make_atlas(seed)
@@ -267,6 +292,7 @@ def test_halves_are_merged(left, right, both):
     ],
 )
 def test_what_is_no_pair_stays(names, caplog):
+    caplog.set_level("INFO", "xaitools")
     table = dict(enumerate(names, 1))
     atlas = Atlas(np.arange(len(names) + 1).reshape(-1, 1, 1), AFFINE, table).merge_hemispheres()
     assert atlas.names == table
@@ -557,6 +583,7 @@ def aal2(real_data):
 
 
 def test_real_atlases(neuromorphometrics, aal2, caplog):
+    caplog.set_level("INFO", "xaitools")
     assert len(neuromorphometrics.names) == 136
     assert len(aal2.names) == 120
     assert aal2.names[9001] == "Cerebelum_Crus1_L"

@@ -11,6 +11,7 @@ from xaitools.evaluation.agreement import (
     cosine,
     mean_maps,
     mean_over_pairs,
+    noise_coherence,
     pairwise_l2,
     rank_correlation,
     recovered_regions,
@@ -364,3 +365,39 @@ def test_from_maps_to_coherence():
     by_region = table.pivot(index="map", columns="region", values="density").to_numpy()
     assert cosine(by_region)[0, 1] > cosine(by_region)[0, 2]
     assert rank_correlation(means)[0, 1] < 1
+
+
+def test_noise_agrees_on_the_largest_regions() -> None:
+    sizes = np.random.default_rng(0).integers(2, 60, size=40)
+    for measure in ("sum", "density", "gain"):
+        found = noise_coherence(sizes, 8, measure=measure, pairs=400)
+        assert abs(found - slow_noise_coherence(sizes, 8, measure, pairs=400)) < 4
+    assert noise_coherence([10**6, 10**6, 10, 10, 10], 2) == 100
+    assert noise_coherence(np.full(20, 50), 5, measure="density", pairs=4000) == pytest.approx(25, abs=1)
+
+
+def slow_noise_coherence(sizes: np.ndarray, k: int, measure: str, pairs: int) -> float:
+    """From noise in every voxel."""
+    rng = np.random.default_rng(1)
+
+    def top() -> set[int]:
+        sums = np.array([np.abs(rng.standard_normal(n)).sum() for n in sizes])
+        others = np.array([np.abs(rng.standard_normal(n)).sum() for n in sizes])
+        values = {"sum": sums, "density": sums / sizes, "gain": sums / others}[measure]
+        return set(np.argsort(-values)[:k].tolist())
+
+    return float(np.mean([100 * len(top() & top()) / k for _ in range(pairs)]))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "error", "message"),
+    [
+        ([5, 5], {"k": 3}, DataError, "2 regions, the smallest of 5 voxels: expected k=3"),
+        ([5, 0, 7], {"k": 2}, DataError, "the smallest of 0 voxels"),
+        ([5, 5], {"k": 0}, ParameterError, "k=0"),
+        ([5, 5], {"k": 1, "measure": "volume"}, ParameterError, "measure='volume'"),
+    ],
+)
+def test_noise_needs_regions(sizes, options, error, message) -> None:
+    with pytest.raises(error, match=message):
+        noise_coherence(sizes, **options)

@@ -101,7 +101,7 @@ class Atlas:
         The side may stand before the name (``Left Hippocampus``, ``lh.insula``, ``L G_front_sup``), after
         it (``Hippocampus_L``, ``Insula (right)``), or after FreeSurfer's tissue (``ctx-lh-fusiform``), in any case, and
         apart from the name by a space or sign. Regions without a side, and those whose other half has no region or
-        another spelling, are left as they are; the latter are logged.
+        another spelling, are left as they are; the latter are logged at level INFO.
         """
         halves: dict[str, list[tuple[str, int]]] = {}
         for index, name in self.names.items():
@@ -111,15 +111,15 @@ class Atlas:
         for bare, found in halves.items():
             if sorted(side for side, _ in found) != ["l", "r"]:
                 for _, index in found:
-                    logger.warning("%s is not one half of a pair and is not merged.", self.names[index])
+                    logger.info("%s is not one half of a pair and is not merged.", self.names[index])
                 continue
             kept, merged = sorted(index for _, index in found)
             names[kept] = bare
             del names[merged]
             moved[merged] = kept
-        labels = self.labels.copy()
-        for merged, kept in moved.items():
-            labels[self.labels == merged] = kept
+        old = np.array([0, *self.names])
+        new = np.array([moved.get(index, index) for index in old.tolist()], dtype=np.int32)
+        labels = new[np.searchsorted(old, self.labels)]
         return replace(self, labels=labels, names=names)
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from xaitools.atlas.regions import Atlas
-from xaitools.errors import DataError, ShapeError
+from xaitools.errors import DataError, ParameterError, ShapeError
 
 
 def region_table(
@@ -77,6 +77,36 @@ def region_table(
             reference = _sums(controls, atlas, voxels, region, absolute).mean(axis=0)
             table["gain"] = (sums / reference).ravel()
     return pd.DataFrame(table)
+
+
+def regions_touched(atlas: Atlas, mask: Shaped[np.ndarray, "..."], *, share: float = 0.1) -> list[str]:
+    """Names of the regions of which at least `share` of the voxels lie in a mask, in the order of their index.
+
+    Parameters
+    ----------
+    mask
+        bool, (x, y, z), on the grid of the atlas: what is known to matter, as in synthetic brains.
+    share
+        More than 0, at most 1.
+
+    Raises
+    ------
+    ShapeError
+        If mask and atlas are not on the same grid.
+    ParameterError
+        If `share` is out of its range.
+    """
+    if mask.shape != atlas.labels.shape:
+        raise ShapeError(
+            f"a mask of shape {mask.shape} and an atlas of shape {atlas.labels.shape}: expected one grid"
+        )
+    if not 0 < share <= 1:
+        raise ParameterError(f"share={share}: expected more than 0 and at most 1")
+    voxels, region = _voxels(atlas)
+    inside = np.bincount(region, np.asarray(mask, dtype=bool).ravel()[voxels], minlength=len(atlas.names))
+    sizes = np.bincount(region, minlength=len(atlas.names))
+    touched = (sizes > 0) & (inside >= share * sizes)
+    return [name for name, hit in zip(atlas.names.values(), touched, strict=True) if hit]
 
 
 def _voxels(atlas: Atlas) -> tuple[np.ndarray, np.ndarray]:

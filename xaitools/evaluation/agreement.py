@@ -225,6 +225,66 @@ def top_k_intersection(regions: Sequence[Sequence[str]]) -> Float64[np.ndarray, 
     return np.array([[100 * len(first & second) / k for second in sets] for first in sets])
 
 
+def noise_coherence(
+    n_voxels: Sequence[int] | Shaped[np.ndarray, "..."],
+    k: int = 10,
+    *,
+    measure: str = "sum",
+    pairs: int = 500,
+    seed: int = 0,
+) -> float:
+    """Regions that two maps of white noise have in common among their top k, in percent: what size alone explains.
+
+    A sum over a region grows with the region, so maps that have nothing in common still agree on the largest
+    regions; runs agree by their content only as far as they exceed this.
+
+    Parameters
+    ----------
+    n_voxels
+        Size of each region, 1 voxel or more.
+    k, measure
+        As for :func:`top_k`; ``"sum"``, ``"density"`` or ``"gain"``, of absolute values.
+    pairs
+        Pairs of maps to average over.
+    seed
+        Same seed, same value.
+
+    Returns
+    -------
+    float
+        Mean of :func:`top_k_intersection` over the pairs. A region's sum is drawn from the normal distribution with
+        mean and variance of a sum of `n_voxels` absolute standard normal values.
+
+    Raises
+    ------
+    DataError
+        If a region has no voxel, or there are fewer than k.
+    ParameterError
+        If `k` or `pairs` is below 1, or the measure another one.
+    """
+    sizes = np.asarray(n_voxels, dtype=np.float64)
+    if min(k, pairs) < 1 or measure not in ("sum", "density", "gain"):
+        raise ParameterError(
+            f"k={k}, pairs={pairs}, measure={measure!r}: expected 1 or more of both, and sum, density or gain"
+        )
+    if sizes.ndim != 1 or len(sizes) < k or sizes.min() < 1:
+        raise DataError(
+            f"{sizes.size} regions, the smallest of {sizes.min(initial=np.inf):g} voxels: expected k={k} "
+            "regions or more, of one voxel or more each"
+        )
+    rng = np.random.default_rng(seed)
+
+    def sums() -> np.ndarray:
+        noise = rng.standard_normal((2 * pairs, len(sizes)))
+        return np.abs(sizes * np.sqrt(2 / np.pi) + np.sqrt(sizes * (1 - 2 / np.pi)) * noise)
+
+    values = sums()
+    values = values / {"sum": 1.0, "density": sizes, "gain": sums() if measure == "gain" else 1.0}[measure]
+    top = np.zeros(values.shape, dtype=bool)
+    np.put_along_axis(top, np.argpartition(-values, k - 1, axis=1)[:, :k], True, axis=1)
+    return float(100 * (top[::2] & top[1::2]).sum(axis=1).mean() / k)
+
+
 def mean_over_pairs(matrix: Shaped[np.ndarray, "..."], *, diagonal: bool = False) -> float:
     """Mean of a runs x runs matrix over the pairs of different runs.
 
