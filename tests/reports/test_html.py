@@ -120,6 +120,14 @@ def test_messages_are_folded_and_text_errors_and_tables_show(write, browser):
     assert page.locator(".error").inner_text() == "ValueError: bad"
 
 
+def test_a_progress_bar_is_one_message_in_its_last_state(write, browser):
+    texts = [*(f"\rexplaining: {n}/3" for n in range(4)), "\n"]
+    states = [new_output("stream", name="stderr", text=text) for text in texts]
+    page = browser.open(write(new_code_cell("run()", outputs=states)))
+    assert page.locator("details.messages").count() == 1
+    assert page.locator("details.messages pre").text_content().strip() == "explaining: 3/3"
+
+
 def test_title_and_contents_come_from_the_headings(write, browser):
     cells = [
         new_markdown_cell("Words first\n\n# The *study*\n\n```\n## not one\n```"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import nbformat
 from nbconvert.exporters import HTMLExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
@@ -44,6 +45,7 @@ def to_html(notebook: str | Path, path: str | Path) -> Path:
         extra_template_basedirs=[str(Path(__file__).parent / "template")],
         anchor_link_text=" ",
     )
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     page, _ = exporter.from_notebook_node(
         node,
         resources={
