@@ -5,18 +5,25 @@ import json
 import re
 from pathlib import Path
 
+import nbformat
+import nibabel
 import numpy as np
+import pandas as pd
 import papermill
 import pytest
 
 from xaitools.attribution.names import AD_METHODS
-from xaitools.errors import XaitoolsError
+from xaitools.data import synthetic_brains
+from xaitools.errors import DataError, DataFileError, MethodError, ParameterError, XaitoolsError
 from xaitools.maps import load_map
 from xaitools.reports.html import to_html
 from xaitools.reports.runner import run_study
 
 FIGURES = {"brains", "mean_maps", "coherence", "regions"}
 TINY = {"n_subjects": 60, "n_runs": 2, "max_epochs": 22, "n_explained": 8, "atrophy": 0.6, "k": 3, "patch": 5}
+
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "ad_retraining.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +37,44 @@ def synthetic_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def real_run(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Path:
     """Plain Papermill, as a user would call it without our runner."""
     folder = tmp_path_factory.mktemp("ixi")
-    notebook = Path(__file__).parents[2] / "notebooks" / "ad_retraining.ipynb"
     executed = folder / "ad_retraining.ipynb"
     parameters = {
         "data_dir": str(real_data / "ixi"), "target": "Age", "classes": {"young": "< 40", "old": ">= 60"},
         "space": "centered", "brain_mask": "dseg", "n_subjects": 0,
         "output_dir": str(folder), "n_runs": 2, "max_epochs": 25, "n_explained": 8, "k": 10, "patch": 5,
     }  # fmt: skip
-    papermill.execute_notebook(notebook, executed, parameters, progress_bar=False, cwd=str(folder))
+    papermill.execute_notebook(NOTEBOOK, executed, parameters, progress_bar=False, cwd=str(folder))
     to_html(executed, folder / "ad_retraining.html")
     return folder
+
+
+@pytest.fixture(scope="module")
+def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic brains as a BIDS folder of patients, AD, and controls, CN; patients come first in the alphabet."""
+    folder = tmp_path_factory.mktemp("bids")
+    brains = synthetic_brains(60, spacing=5.0, atrophy=0.6, seed=1, shape=[32, 40, 32], progress=False)
+    rows = ["participant_id\tdiagnosis"]
+    for i, name in enumerate(brains.names):
+        path = folder / name / "anat" / f"{name}_T1w.nii.gz"
+        path.parent.mkdir(parents=True)
+        nibabel.save(nibabel.Nifti1Image(brains.images[i][0].numpy(), brains.affine), path)
+        rows.append(f"{name}\t{('CN', 'AD')[brains.labels[i]]}")
+    (folder / "participants.tsv").write_text("\n".join(rows) + "\n")
+    (folder / "dataset_description.json").write_text('{"Name": "synthetic brains", "BIDSVersion": "1.9.0"}')
+    return folder
+
+
+def before_training(folder: Path, **parameters: object) -> dict[str, object]:
+    """Run the notebook's cells up to its first figure, in this process; what they defined."""
+    cells = [cell.source for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == "code"]
+    last = next(i for i, source in enumerate(cells) if "run.save_figure" in source)
+    space: dict[str, object] = {"display": lambda *_: None}
+    for i, source in enumerate(cells[:last]):
+        exec(compile(source, f"cell {i}", "exec"), space)
+        if i == 0:
+            space |= {"n_subjects": 12, "spacing": 10.0, "shape": [16, 20, 16], "output_dir": str(folder)}
+            space |= parameters
+    return space
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
@@ -73,12 +108,37 @@ def check_folder(folder: Path, n_runs: int) -> None:
 
 def test_synthetic_output_folder(synthetic_run) -> None:
     check_folder(synthetic_run, 2)
-    planted = [row for row in metrics(synthetic_run) if row["metric"] == "planted regions, auc"]
-    assert len(planted) == 4
-    accuracies = [
-        float(row["value"]) for row in metrics(synthetic_run) if row["metric"] == "balanced accuracy"
-    ]
+    rows = metrics(synthetic_run)
+    accuracies = [float(row["value"]) for row in rows if row["metric"] == "balanced accuracy"]
     assert max(accuracies) > 0.7
+    planted = {row["method"]: float(row["value"]) for row in rows if row["metric"] == "planted regions, auc"}
+    assert len(planted) == 4
+    assert planted["guided_backprop"] > 0.6
+    noise = {row["metric"]: float(row["value"]) for row in rows if "coherence of noise" in row["metric"]}
+    assert noise["top-3 coherence of noise, sum"] > 2 * noise["top-3 coherence of noise, density"]
+
+
+@pytest.mark.parametrize("label", ["patient", "control"])
+def test_distances_and_means_follow_from_the_maps_on_disk(synthetic_run, label) -> None:
+    """Table 1 once more, slowly, from the files of the run."""
+    images = pd.read_csv(synthetic_run / "per_image.csv")
+    method, means = "guided_backprop", []
+    for run in ("run 1", "run 2"):
+        folder = synthetic_run / "maps" / run.replace(" ", "-")
+        maps = []
+        for row in images.to_dict("records"):
+            found = load_map(folder, row["sample"], method, volume=True)
+            if found is not None and row["label"] == label and row[run] == label:
+                maps.append(found.astype(np.float64))
+        mean = sum(maps) / len(maps)
+        means.append(mean / abs(mean).max())
+    group = "true positives" if label == "patient" else "true negatives"
+    (value,) = (
+        float(row["value"])
+        for row in metrics(synthetic_run)
+        if row["method"] == method and row["metric"] == f"L2, {group}"
+    )
+    assert value == pytest.approx(np.sqrt(((means[0] - means[1]) ** 2).sum()), rel=1e-5)
 
 
 def test_report_opens_offline_and_its_viewer_moves(synthetic_run, browser) -> None:
@@ -111,10 +171,20 @@ def test_real_heads(real_run) -> None:
     assert max(accuracies) > 0.6
 
 
-def test_one_network_is_too_few(tmp_path: Path) -> None:
-    parameters = {**TINY, "n_runs": 1, "max_epochs": 1}
-    with pytest.raises(XaitoolsError, match="agreement of runs needs two or more"):
-        run_study("ad_retraining", parameters=parameters, out=tmp_path / "out", progress=False)
+def test_patients_are_positive_and_regions_ours_in_a_bids_folder(bids, tmp_path: Path) -> None:
+    parameters = {
+        **TINY,
+        "data_dir": str(bids),
+        "n_subjects": 0,
+        "methods": ["guided_backprop", "lrp[epsilon]"],
+    }
+    run_study("ad_retraining", parameters=parameters, out=tmp_path, progress=False)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["positive_class"] == "AD"
+    assert "points on the MNI152 templates" in manifest["regions_from"]
+    names = {row["metric"] for row in metrics(tmp_path)}
+    assert {"AD found", "CN found", "top-3 coherence, gain"} <= names
+    assert not any(name.startswith("planted") for name in names)
 
 
 def test_runs_that_recognise_only_one_class_are_named(tmp_path: Path) -> None:
@@ -123,10 +193,54 @@ def test_runs_that_recognise_only_one_class_are_named(tmp_path: Path) -> None:
         run_study("ad_retraining", parameters=parameters, out=tmp_path / "out", progress=False)
 
 
-def test_regions_of_our_own_atlas(tmp_path: Path) -> None:
-    parameters = {**TINY, "atlas": "mni", "methods": ["guided_backprop"], "skip_failed": True}
+def test_diverged_runs_are_named(tmp_path: Path) -> None:
+    parameters = {**TINY, "max_epochs": 2, "learning_rate": 1e30}
+    with pytest.raises(XaitoolsError, match=r"run 1: the validation loss was never finite.*set skip_failed"):
+        run_study("ad_retraining", parameters=parameters, out=tmp_path / "out", progress=False)
+
+
+def test_known_regions_of_an_atlas_are_those_the_disease_touches(tmp_path: Path) -> None:
+    parameters = {**TINY, "atlas": "mni", "methods": ["guided_backprop"]}
     run_study("ad_retraining", parameters=parameters, out=tmp_path, progress=False)
-    note = json.loads((tmp_path / "manifest.json").read_text())
-    assert "points on the MNI152 templates" in json.dumps(note)
-    names = {row["metric"] for row in metrics(tmp_path)}
-    assert {"top-3 coherence, sum", "planted regions, auc"} <= names
+    chart = (tmp_path / "figures" / "regions.html").read_text()
+    assert "known to matter" in chart
+    planted = [float(row["value"]) for row in metrics(tmp_path) if row["metric"] == "planted regions, auc"]
+    assert planted[0] > 0.6
+
+
+def test_what_fits_is_said_before_the_training(tmp_path: Path) -> None:
+    space = before_training(tmp_path, methods=["occlusion[2]", "occlusion[4]", "gradient"])
+    assert space["positive"] == "patient"
+    assert space["label_of"] == {name: name for name in ("occlusion[2]", "occlusion[4]", "gradient")}
+    assert space["by_anatomy"]
+    assert not before_training(tmp_path, atlas="mni")["by_anatomy"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"n_runs": 1}, ParameterError, "n_runs=1: the agreement of runs needs two or more"),
+        ({"patch": 17}, ParameterError, "patch=17 is larger than a brain"),
+        ({"k": 0}, ParameterError, "k=0: expected 1 or more of the 10 regions"),
+        ({"k": 10}, ParameterError, "k=10: expected 1 or more of the 10 regions, and fewer"),
+        ({"methods": ["gradcam++"]}, MethodError, "Unknown method"),
+        ({"atlas": "nowhere.nii"}, DataFileError, "no such file"),
+        ({"n_subjects": -3}, ParameterError, "n_subjects=-3"),
+        ({"data_dir": "nowhere"}, DataFileError, "nowhere"),
+    ],
+)
+def test_what_does_not_fit_ends_before_the_training(tmp_path, parameters, error, message) -> None:
+    with pytest.raises(error, match=message):
+        before_training(tmp_path, **parameters)
+
+
+def test_real_heads_that_do_not_fit(tmp_path, real_data) -> None:
+    heads = {"data_dir": str(real_data / "ixi"), "space": "centered", "n_subjects": 4}
+    ages = {"target": "Age", "classes": {"young": "< 40", "old": ">= 60"}}
+    with pytest.raises(ParameterError, match="heads as scanned do not lie in the space of an atlas"):
+        before_training(tmp_path, **heads, **ages, atlas="mni")
+    with pytest.raises(DataError, match="no label maps and are not in MNI space"):
+        before_training(tmp_path, **heads, **ages, label_maps="none")
+    with pytest.raises(ParameterError, match="classes"):
+        before_training(tmp_path, **heads, target="Age")
+    assert before_training(tmp_path, **heads, **ages)["positive"] == "old"
