@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from xaitools.data.brain import load_brains, load_oasis
+from xaitools.data.grids import mni_grid
+from xaitools.data.preparation import _mni_brain
+from xaitools.data.samples import two_classes
 from xaitools.data.splits import split
+from xaitools.data.synthetic import synthetic_brains
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 SHAPE = (8, 9, 10)
@@ -54,6 +58,11 @@ def flat(tmp_path):
     write(folder / "participants.csv", "\n".join(["MRID,Age,Sex", *rows]))
     write(folder / "dseg_labels.csv", "Index,Name\n1,a\n")
     return folder
+
+
+@pytest.mark.parametrize("spacing", [2, 4, 6])
+def test_the_brain_of_mni_space_is_whole_at_every_spacing(spacing):
+    assert 1.5e6 < _mni_brain(mni_grid(spacing)).sum() * spacing**3 < 1.9e6  # mm3
 
 
 @pytest.fixture
@@ -160,19 +169,74 @@ def test_heads_from_the_scanner_are_centered(flat):
         np.testing.assert_allclose(volumes.images[position].sum(), plain.images[position].sum(), rtol=1e-3)
 
 
-def test_volumes_in_mni_space_come_onto_its_grid(flat):
-    volumes = load(flat, target="Sex", grid="mni", spacing=8)
-    assert volumes.shape == (23, 28, 23)
-    assert volumes.images[0].max() > 0
-    assert volumes.label_map(0).max() == 40
+@pytest.fixture
+def flat_mni(flat):
+    """The six participants with synthetic brains in MNI space."""
+    brains = synthetic_brains(6, spacing=6, seed=0, progress=False)
+    for number in range(6):
+        image = brains.images[number, 0].numpy()
+        save(flat / "t1" / f"P{number}-HH_T1.nii.gz", 100 * image, brains.affine)
+        save(flat / "dseg" / f"P{number}-HH_T1_DLMUSE.nii.gz", (image > 0.2) * (number + 40), brains.affine)
+    return flat
+
+
+def test_volumes_in_mni_space_come_onto_its_grid(flat_mni, caplog):
+    for arguments in ({"brain_mask": "dseg"}, {"shape": (12, 14, 12)}):
+        volumes = load(flat_mni, target="Sex", grid="mni", spacing=8, **arguments)
+        assert volumes.shape == arguments.get("shape", (23, 28, 23))
+        assert volumes.images[0].max() > 0.5
+        assert volumes.label_map(0).max() == 40
+    load(flat_mni, target="Sex", grid="file", brain_mask="mni")
+    assert not caplog.records
+
+
+def move(folder, numbers, mm):
+    for number in numbers:
+        for path in (folder / "t1").glob(f"P{number}-*"):
+            image = nibabel.load(path)
+            affine = image.affine.copy()
+            affine[1, 3] += mm
+            save(path, image.get_fdata(), affine)
+
+
+def test_a_volume_that_is_elsewhere_is_not_taken_for_one_in_mni_space(flat_mni):
+    move(flat_mni, [3], 300)
+    for arguments in ({}, {"brain_mask": "mni"}, {"shape": (12, 14, 12)}):
+        for _ in range(2):
+            with pytest.raises(
+                DataFileError, match=r"P3-HH_T1.*not in MNI space, or displaced.*space in a note"
+            ):
+                load(flat_mni, target="Sex", label_maps="none", grid="mni", spacing=8, **arguments)
+    move(flat_mni, [0, 1, 2, 4, 5], 300)
+    with pytest.raises(DataFileError, match=r"P0-HH_T1.*not in MNI space"):
+        load(flat_mni, target="Sex", label_maps="none", brain_mask="mni")
+
+
+def test_volumes_that_are_slightly_elsewhere_are_warned_of_from_the_cache_too(flat_mni, caplog):
+    move(flat_mni, [1, 4], 24)
+    for _ in range(2):
+        caplog.clear()
+        load(flat_mni, target="Sex", label_maps="none", grid="mni", spacing=8)
+        assert len(caplog.records) == 1
+        assert "2 of 6 volumes (sub-002, sub-005) do not look like brains in MNI space" in caplog.text
+    load(flat_mni, target="Sex", label_maps="none", grid="centered", spacing=8)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("grid", ["file", "centered"])
+def test_a_volume_without_contrast_after_its_preparation_is_refused(flat, grid):
+    with pytest.raises(DataError, match=r"P0-HH_T1.*all its voxels are 0 after.*intensity \(\[500, 600\]\)"):
+        load(flat, target="Sex", grid=grid, intensity=(500, 600))
+    with pytest.raises(DataError, match=r"P0-HH_T1.*all its voxels are 1 after"):
+        load(flat, target="Sex", grid=grid, intensity=(-20, -10))
 
 
 def test_sessions_of_one_participant_keep_one_subject(bids):
     volumes = load(bids)
     assert volumes.subjects == ("sub-001",) * 3 + ("sub-002",) + ("sub-003",) * 2
     assert volumes.names[:4] == ("sub-001_img-1", "sub-001_img-2", "sub-001_img-3", "sub-002")
-    assert volumes.class_names == ("AD", "CN")
-    assert volumes.labels.tolist() == [1, 1, 1, 1, 0, 0]
+    assert volumes.class_names == two_classes(volumes) == ("CN", "AD")
+    assert volumes.labels.tolist() == [0, 0, 0, 0, 1, 1]
     assert volumes[[0, 1, 2]].subjects == ("sub-001",) * 3
     np.testing.assert_allclose(volumes.images[4, 0], voxels(20) / 120, atol=1e-5)
 
@@ -193,6 +257,7 @@ def test_a_session_has_its_own_diagnosis_and_the_participants_sex(bids):
         "sub-02_ses-M1",
     ]
     assert volumes.labels.tolist() == [0, 1, 0, 1]
+    assert load(bids, classes=["AD", "CN"]).labels.tolist() == [1, 0, 1, 0]
     assert load(bids, target="sex").labels.tolist() == [0, 0, 0, 1, 0, 0]
 
 
@@ -205,7 +270,7 @@ def test_a_bids_folder_without_sessions_and_a_flat_one_named_so(tmp_path):
     for name in "ab":
         write(tmp_path / name / "participants.tsv", "\n".join(rows))
     first, second = load(tmp_path / "a"), load(tmp_path / "b")
-    assert first.labels.tolist() == second.labels.tolist() == [0, 1, 0, 1]
+    assert first.labels.tolist() == second.labels.tolist() == [1, 0, 1, 0]
     assert first.fingerprint() == second.fingerprint()
 
 
@@ -240,7 +305,7 @@ def caps(tmp_path):
 def test_the_folders_of_clinica(caps):
     folder, table = caps
     volumes = load(folder, table=table)
-    assert volumes.labels.tolist() == [1, 1, 0]
+    assert volumes.labels.tolist() == [0, 0, 1]
     assert volumes.subjects == ("sub-001", "sub-001", "sub-002")
     assert volumes.info["sessions_without_row"] == 1
     assert all("desc-Crop" in path.name for path in volumes.sources)
@@ -253,7 +318,9 @@ def test_the_folders_of_clinica(caps):
     np.testing.assert_allclose(smoothed.images[2, 0], voxels(1) / 120, atol=1e-5)
     with pytest.raises(ParameterError, match="t1-linear"):
         load(folder, table=table, image="t1linear")
-    with pytest.raises(DataFileError, match=r"no participants\.tsv.*column participant_id.*table="):
+    with pytest.raises(
+        DataFileError, match=r"CAPS folder without .*BIDS folder .*as table: .*column participant_id"
+    ):
         load(folder)
 
 
@@ -323,6 +390,32 @@ def test_oasis(oasis, tmp_path):
     assert len(load_oasis(n_subjects=2, progress=False)) == 3
 
 
+def test_oasis_from_nilearns_folder_without_a_network(tmp_path, monkeypatch):
+    """The real fetcher, on a folder that holds all that it would download."""
+    home = tmp_path / "nilearn" / "oasis1"
+    content = save(tmp_path / "map.nii.gz", voxels(1) / 120).read_bytes()
+    rows = ["ID,M/F,Hand,Age,Educ,SES,MMSE,CDR,eTIV,nWBV,ASF,Delay"]
+    for number in range(1, 457):
+        scan = f"OAS1_{number:04d}_MR1"
+        (home / scan).mkdir(parents=True)
+        for tissue in (1, 2):
+            (home / scan / f"mwrc{tissue}{scan}_mpr_anon_fslswapdim_bet.nii.gz").write_bytes(content)
+        cdr = ("", "0.5", "0", "1", "0")[number % 5]
+        rows.append(f"{scan},{'MF'[number % 2]},R,{20 + number % 70},,,,{cdr},1400,0.8,1.2,N/A")
+    write(home / "oasis_cross-sectional.csv", "\n".join(rows))
+    write(home / "data_usage_agreement.txt", "")
+    monkeypatch.setenv("NILEARN_DATA", str(tmp_path / "nilearn"))
+    monkeypatch.setattr("socket.socket.connect", None)
+    arguments = {"spacing": 4, "shape": (4, 4, 4), "n_subjects": 6, "cache_dir": tmp_path, "progress": False}
+    for classes, names in ((None, ("control", "dementia")), (["0", "1"], ("0", "1"))):
+        volumes = load_oasis(target="cdr", classes=classes, **arguments)
+        assert two_classes(volumes) == names
+        assert volumes.labels.bincount().tolist() == [3, 3]
+        assert (volumes.shape, volumes.spacing) == ((4, 4, 4), (4, 4, 4))
+        rating = [int(path.name[10:14]) % 5 for path in volumes.sources]
+        assert [number in (1, 3) for number in rating] == volumes.labels.bool().tolist()
+
+
 def test_oasis_without_a_network(monkeypatch):
     def fetch(**_):
         raise OSError("no route")
@@ -355,7 +448,7 @@ def test_missing_files_and_rows_are_counted(flat, bids):
     (flat / "t1" / "P1-HH_T1.nii.gz").unlink()
     with pytest.raises(
         DataFileError,
-        match=r"no volume of participant 'P1-HH' \(1 of 6 participants\); add files.*skip_missing=",
+        match=r"no volume of participant 'P1-HH' \(1 of 6 participants\); add files.*skip_missing=True.*image",
     ):
         load(flat, target="Sex")
     volumes = load(flat, target="Sex", skip_missing=True)
@@ -442,24 +535,24 @@ def test_bad_maps_are_refused(flat):
     with pytest.raises(DataFileError, match=r"P3-HH_T1.*\(1 of 6 volumes\).*label map"):
         load(flat, target="Sex")
     assert load(flat, target="Sex", label_maps="none").label_maps is None
-    with pytest.raises(ParameterError, match=r"without label maps.*'dseg'.*label_maps="):
+    with pytest.raises(ParameterError, match=r"without label maps.*'dseg'.*label_maps names"):
         load(flat, target="Sex", label_maps="none", brain_mask="dseg")
 
 
 def test_two_volumes_of_one_session_need_a_choice(flat, bids):
     save(flat / "t1" / "P0-HH_T2.nii.gz", voxels(0))
-    with pytest.raises(DataError, match=r"P0-HH_T1.*P0-HH_T2.*column 'file'.*image="):
+    with pytest.raises(DataError, match=r"P0-HH_T1.*P0-HH_T2.*column 'file'.*with image"):
         load(flat, target="Sex")
     assert len(load(flat, target="Sex", image="t1/*_T1.nii.gz")) == 6
     save(bids / "sub-00" / "ses-M0" / "anat" / "sub-00_ses-M0_run-2_T1w.nii.gz", voxels(0))
-    with pytest.raises(DataError, match=r"run-2_T1w\.nii\.gz: .*move one out of the folder \(.*image="):
+    with pytest.raises(DataError, match=r"run-2_T1w\.nii\.gz: .*move one out of the folder, or .*with image"):
         load(bids)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"grid": "talairach"}, "grid='talairach'"),
+        ({"grid": "talairach"}, r"grid='talairach' \(space in a notebook\)"),
         ({"spacing": 0}, "spacing=0"),
         ({"shape": (4, 4)}, "shape="),
         ({"intensity": (1, 1)}, "intensity="),
@@ -476,16 +569,25 @@ def test_impossible_parameters_are_refused(flat, arguments, message):
 
 def test_folders_without_volumes_or_tables_are_refused(tmp_path, flat):
     (tmp_path / "empty").mkdir()
-    for folder, message in ((tmp_path / "gone", "no such folder"), (tmp_path / "empty", "no tables")):
+    for folder, message in (
+        (tmp_path / "gone", "no such folder"),
+        (tmp_path / "empty", "no tables.*with table"),
+        (
+            flat / "participants.csv",
+            r"participants\.csv: a file; expected a folder; give the folder that holds",
+        ),
+    ):
         with pytest.raises(DataFileError, match=message):
             load(folder)
     with pytest.raises(DataFileError, match="no NIfTI file"):
         load(tmp_path / "empty", table=flat / "participants.csv", target="Sex")
     (flat / "participants.csv").rename(flat / "people.csv")
-    with pytest.raises(DataFileError, match=r"2 tables.*as participants\.csv.*participant_id.*table="):
+    with pytest.raises(DataFileError, match=r"2 tables.*as participants\.csv.*participant_id.*with table"):
         load(flat, target="Sex")
     with pytest.raises(DataFileError, match="no such folder of label maps"):
         load(flat, target="Sex", table=flat / "people.csv", label_maps=flat / "gone")
+    with pytest.raises(DataFileError, match=r"people\.csv: a file; expected a folder of label maps"):
+        load(flat, target="Sex", table=flat / "people.csv", label_maps=flat / "people.csv")
 
 
 def test_nothing_of_a_header_or_a_participant_is_shown(flat, secrets, tmp_path):

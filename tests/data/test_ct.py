@@ -204,6 +204,9 @@ def test_an_empty_or_missing_folder_is_named(tmp_path):
         load(tmp_path)
     with pytest.raises(DataFileError, match=r"gone.*no such folder"):
         load(tmp_path / "gone")
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(DataFileError, match=r"a\.csv: a file; expected a folder; give the folder"):
+        load(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize(

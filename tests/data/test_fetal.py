@@ -255,6 +255,10 @@ def test_another_naming_is_refused(hc18):
 def test_missing_folders_tables_and_images_are_named(hc18, tmp_path):
     with pytest.raises(DataFileError, match="nowhere: no such folder"):
         load(tmp_path / "nowhere")
+    with pytest.raises(
+        DataFileError, match="csv: a file; expected a folder; give the one that holds training_set"
+    ):
+        load(hc18 / TABLE)
     (hc18 / TABLE).rename(hc18 / "other.csv")
     with pytest.raises(DataFileError, match=f"no table {TABLE}"):
         load(hc18)

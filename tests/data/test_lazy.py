@@ -31,6 +31,19 @@ def test_items_are_made_once_and_read_back(tmp_path):
     assert len(calls) == 5
 
 
+def test_a_number_is_measured_once_and_kept_in_the_header(tmp_path):
+    calls, measured = [], []
+
+    def mean(array):
+        measured.append(len(calls))
+        return array.mean()
+
+    for _ in range(2):
+        item = CachedArray(tmp_path / "a.safetensors", partial(make, 3, calls), mean)
+        assert item.measured() == make(3, []).mean()
+    assert (calls, measured) == ([3], [1])
+
+
 @pytest.mark.parametrize(
     "index",
     [

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xaitools.data.participants import find_column, read_table, read_target
+from xaitools.data.participants import find_column, ordered, read_table, read_target
 from xaitools.errors import DataError, DataFileError, ParameterError
 
 
@@ -36,6 +36,47 @@ def test_columns_are_found_case_aside(tmp_path):
         find_column(table, "dx", (), path)
 
 
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("CN", "AD"),
+        ("cn", "ad"),
+        ("control", "AD"),
+        ("Healthy Controls", "FTD"),
+        ("healthy_control", "case"),
+        ("HC", "COPD"),
+        ("Normal", "LBD"),
+        ("Non-Patient", "Anything"),
+        ("Nondemented", "Demented"),
+        ("SMC", "AD"),
+        ("Stable", "Dementia"),
+        ("x", "case"),
+        ("sMCI", "pMCI"),
+        ("MCI", "AD"),
+        ("CN", "MCI"),
+        ("SMC", "MCI"),
+        ("NC", "Dementia"),
+        ("negative", "positive"),
+        ("no", "yes"),
+        ("FALSE", "TRUE"),
+        ("0", "1"),
+        ("0", "AD"),
+        ("9", "10"),
+        ("1", "2"),
+        ("-1", "1"),
+        ("F", "M"),
+        ("CN", "HC"),
+        ("a", "b"),
+    ],
+)
+def test_controls_come_first_and_patients_last(order):
+    assert tuple(ordered(order)) == tuple(ordered(order[::-1])) == order
+    target = read_target([order[1], order[0], order[1]], None, "table")
+    assert target.class_names == order
+    assert target.labels.tolist() == [1, 0, 1]
+    assert read_target(order, order[::-1], "table").class_names == order[::-1]
+
+
 AGES = ["24.3", "60", "n/a", "39.9", "40", "", "71"]
 
 
@@ -66,6 +107,7 @@ AGES = ["24.3", "60", "n/a", "39.9", "40", "", "71"]
             [0, 1, 1, 1],
             ("control", "dementia"),
         ),
+        (["0.0", "2", "1.0"], ["0", "1"], [0, 2], [0, 1], ("0", "1")),
         (["x < 3", "2"], ["x < 3", "2"], [0, 1], [0, 1], ("x < 3", "2")),
     ],
 )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from xaitools.data.samples import Samples, study_names
-from xaitools.errors import DataError, ShapeError
+from xaitools.data.samples import Samples, study_names, two_classes
+from xaitools.errors import DataError, ParameterError, ShapeError
 
 
 def make(**changes):
@@ -141,3 +141,27 @@ def test_a_regression_has_quantities_with_a_unit_and_no_classes():
 def test_wrong_quantities_are_refused(changes, error, message):
     with pytest.raises(error, match=message):
         measured(**changes)
+
+
+def test_two_classes_are_the_negative_and_the_positive_one():
+    assert two_classes(make()) == ("no contrast", "contrast")
+    assert two_classes(make(class_names=("b", "a"))) == ("b", "a")
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (
+            measured(info={"target": "Age"}),
+            "target 'Age': a quantity, 900 to 1500 px; expected two classes. classes picks two.*\"old\": .*positive",
+        ),
+        (
+            make(class_names=("CN", "AD", "MCI")),
+            "^3 classes, 'CN', 'AD', 'MCI'; expected two.*\\{\"control\": \"CN\", \"patient\": .*\\}; the last is the",
+        ),
+        (make(labels=torch.zeros(4, dtype=torch.int64), class_names=("a",)), "1 classes, 'a'; expected two"),
+    ],
+)
+def test_a_study_of_two_classes_refuses_others(samples, message):
+    with pytest.raises(ParameterError, match=message):
+        two_classes(samples)

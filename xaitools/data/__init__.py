@@ -3,7 +3,7 @@
 from xaitools.data.brain import load_brains, load_oasis
 from xaitools.data.ct import load_ct
 from xaitools.data.fetal import load_fetal
-from xaitools.data.samples import Samples
+from xaitools.data.samples import Samples, two_classes
 from xaitools.data.splits import check_disjoint, folds, split
 from xaitools.data.synthetic import chest_slices, fetal_heads, synthetic_brains
 from xaitools.data.volume_set import Volumes
@@ -21,4 +21,5 @@ __all__ = [
     "load_oasis",
     "split",
     "synthetic_brains",
+    "two_classes",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from xaitools.data.grids import Grid, centered_grid, check_one_grid, mni_grid, read_grid
 from xaitools.data.lazy import CachedArray, LazyTensor, cache_path, prepare
+from xaitools.data.mni import likeness, warn_if_unregistered
 from xaitools.data.participants import MISSING, Classes, find_column, read_target
 from xaitools.data.preparation import Scan, Settings, prepare_image, prepare_labels
 from xaitools.data.samples import study_names
@@ -75,8 +76,9 @@ def load_brains(
         Column of the table with what to predict.
     classes : mapping or sequence of str, optional
         Which values make which class: ``["CN", "AD"]``, ``{"control": "CN", "patient": ["AD", "MCI"]}`` or ranges,
-        ``{"young": "< 40", "old": ">= 60"}``; other rows are left out. By default a column of two different
-        values is a classification, one of more numbers a regression.
+        ``{"young": "< 40", "old": ">= 60"}``; other rows are left out. The last class is the positive one. By
+        default a column of two different values is a classification, a usual name of controls (CN, healthy, 0)
+        before that of patients (see :func:`xaitools.data.participants.ordered`), one of more numbers a regression.
     unit : str
         Unit of a regression's target.
     numbers : sequence of str
@@ -93,7 +95,8 @@ def load_brains(
         flat folder, if there is one.
     grid : {"file", "mni", "centered"}
         The common grid. ``"file"``: all volumes are on one already. ``"mni"``: volumes in MNI space, which are
-        resampled onto :func:`xaitools.data.grids.mni_grid`. ``"centered"``: heads as they came from the scanner,
+        resampled onto :func:`xaitools.data.grids.mni_grid`; whether they are in it is checked, see below.
+        ``"centered"``: heads as they came from the scanner,
         each moved (not turned nor scaled) so that the centre of its brain, or without label map and mask that of
         the head, is the middle of the grid.
     spacing : float, optional
@@ -127,7 +130,8 @@ def load_brains(
     Raises
     ------
     DataFileError
-        A folder, table or file is missing, empty, truncated or damaged, or a participant has no volume.
+        A folder, table or file is missing, empty, truncated or damaged, a participant has no volume, or a volume
+        that should be in MNI space (for its grid or brain mask) has signal in less than half of its brain.
     DataError
         A column is missing, one class only, a participant in two rows, a volume without a row, in four
         dimensions, with NaN or constant.
@@ -135,6 +139,11 @@ def load_brains(
         Volumes on different grids, for ``grid="file"``, or a map on another grid than its volume.
     ParameterError
         A parameter out of its range.
+
+    Notes
+    -----
+    If more than a tenth of the volumes that should be in MNI space do not look like its template (see
+    :func:`xaitools.data.mni.likeness`), a warning is logged: they are probably not registered.
     """
     _check_parameters(grid, spacing, shape, intensity, str(brain_mask), n_subjects)
     folder = Path(folder)
@@ -151,18 +160,20 @@ def load_brains(
         scans = add_maps(scans, Path(label_maps), layout, rows, "label_map")
     elif brain_mask == "dseg":
         raise ParameterError(
-            "brain_mask='dseg' without label maps; expected them in a flat folder's own folder 'dseg' "
-            "(in a call of load_brains, label_maps= names one elsewhere)"
+            "brain_mask='dseg' without label maps; expected them in a flat folder's own folder 'dseg', or in the one "
+            "that label_maps names"
         )
     if str(brain_mask) not in MASKS:
         scans = add_maps(scans, Path(brain_mask), layout, rows, "mask")
     settings = Settings(
         grid=_common_grid([scan.path for scan in scans], grid, spacing, shape),
-        centered=grid == "centered",
+        space=grid,
         intensity=_usual_intensity(scans) if intensity is None else intensity,
         brain_mask=str(brain_mask) if str(brain_mask) in MASKS else "files",
     )
     images, maps = _lazy(scans, settings, cache_dir, n_jobs, progress=progress)
+    if settings.in_mni:
+        warn_if_unregistered([item.measured() for item in images.items], selection.names)
     kept = {name: selection.numbers(name, table or folder) for name in numbers}
     info = {"source": f"brain volumes, {layout} folder", "target": target, "grid": f"{grid}: {settings.grid}"}
     return selection.volumes(images, maps, settings, unit=unit, numbers=kept, info=info)
@@ -223,7 +234,7 @@ def load_oasis(
         rows, scans, where, target=target, classes=classes, skip_missing=False, n_subjects=n_subjects
     )
     grid = _common_grid([scan.path for scan in selection.scans], "file", spacing, shape)
-    settings = Settings(grid, centered=False, intensity=intensity, brain_mask="none")
+    settings = Settings(grid, space="file", intensity=intensity, brain_mask="none")
     images, _ = _lazy(selection.scans, settings, cache_dir, n_jobs, progress=progress)
     kept = {name: selection.numbers(name, where) for name in numbers}
     info = {"source": "OASIS-1 grey-matter maps", "target": target, "grid": f"file: {grid}"}
@@ -342,7 +353,7 @@ def _check_parameters(
     n_subjects: int | None,
 ) -> None:
     if grid not in GRIDS:
-        raise ParameterError(f"grid={grid!r}: expected one of {GRIDS}")
+        raise ParameterError(f"grid={grid!r} (space in a notebook): expected one of {GRIDS}")
     if spacing is not None and not spacing > 0:
         raise ParameterError(f"spacing={spacing}: expected a positive number of mm")
     if shape is not None and (len(shape) != 3 or min(shape) < 2):
@@ -353,7 +364,8 @@ def _check_parameters(
         raise ParameterError(f"brain_mask={brain_mask!r}: expected one of {MASKS} or a folder of masks")
     if brain_mask == "mni" and grid == "centered":
         raise ParameterError(
-            "brain_mask='mni' with grid='centered': that mask fits only volumes in MNI space"
+            "brain_mask='mni' with grid='centered' (space in a notebook): that mask fits only volumes in MNI space; "
+            "choose another of the two"
         )
     if n_subjects is not None and n_subjects < 2:
         raise ParameterError(f"n_subjects={n_subjects}: expected at least 2")
@@ -426,15 +438,17 @@ def _lazy(
 ) -> tuple[LazyTensor, LazyTensor | None]:
     """Prepared images and label maps (or None) of scans."""
 
-    def items(what: str, make: Callable[[Scan, Settings], np.ndarray]) -> list[CachedArray]:
+    def items(
+        what: str, make: Callable[[Scan, Settings], np.ndarray], measure: Any = None
+    ) -> list[CachedArray]:
+        paths = [cache_path(cache_dir, "brains", settings.key(scan, what)) for scan in scans]
         return [
-            CachedArray(
-                cache_path(cache_dir, "brains", settings.key(scan, what)), partial(make, scan, settings)
-            )
-            for scan in scans
+            CachedArray(path, partial(make, scan, settings), measure)
+            for path, scan in zip(paths, scans, strict=True)
         ]
 
-    images, maps = items("image", prepare_image), None
+    measure = partial(likeness, grid=settings.grid) if settings.in_mni else None
+    images, maps = items("image", prepare_image, measure), None
     prepare(images, n_jobs=n_jobs, desc="brains", progress=progress)
     if scans[0].label_map is not None:
         label_maps = items("label map", prepare_labels)

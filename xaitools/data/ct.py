@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from xaitools.data.dicom import read_dicom
+from xaitools.data.folders import check_folder
 from xaitools.data.intensity import MEDIASTINUM, apply_window
 from xaitools.data.labels import CLASS_NAMES, read_labels
 from xaitools.data.layouts import Item, find_items
@@ -94,8 +95,7 @@ def load_ct(
     folder = Path(folder)
     _check_parameters(size, slice_fraction, n_subjects)
     apply_window(np.zeros(1), window)
-    if not folder.is_dir():
-        raise DataFileError(f"{folder}: no such folder; give the folder that holds the images")
+    check_folder(folder, "give the folder that holds the images")
     overview = folder / "overview.csv"
     labels = labels or (overview if overview.is_file() else "")
     columns = (label_column, file_column, subject_column)
@@ -193,10 +193,7 @@ def _read_all(
 
 
 def _find_masks(paths: Sequence[Path], root: Path, folder: Path) -> list[Path | None]:
-    if not folder.is_dir():
-        raise DataFileError(
-            f"{folder}: no such folder of masks; give one, or {HEART_AND_VESSELS!r} for the rule"
-        )
+    check_folder(folder, f"give one, or {HEART_AND_VESSELS!r} for the rule", "folder of masks")
     found = [find_mask(folder, path, root) for path in paths]
     if not any(found):
         raise DataFileError(

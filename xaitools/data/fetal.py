@@ -16,6 +16,7 @@ from skimage.transform import resize
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from xaitools.data.folders import check_folder
 from xaitools.data.samples import Samples, study_names
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
@@ -186,8 +187,7 @@ def contour_band(points: np.ndarray, shape: tuple[int, ...], size: int, width: f
 
 def _find_files(folder: Path) -> tuple[Path, Path]:
     """The folder of the images and the table."""
-    if not folder.is_dir():
-        raise DataFileError(f"{folder}: no such folder; give the one that holds training_set and {_TABLE}")
+    check_folder(folder, f"give the one that holds training_set and {_TABLE}")
     place = folder / "training_set" if (folder / "training_set").is_dir() else folder
     table, test_table = (
         next((path for home in (place, place.parent) if (path := home / name).is_file()), None)

@@ -36,10 +36,13 @@ class CachedArray:
     path : Path
     make : callable
         Makes the array: of float in [0, 1], bool or integers. It can be pickled, for parallel preparation.
+    measure : callable, optional
+        Makes a number of the array, which is kept in the file's header: see :meth:`measured`.
     """
 
     path: Path
     make: Callable[[], np.ndarray]
+    measure: Callable[[np.ndarray], float] | None = None
 
     def prepare(self) -> None:
         """Make the file, unless it is there and whole."""
@@ -64,14 +67,24 @@ class CachedArray:
         with safe_open(self.path, framework="np") as file:
             return file.metadata()["sha256"]
 
+    def measured(self) -> float:
+        """What `measure` made of the array when it was made; reads the header alone."""
+        self.prepare()
+        with safe_open(self.path, framework="np") as file:
+            return float(file.metadata()["measured"])
+
     def _write(self) -> None:
-        array = _encode(self.make())
+        made = self.make()
+        array = _encode(made)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes()).hexdigest()
+        metadata = {"sha256": digest}
+        if self.measure is not None:
+            metadata["measured"] = repr(float(self.measure(made)))
         handle, name = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
         os.close(handle)
         try:
-            save_file({"array": array}, name, metadata={"sha256": digest})
+            save_file({"array": array}, name, metadata=metadata)
             Path(name).replace(self.path)
         finally:
             Path(name).unlink(missing_ok=True)

@@ -19,6 +19,42 @@ MISSING = ("", "n/a", "na", "nan", "none", "null")
 OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq}
 CONDITION = re.compile(r"(<=|>=|==|<|>|=)\s*([+-]?\d+(?:\.\d*)?)")
 
+# Usual names of groups, in lower case, "_" and "-" being blanks; numbers are ordered as such.
+CONTROLS = frozenset(
+    (
+        *("cn", "con", "cont", "control", "controls", "control group", "ctl", "ctr", "ctrl", "cu"),
+        *("cognitively healthy", "cognitively normal", "cognitively unimpaired", "unimpaired"),
+        *(
+            "hc",
+            "hcs",
+            "healthy",
+            "healthy control",
+            "healthy controls",
+            "healthy volunteer",
+            "healthy volunteers",
+        ),
+        *("nc", "ncs", "nl", "normal", "normal control", "normal controls"),
+        *(
+            "non patient",
+            "nonpatient",
+            "no patient",
+            "non demented",
+            "nondemented",
+            "not demented",
+            "no dementia",
+        ),
+        *("0", "0.0", "false", "n", "neg", "negative", "no", "absent", "unaffected"),
+    )
+)
+MILD = frozenset(("mci", "emci", "lmci", "early mci", "late mci", "mild cognitive impairment"))
+PATIENTS = frozenset(
+    (
+        *("ad", "alzheimer", "alzheimers", "alzheimer's", "alzheimer's disease", "alzheimer disease"),
+        *("dementia", "demented", "dem", "dat", "pmci", "progressive mci"),
+        *("patient", "patients", "pat", "pt", "case", "cases", "disease", "diseased", "ill", "affected"),
+        *("1", "1.0", "true", "y", "pos", "positive", "yes", "present"),
+    )
+)
 Classes = Sequence[str] | Mapping[str, str | Sequence[str]]
 
 
@@ -82,6 +118,19 @@ def find_column(table: pd.DataFrame, wanted: str, usual: Sequence[str], where: s
     return wanted if wanted in table.columns else lower[wanted.lower()]
 
 
+def ordered(values: Sequence[str]) -> list[str]:
+    """The values of a column in the order of their classes: controls first, patients, the positive class, last.
+
+    Numbers come in their own order. Of names, the usual ones of controls (:data:`CONTROLS`: CN, control, healthy, HC,
+    normal, negative, no, false, 0, ...) come first, and those of patients (:data:`PATIENTS`: AD, dementia, patient,
+    case, disease, positive, yes, true, 1, ...) last, case aside; of those in between, mild cognitive impairment
+    (:data:`MILD`) comes after names that are none of these. All else is alphabetical.
+    """
+    if all(map(_is_number, values)):
+        return sorted(values, key=float)
+    return sorted(values, key=lambda value: (_stage(value), value))
+
+
 def read_target(values: Sequence[str], classes: Classes | None, what: str) -> Target:
     """Turn the cells of a column into classes or quantities.
 
@@ -92,8 +141,8 @@ def read_target(values: Sequence[str], classes: Classes | None, what: str) -> Ta
     classes : mapping or sequence of str, optional
         ``{"control": "CN", "patient": ["AD", "MCI"]}`` gives a class its values, ``{"young": "< 40", "old":
         ">= 60"}`` its range (two conditions are joined by ``and``), ``["CN", "AD"]`` names both at once. Rows in no
-        class are left out. By default two different values are two classes in sorted order, and more than two
-        numbers a quantity.
+        class are left out. The classes keep that order: the last is the positive one. By default two different
+        values are two classes, as :func:`ordered` puts them, and more than two numbers a quantity.
     what : str
         Names the column in messages.
 
@@ -111,7 +160,7 @@ def read_target(values: Sequence[str], classes: Classes | None, what: str) -> Ta
     if classes is None:
         if len(found) < 2:
             raise DataError(f"{what}: the only value is {found}; expected two classes, or numbers")
-        classes = found
+        classes = ordered(found)
     if not isinstance(classes, Mapping):
         classes = {name: name for name in classes}
     if len(classes) < 2:
@@ -126,8 +175,8 @@ def _quantities(cells: Sequence[str], found: Sequence[str], what: str) -> Target
     if not all(map(_is_number, found)):
         shown = f"the values {found}" if len(found) <= 10 else f"{len(found)} different values"
         raise DataError(
-            f"{what}: {shown}; expected two, or numbers. Name the classes to tell apart, as in "
-            "classes={'control': 'CN', 'patient': 'AD'}"
+            f"{what}: {shown}; expected two, or numbers. Name the classes to tell apart, the positive one last, as in "
+            "classes={'control': 'CN', 'patient': ['AD', 'MCI']}"
         )
     rows = np.flatnonzero([bool(cell) for cell in cells])
     return Target(rows, torch.tensor([float(cells[row]) for row in rows.tolist()], dtype=torch.float32), ())
@@ -145,7 +194,7 @@ def _fits(cell: str, wanted: str | Sequence[str]) -> bool:
                 for sign, limit in (condition.groups() for condition in conditions if condition)
             ):
                 return True
-        elif cell.lower() == str(value).strip().lower():
+        elif cell.lower() == str(value).strip().lower() or _same_number(cell, str(value)):
             return True
     return False
 
@@ -165,6 +214,16 @@ def _check_classes(
             f"{what}: no row of the class {empty[0]!r} ({classes[empty[0]]!r}); the values are {shown}. Expected both "
             "classes; name other values, or a range such as '>= 60'"
         )
+
+
+def _stage(value: str) -> int:
+    """Place of a group's name between controls, 0, and patients, 3."""
+    name = " ".join(re.split(r"[\s_-]+", value.strip().lower()))
+    return 0 if name in CONTROLS else 3 if name in PATIENTS else 2 if name in MILD else 1
+
+
+def _same_number(first: str, second: str) -> bool:
+    return _is_number(first) and _is_number(second) and float(first) == float(second)
 
 
 def _is_number(cell: str) -> bool:

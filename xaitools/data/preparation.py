@@ -1,5 +1,6 @@
 """From a NIfTI file to a volume that a network takes: orientation, intensity, mask, grid."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import numpy as np
 from scipy import ndimage
 
 from xaitools.data.grids import Grid, read_grid, resample
-from xaitools.data.lazy import file_key
+from xaitools.data.lazy import STEPS, file_key
+from xaitools.data.mni import check_signal, outside_of_mni
 from xaitools.data.volumes import read_volume
 from xaitools.errors import DataError, ShapeError
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Settings:
     ----------
     grid : Grid
         The grid of the result.
-    centered : bool
-        Whether each head is moved so that its middle is the grid's 0 mm.
+    space : str
+        ``"file"``, ``"mni"``, or ``"centered"``: each head is moved so that its middle is the grid's 0 mm.
     intensity : (low, high), optional
         What becomes 0 and 1; by default percentiles of each volume.
     brain_mask : str
@@ -45,9 +47,14 @@ class Settings:
     """
 
     grid: Grid
-    centered: bool
+    space: str
     intensity: tuple[float, float] | None
     brain_mask: str
+
+    @property
+    def in_mni(self) -> bool:
+        """Whether the volumes should be in MNI space."""
+        return "mni" in (self.space, self.brain_mask)
 
     def words(self) -> dict[str, Any]:
         """What was done to the volumes, as JSON can hold it."""
@@ -66,7 +73,7 @@ class Settings:
             "what": what,
             "shape": self.grid.shape,
             "affine": np.round(self.grid.affine, 5).tolist(),
-            "centered": self.centered,
+            "space": self.space,
             "intensity": self.intensity,
             "brain_mask": self.brain_mask,
             "files": [file_key(path) for path in (scan.path, scan.label_map, scan.mask)],
@@ -79,9 +86,9 @@ def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
     Raises
     ------
     DataFileError
-        A file is missing, truncated or damaged.
+        A file is missing, truncated or damaged, or a volume that should be in MNI space is not.
     DataError
-        NaN, a constant volume, an empty mask.
+        NaN, a volume that is constant, before or after the preparation, an empty mask.
     ShapeError
         A mask or label map on another grid than the scan.
     """
@@ -95,14 +102,22 @@ def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
     scaled = _scale(voxels, mask, settings.intensity, scan.path)
     if mask is not None:
         scaled *= mask
-    placed = _placed(scan, grid, voxels, mask) if settings.centered else grid
-    return np.clip(resample(scaled, placed, settings.grid), 0, 1)
+    placed = _placed(scan, grid, voxels, mask) if settings.space == "centered" else grid
+    prepared = np.clip(resample(scaled, placed, settings.grid), 0, 1)
+    if settings.in_mni:
+        check_signal(prepared, settings.grid, scan.path)
+    if np.ptp(prepared) < 1 / STEPS:
+        raise DataError(
+            f"{scan.path}: all its voxels are {prepared.max():.4g} after its preparation; leave it out, or check the "
+            f"intensity ({settings.words()['intensity']}), the brain mask ({settings.brain_mask}) and the grid"
+        )
+    return prepared
 
 
 def prepare_labels(scan: Scan, settings: Settings) -> np.ndarray:
     """The label map of a scan on the grid of its image, int32."""
     labels, grid = _read_labels(scan)
-    placed = _placed(scan, grid, labels, labels > 0) if settings.centered else grid
+    placed = _placed(scan, grid, labels, labels > 0) if settings.space == "centered" else grid
     return resample(labels, placed, settings.grid, labels=True).astype(np.int32)
 
 
@@ -142,13 +157,24 @@ def _brain(scan: Scan, settings: Settings, voxels: np.ndarray, grid: Grid) -> np
         _check_same_grid(mask_grid, scan, scan.mask)
         mask = values > 0.5
     else:
-        from nilearn.masking import compute_brain_mask
-
-        image: Any = compute_brain_mask(nibabel.Nifti1Image(voxels, grid.affine))
-        mask = np.asarray(image.dataobj) > 0
+        mask = _mni_brain(grid)
+    if not mask.any() and settings.brain_mask == "mni":
+        raise outside_of_mni(scan.path, "none of its voxels is in the brain of MNI space")
     if not mask.any():
         raise DataError(f"{scan.path}: its brain mask is empty; expected some voxels inside")
     return mask
+
+
+def _mni_brain(grid: Grid) -> np.ndarray:
+    """nilearn's mask of MNI space's brain; its opening, of 2 voxels, would remove half of the brain at 6 mm."""
+    from nilearn.masking import compute_brain_mask
+
+    anything = nibabel.Nifti1Image(np.ones(grid.shape, dtype=np.float32), grid.affine)
+    opening = min(2, int(4 / grid.spacing.max()))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*mask is empty")
+        image: Any = compute_brain_mask(anything, opening=opening)
+    return np.asarray(image.dataobj) > 0
 
 
 def _scale(

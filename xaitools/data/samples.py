@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64, Shaped
 from torch import Tensor
 
-from xaitools.errors import DataError, ShapeError
+from xaitools.errors import DataError, ParameterError, ShapeError
 
 STUDY_ID = re.compile(r"sub-[A-Za-z0-9]+")
 
@@ -135,6 +135,29 @@ class Samples:
                 digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
                 digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def two_classes(samples: Samples) -> tuple[str, str]:
+    """Names of the negative and the positive class, which is the last, of a study that tells two apart.
+
+    Raises
+    ------
+    ParameterError
+        A regression, or another number of classes; the message says what the labels are and how to pick two.
+    """
+    if not samples.is_regression and len(samples.class_names) == 2:
+        negative, positive = samples.class_names
+        return negative, positive
+    column = f"target {samples.info['target']!r}: " if "target" in samples.info else ""
+    if samples.is_regression:
+        found = f"a quantity, {samples._label_words()}"
+        example = '{"young": "< 40", "old": ">= 60"}'
+    else:
+        found = f"{len(samples.class_names)} classes, {', '.join(map(repr, samples.class_names))}"
+        example = '{"control": "CN", "patient": ["AD", "MCI"]}'
+    raise ParameterError(
+        f"{column}{found}; expected two classes. classes picks two, for example {example}; the last is the positive one"
+    )
 
 
 def study_names(patients: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

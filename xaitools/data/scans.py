@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from xaitools.data.folders import check_folder
 from xaitools.data.labels import FILE_COLUMNS
 from xaitools.data.participants import ID_COLUMNS, SESSION_COLUMNS, find_column, read_table
 from xaitools.data.preparation import Scan
@@ -33,10 +34,9 @@ def recognise_layout(folder: Path) -> str:
     Raises
     ------
     DataFileError
-        No such folder.
+        No such folder, or a file.
     """
-    if not folder.is_dir():
-        raise DataFileError(f"{folder}: no such folder; give the folder that holds the volumes")
+    check_folder(folder, "give the folder that holds the volumes")
     for layout, pattern in (("caps", "subjects/sub-*"), ("bids", "sub-*")):
         if any(path.is_dir() for path in folder.glob(pattern)):
             return layout
@@ -67,10 +67,15 @@ def read_rows(
     if layout != "flat" and not rows["session"].any():
         rows = _with_sessions(rows, path.parent if path else folder, session_column)
     if rows.empty:
+        columns = "with a column participant_id (ids as in sub-X) and one of what to predict"
+        if layout == "caps":
+            raise DataFileError(
+                f"{folder}: a CAPS folder without participants.tsv, as Clinica writes it; give the BIDS folder that it "
+                f"was made from, or that folder's participants.tsv, as table: one {columns}"
+            )
         raise DataFileError(
             f"{folder}: no participants.tsv, participants.csv or sub-X/sub-X_sessions.tsv in it; put the table there, "
-            "with a column participant_id (ids as in sub-X) and one of what to predict (in a call of load_brains, "
-            "table= names one elsewhere)"
+            f"{columns}, or name one elsewhere with table"
         )
     repeated = rows[rows.duplicated(["participant", "session"]) & (rows["file"] == "")]
     if len(repeated):
@@ -101,8 +106,7 @@ def find_scans(folder: Path, layout: str, image: str, rows: pd.DataFrame) -> lis
         if known and (first.participant, first.session) == (second.participant, second.session):
             raise DataError(
                 f"{first.path} and {second.path}: two volumes of one session of one participant; move one out of "
-                f"the folder{or_list} (in a call of load_brains, image= chooses by a pattern such as "
-                "'**/*_run-1_T1w.nii.gz')"
+                f"the folder{or_list}, or choose with image, a pattern such as '**/*_run-1_T1w.nii.gz'"
             )
     return scans
 
@@ -121,8 +125,7 @@ def add_maps(scans: Sequence[Scan], folder: Path, layout: str, rows: pd.DataFram
         A scan has none; names the first and counts them.
     """
     what = field.replace("_", " ")
-    if not folder.is_dir():
-        raise DataFileError(f"{folder}: no such folder of {what}s; give one, or 'none'")
+    check_folder(folder, "give one, or 'none'", f"folder of {what}s")
     paths = _nifti_files(folder, "**/*")
     if layout == "flat":
         ids = set(rows["participant"])
@@ -181,14 +184,14 @@ def pair(
     if strangers and not skip_missing:
         raise DataError(
             f"{strangers[0].path}: no row of the table is about it ({len(strangers)} of {len(scans)} volumes); add "
-            "rows, or move such volumes out of the folder (in a call of load_brains, skip_missing=True leaves them "
-            "out, and id_column= names the column of participants)"
+            "rows, move such volumes out of the folder, or leave them out with skip_missing=True (in a call of "
+            "load_brains, id_column= names the column of participants)"
         )
     if alone and not skip_missing:
         raise DataFileError(
             f"{folder}: no volume of participant {alone[0]!r} ({len(alone)} of {len(participants)} participants); add "
-            "files, or empty the cells of what to predict in the rows without one (in a call of load_brains, "
-            "skip_missing=True leaves them out, and image= gives the pattern of the files)"
+            "files, empty the cells of what to predict in the rows without one, leave them out with skip_missing=True, "
+            "or give the pattern of the files with image"
         )
     chosen, positions, unlisted = [], [], -len(strangers)
     for scan in scans:
@@ -220,7 +223,7 @@ def _find_table(folder: Path, layout: str, table: Path | None) -> Path | None:
             raise DataFileError(
                 f"{folder}: {len(present) or 'no'} tables (.csv or .tsv) in it and none named participants; put the "
                 "table there as participants.csv, with a column participant_id (ids with which the names of the "
-                "volumes begin) and one of what to predict (in a call of load_brains, table= names one elsewhere)"
+                "volumes begin) and one of what to predict, or name one with table"
             )
     return present[0] if present else None
 
@@ -291,7 +294,7 @@ def _find_paths(folder: Path, layout: str, image: str) -> list[Path]:
     if not paths:
         raise DataFileError(
             f"{folder}: no NIfTI file (.nii, .nii.gz) that fits {' or '.join(map(repr, patterns))}; give the folder of "
-            "the volumes (in a call of load_brains, image= gives the pattern of their names)"
+            "the volumes, or the pattern of their names with image"
         )
     return paths
 
@@ -314,8 +317,8 @@ def _by_entities(path: Path) -> Scan:
     participant, session = PARTICIPANT.search(path.name), SESSION.search(path.name)
     if participant is None:
         raise DataFileError(
-            f"{path}: no participant (sub-...) in its name; rename it "
-            "(in a call of load_brains, image= can leave it out)"
+            f"{path}: no participant (sub-...) in its name; rename it, "
+            "or leave it out with image, a pattern of the names to take"
         )
     return Scan(path, participant[1], session[1] if session else "")
 

@@ -105,7 +105,7 @@ class Volumes(Samples):
         if self.label_maps is None:
             raise DataError(
                 "these volumes have no label maps; load them with a folder 'dseg' of label maps beside their "
-                "folder 't1' (in a call of load_brains, label_maps= names one elsewhere)"
+                "folder 't1', or name one elsewhere with label_maps"
             )
         return self.label_maps[position, 0].numpy()
 
