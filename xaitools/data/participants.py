@@ -20,41 +20,20 @@ OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operat
 CONDITION = re.compile(r"(<=|>=|==|<|>|=)\s*([+-]?\d+(?:\.\d*)?)")
 
 # Usual names of groups, in lower case, "_" and "-" being blanks; numbers are ordered as such.
-CONTROLS = frozenset(
-    (
-        *("cn", "con", "cont", "control", "controls", "control group", "ctl", "ctr", "ctrl", "cu"),
-        *("cognitively healthy", "cognitively normal", "cognitively unimpaired", "unimpaired"),
-        *(
-            "hc",
-            "hcs",
-            "healthy",
-            "healthy control",
-            "healthy controls",
-            "healthy volunteer",
-            "healthy volunteers",
-        ),
-        *("nc", "ncs", "nl", "normal", "normal control", "normal controls"),
-        *(
-            "non patient",
-            "nonpatient",
-            "no patient",
-            "non demented",
-            "nondemented",
-            "not demented",
-            "no dementia",
-        ),
-        *("0", "0.0", "false", "n", "neg", "negative", "no", "absent", "unaffected"),
-    )
+_CONTROLS = (
+    "cn, con, cont, control, controls, control group, ctl, ctr, ctrl, cu, cognitively healthy, "
+    "cognitively normal, cognitively unimpaired, unimpaired, hc, hcs, healthy, healthy control, healthy "
+    "controls, healthy volunteer, healthy volunteers, nc, ncs, nl, normal, normal control, normal "
+    "controls, non patient, nonpatient, no patient, non demented, nondemented, not demented, no dementia, "
+    "0, 0.0, false, n, neg, negative, no, absent, unaffected"
 )
 MILD = frozenset(("mci", "emci", "lmci", "early mci", "late mci", "mild cognitive impairment"))
-PATIENTS = frozenset(
-    (
-        *("ad", "alzheimer", "alzheimers", "alzheimer's", "alzheimer's disease", "alzheimer disease"),
-        *("dementia", "demented", "dem", "dat", "pmci", "progressive mci"),
-        *("patient", "patients", "pat", "pt", "case", "cases", "disease", "diseased", "ill", "affected"),
-        *("1", "1.0", "true", "y", "pos", "positive", "yes", "present"),
-    )
+_PATIENTS = (
+    "ad, alzheimer, alzheimers, alzheimer's, alzheimer's disease, alzheimer disease, dementia, demented, "
+    "dem, dat, pmci, progressive mci, patient, patients, pat, pt, case, cases, disease, diseased, ill, "
+    "affected, 1, 1.0, true, y, pos, positive, yes, present"
 )
+CONTROLS, PATIENTS = (frozenset(names.split(", ")) for names in (_CONTROLS, _PATIENTS))
 Classes = Sequence[str] | Mapping[str, str | Sequence[str]]
 
 
