@@ -207,7 +207,10 @@ def test_a_volume_that_is_elsewhere_is_not_taken_for_one_in_mni_space(flat_mni):
                 DataFileError, match=r"P3-HH_T1.*not in MNI space, or displaced.*space in a note"
             ):
                 load(flat_mni, target="Sex", label_maps="none", grid="mni", spacing=8, **arguments)
-    move(flat_mni, [0, 1, 2, 4, 5], 300)
+    move(flat_mni, [3], -600)
+    with pytest.raises(DataFileError, match=r"P3-HH_T1.*signal in 0%.*not in MNI space"):
+        load(flat_mni, target="Sex", label_maps="none", grid="mni", spacing=8)
+    move(flat_mni, [0, 1, 2, 4, 5], -300)
     with pytest.raises(DataFileError, match=r"P0-HH_T1.*not in MNI space"):
         load(flat_mni, target="Sex", label_maps="none", brain_mask="mni")
 

@@ -115,3 +115,13 @@ def test_volumes_on_different_grids_are_both_named(tmp_path):
             ShapeError, match=r"a\.nii has 5 x 6 x 7 .*b\.nii has 5 x 6 x [78].*'mni'.*'centered'.*grid="
         ):
             check_one_grid([first, second, save(tmp_path / "b.nii", **change)])
+
+
+@pytest.mark.parametrize("mm", [-500, 500])
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_volume_that_lies_beyond_the_grid_is_zero(mm, labels):
+    source = Grid((4, 4, 4), np.diag([2.0, 2, 2, 1]))
+    target = Grid((3, 4, 5), source.affine + np.array([[0, 0, 0, mm], [0] * 4, [0] * 4, [0] * 4]))
+    moved = resample(1 + np.arange(64, dtype=np.float32).reshape(4, 4, 4), source, target, labels=labels)
+    assert moved.shape == (3, 4, 5)
+    assert not moved.any()

@@ -150,6 +150,7 @@ def resample(voxels: np.ndarray, source: Grid, target: Grid, *, labels: bool = F
     array, shaped like the target
     """
     from nilearn.image import resample_img, smooth_img
+    from nilearn.image.resampling import BoundingBoxError
 
     if source.same_as(target):
         return voxels
@@ -157,12 +158,15 @@ def resample(voxels: np.ndarray, source: Grid, target: Grid, *, labels: bool = F
     fwhm = np.sqrt(np.maximum(target.spacing**2 - source.spacing**2, 0))
     if not labels and (fwhm > 0.01).any():
         image = smooth_img(image, fwhm.tolist())
-    moved: Any = resample_img(
-        image,
-        target_affine=target.affine,
-        target_shape=target.shape,
-        interpolation="nearest" if labels else "linear",
-        force_resample=True,
-        copy_header=True,
-    )
+    try:
+        moved: Any = resample_img(
+            image,
+            target_affine=target.affine,
+            target_shape=target.shape,
+            interpolation="nearest" if labels else "linear",
+            force_resample=True,
+            copy_header=True,
+        )
+    except BoundingBoxError:  # the two do not overlap
+        return np.zeros(target.shape, dtype=image.get_data_dtype())
     return np.asarray(moved.dataobj)

@@ -167,13 +167,17 @@ def _brain(scan: Scan, settings: Settings, voxels: np.ndarray, grid: Grid) -> np
 
 def _mni_brain(grid: Grid) -> np.ndarray:
     """nilearn's mask of MNI space's brain; its opening, of 2 voxels, would remove half of the brain at 6 mm."""
+    from nilearn.image.resampling import BoundingBoxError
     from nilearn.masking import compute_brain_mask
 
     anything = nibabel.Nifti1Image(np.ones(grid.shape, dtype=np.float32), grid.affine)
     opening = min(2, int(4 / grid.spacing.max()))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*mask is empty")
-        image: Any = compute_brain_mask(anything, opening=opening)
+        try:
+            image: Any = compute_brain_mask(anything, opening=opening)
+        except BoundingBoxError:  # the two do not overlap
+            return np.zeros(grid.shape, dtype=bool)
     return np.asarray(image.dataobj) > 0
 
 
