@@ -28,6 +28,7 @@ _HOMES = {
     "load_masks": "xaitools.widgets.mask_editor",
     "load_model": "xaitools.models.weights",
     "localization": "xaitools.evaluation.localization",
+    "log_odds": "xaitools.models.surgery",
     "mni_regions": "xaitools.atlas",
     "predict": "xaitools.models.training",
     "predict_values": "xaitools.models.training",
@@ -39,6 +40,7 @@ _HOMES = {
     "sweep": "xaitools.reports.sweep",
     "to_html": "xaitools.reports.html",
     "train": "xaitools.models.training",
+    "two_classes": "xaitools.data.samples",
 }
 __all__ = sorted(_HOMES)
 
