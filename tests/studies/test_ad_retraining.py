@@ -19,7 +19,7 @@ from xaitools.maps import load_map
 from xaitools.reports.html import to_html
 from xaitools.reports.runner import run_study
 
-FIGURES = {"brains", "mean_maps", "coherence", "regions"}
+FIGURES = {"brains", "mean_maps", "coherence", "regions_sum", "regions_density", "regions_gain"}
 TINY = {
     "n_subjects": 60, "n_runs": 2, "max_epochs": 25, "learning_rate": 0.0003, "n_explained": 8,
     "atrophy": 0.6, "k": 3, "patch": 5,
@@ -205,7 +205,7 @@ def test_diverged_runs_are_named(tmp_path: Path) -> None:
 def test_known_regions_of_an_atlas_are_those_the_disease_touches(tmp_path: Path) -> None:
     parameters = {**TINY, "atlas": "mni", "methods": ["guided_backprop"]}
     run_study("ad_retraining", parameters=parameters, out=tmp_path, progress=False)
-    chart = (tmp_path / "figures" / "regions.html").read_text()
+    chart = (tmp_path / "figures" / "regions_density.html").read_text()
     assert "known to matter" in chart
     planted = [float(row["value"]) for row in metrics(tmp_path) if row["metric"] == "planted regions, auc"]
     assert planted[0] > 0.6
