@@ -48,13 +48,28 @@ def test_map_panel_holds_each_map_in_percent_of_its_maximum_at_its_place(rng):
     np.testing.assert_array_equal(tiles["image"].z, np.rint(255 * (image - image.min()) / np.ptp(image)))
     assert [axes_of(fig, tiles[f"plain, {name}"])[0].title.text for name in METHODS] == METHODS
     assert axes_of(fig, tiles["image"])[0].title.text == "image"
-    assert [axes_of(fig, tiles[f"{row}, gradient"])[1].title.text for row in ROWS] == ROWS
+    titles = [axes_of(fig, tiles[f"{row}, gradient"])[1].title.text for row in ROWS]
+    assert [title.replace("<br>", " ") for title in titles] == ROWS
     assert {axis.range for axis in fig.select_yaxes()} == {(4.5, -0.5)}
     assert {axis.range for axis in fig.select_xaxes()} == {(-0.5, 6.5)}
     assert "row %{y}, column %{x}<br>%{z} %" in left.hovertemplate
     assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (0, 100)
     assert fig.layout.coloraxis.colorscale[-1] == tuple(plots.SEQUENTIAL[-1])
     assert_no_nan(fig)
+
+
+@pytest.mark.parametrize("n_columns", [2, 5, 11])
+def test_map_panel_titles_of_rows_are_no_longer_than_their_tiles(n_columns):
+    rows = ["Guided backpropagation", "LRP"]
+    maps = {row: {f"run {n}": np.ones((6, 6)) for n in range(n_columns)} for row in rows}
+    fig = plots.map_panel(np.ones((6, 6)), maps)
+    assert [axis.title.text.replace("<br>", " ") for axis in fig.select_yaxes(col=3)] == rows
+    for axis in fig.select_yaxes(col=3):
+        height = (axis.domain[1] - axis.domain[0]) * (
+            fig.layout.height - fig.layout.margin.t - fig.layout.margin.b
+        )
+        longest = max(map(len, axis.title.text.split("<br>")))
+        assert 0.55 * axis.title.font.size * longest <= 1.05 * height
 
 
 def test_map_panel_signed_maps_use_a_scale_symmetric_about_zero():

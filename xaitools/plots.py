@@ -116,10 +116,14 @@ def map_panel(
     outlines = [_outline(own, shape) for own in masks]
 
     n_rows = len(maps) if several else max(len(maps), 1 if mask is None else 2)
+    roomy = not several and n_rows >= 4  # the first column is empty below the slice
+    tile_height = (width * 0.97 - (0 if roomy else 110)) / (len(columns) + 1.1) * shape[0] / shape[1]
+    labels = [_row_title(label, tile_height) for label in maps]
+    margin = 12 + 18 * max(caption["text"].count("<br>") + 1 for caption in labels)
     fig = make_subplots(
         n_rows,
         len(columns) + 2,
-        column_widths=[1, 30 * (len(columns) + 1) / width] + [1] * len(columns),
+        column_widths=[1, margin * (len(columns) + 1) / width] + [1] * len(columns),
         horizontal_spacing=0.006,
         vertical_spacing=0.03 / n_rows,
     )
@@ -135,10 +139,8 @@ def map_panel(
             fig.add_trace(_outline_trace(outlines[row - 1], mask_name), row, column)
     for column, name in [(1, "image"), *enumerate(columns, start=3)]:
         fig.update_xaxes(title={"text": name, "standoff": 4}, side="top", row=1, col=column)
-    for row, label in enumerate(maps, start=1):
-        fig.update_yaxes(title={"text": label, "standoff": 4}, row=row, col=3)
-    roomy = not several and n_rows >= 4  # the first column is empty below the slice
-    tile_height = (width * 0.97 - (0 if roomy else 110)) / (len(columns) + 1.1) * shape[0] / shape[1]
+    for row, caption in enumerate(labels, start=1):
+        fig.update_yaxes(title={**caption, "standoff": 4}, row=row, col=3)
     _show_pixels(fig, shape)
     beside = {"x": 1.01, "y": 0.5, "yanchor": "middle", "len": 1 if tile_height * n_rows < 400 else 0.4}
     axis = _percent_axis(signed)
@@ -154,6 +156,14 @@ def map_panel(
         else below,
     )
     return _titled(fig, title, subtitle)
+
+
+def _row_title(label: str, height: float) -> dict[str, Any]:
+    """Text and font of an upright title that is no longer than its tile is high, in as many lines as that takes."""
+    size = 14.0
+    text = label if 0.55 * size * len(label) <= height else label.replace(" ", "<br>")
+    longest = max(map(len, text.split("<br>")))
+    return {"text": text, "font": {"size": max(8.0, min(size, height / (0.55 * max(longest, 1))))}}
 
 
 def slices_plot(
@@ -844,7 +854,7 @@ def _percent_axis(signed: bool) -> dict[str, Any]:
         "cmin": -100 if signed else 0,
         "cmax": 100,
         "colorbar": {
-            "title": {"text": "% of each<br>map's maximum"},
+            "title": {"text": "% of<br>maximum"},
             "orientation": "v",
             "x": 0.02,
             "xanchor": "left",
