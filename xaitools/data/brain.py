@@ -330,7 +330,7 @@ def _fetch_oasis(
     except OSError as error:
         raise DataFileError(
             f"the OASIS maps could not be fetched ({type(error).__name__}); fetch them where there is a network, and "
-            "give the folder as data_dir"
+            "name their folder in the variable NILEARN_DATA (in a call of load_oasis, as data_dir)"
         ) from None
     rows = fetched["ext_vars"].astype(object).fillna("").astype(str)
     ids = rows["id"].str.split("_MR", n=1, expand=True)
