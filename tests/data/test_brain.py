@@ -424,7 +424,7 @@ def test_oasis_without_a_network(monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr("nilearn.datasets.fetch_oasis_vbm", fetch)
-    with pytest.raises(DataFileError, match="give the folder as data_dir"):
+    with pytest.raises(DataFileError, match="NILEARN_DATA"):
         load_oasis(progress=False)
 
 
