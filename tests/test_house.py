@@ -35,6 +35,11 @@ def test_importing_the_package_loads_nothing_heavy():
     assert not loads_heavy_packages("import xaitools; dir(xaitools)")
 
 
+def test_the_viewer_does_not_load_torch():
+    check = "from xaitools.widgets import SliceViewer; import sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
 def test_the_check_for_heavy_packages_can_fail():
     assert loads_heavy_packages("import xaitools, plotly")
     assert loads_heavy_packages("from xaitools import Samples")
@@ -47,7 +52,7 @@ def test_every_lazy_name_exists(name):
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'atribute'"):
+    with pytest.raises(AttributeError, match="No xaitools attribute atribute"):
         _ = xaitools.atribute
 
 

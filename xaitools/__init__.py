@@ -3,55 +3,35 @@
 The names below are loaded when first used, so that importing the package is instant.
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_HOMES = {
-    "Atlas": "xaitools.atlas",
-    "MaskEditor": "xaitools.widgets.mask_editor",
-    "Run": "xaitools.reports.output",
-    "Samples": "xaitools.data.samples",
-    "SliceViewer": "xaitools.widgets.viewer",
-    "Volumes": "xaitools.data.volume_set",
-    "attribute": "xaitools.attribution.attribute",
-    "build_network": "xaitools.models.networks",
-    "chest_slices": "xaitools.data.synthetic.chest",
-    "explore": "xaitools.widgets.explore",
-    "fetal_heads": "xaitools.data.synthetic.fetal",
-    "fetch_atlas": "xaitools.atlas",
-    "fidelity_curves": "xaitools.evaluation.perturbation",
-    "folds": "xaitools.data.splits",
-    "load_atlas": "xaitools.atlas",
-    "load_brains": "xaitools.data.brain",
-    "load_ct": "xaitools.data.ct",
-    "load_fetal": "xaitools.data.fetal",
-    "load_masks": "xaitools.widgets.mask_editor",
-    "load_model": "xaitools.models.weights",
-    "localization": "xaitools.evaluation.localization",
-    "log_odds": "xaitools.models.surgery",
-    "mni_regions": "xaitools.atlas",
-    "predict": "xaitools.models.training",
-    "predict_values": "xaitools.models.training",
-    "region_perturbation": "xaitools.evaluation.region_perturbation",
-    "region_table": "xaitools.atlas",
-    "run_study": "xaitools.reports.runner",
-    "split": "xaitools.data.splits",
-    "synthetic_brains": "xaitools.data.synthetic.brain",
-    "sweep": "xaitools.reports.sweep",
-    "to_html": "xaitools.reports.html",
-    "train": "xaitools.models.training",
-    "two_classes": "xaitools.data.samples",
-}
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'xaitools' has no attribute '{name}'")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "atlas": ["Atlas", "fetch_atlas", "load_atlas", "mni_regions", "region_table"],
+        "attribution.attribute": ["attribute"],
+        "data.brain": ["load_brains"],
+        "data.ct": ["load_ct"],
+        "data.fetal": ["load_fetal"],
+        "data.samples": ["Samples", "two_classes"],
+        "data.splits": ["folds", "split"],
+        "data.synthetic.brain": ["synthetic_brains"],
+        "data.synthetic.chest": ["chest_slices"],
+        "data.synthetic.fetal": ["fetal_heads"],
+        "data.volume_set": ["Volumes"],
+        "evaluation.localization": ["localization"],
+        "evaluation.perturbation": ["fidelity_curves"],
+        "evaluation.region_perturbation": ["region_perturbation"],
+        "models.networks": ["build_network"],
+        "models.surgery": ["log_odds"],
+        "models.training": ["predict", "predict_values", "train"],
+        "models.weights": ["load_model"],
+        "reports.html": ["to_html"],
+        "reports.output": ["Run"],
+        "reports.runner": ["run_study"],
+        "reports.sweep": ["sweep"],
+        "widgets.explorer": ["explore"],
+        "widgets.mask_editor": ["MaskEditor", "load_masks"],
+        "widgets.viewer": ["SliceViewer"],
+    },
+)

@@ -1,7 +1,12 @@
 """Interactive views over arrays, for notebooks and exported pages."""
 
-from xaitools.widgets.explore import Explorer, explore
-from xaitools.widgets.mask_editor import MaskEditor, load_masks
-from xaitools.widgets.viewer import SliceViewer
+import lazy_loader
 
-__all__ = ["Explorer", "MaskEditor", "SliceViewer", "explore", "load_masks"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "explorer": ["Explorer", "explore"],
+        "mask_editor": ["MaskEditor", "load_masks"],
+        "viewer": ["SliceViewer"],
+    },
+)

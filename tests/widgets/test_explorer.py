@@ -10,7 +10,7 @@ from torch import nn
 from xaitools.attribution import attribute
 from xaitools.errors import MethodError, ParameterError, ShapeError
 from xaitools.widgets import SliceViewer
-from xaitools.widgets.explore import NO_MAP, Explorer, explore
+from xaitools.widgets.explorer import NO_MAP, Explorer, explore
 
 from .conftest import expected_pixels
 
