@@ -332,7 +332,8 @@ def _fetch_oasis(
             f"the OASIS maps could not be fetched ({type(error).__name__}); fetch them where there is a network, and "
             "name their folder in the variable NILEARN_DATA (in a call of load_oasis, as data_dir)"
         ) from None
-    rows = fetched["ext_vars"].astype(object).fillna("").astype(str)
+    table = fetched["ext_vars"].astype(object)
+    rows = table.where(table.notna(), "").astype(str)
     ids = rows["id"].str.split("_MR", n=1, expand=True)
     rows = rows.assign(participant=ids[0], session="MR" + ids[1], file="", required=False)
     scans = []

@@ -266,7 +266,7 @@ def _with_sessions(rows: pd.DataFrame, folder: Path, session_column: str) -> pd.
     if not added:
         return rows
     both = pd.concat([rows, pd.DataFrame(added)], ignore_index=True)
-    return both.fillna("").astype({"required": bool})
+    return both.astype(object).where(both.notna(), "").astype({"required": bool})
 
 
 def _find_paths(folder: Path, layout: str, image: str) -> list[Path]:
