@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import nbformat
 import pytest
 
 from xaitools.errors import DataError, ParameterError, XaitoolsError
+from xaitools.reports import runner
 from xaitools.reports.notebooks import find_notebook, read_parameters, studies
 from xaitools.reports.output import read_manifest
 from xaitools.reports.runner import run_study
@@ -127,6 +129,25 @@ def test_ctrl_c_marks_the_run_and_leaves_no_kernel(notebooks, tmp_path):
     assert "Interrupted" in messages
     assert "Traceback" not in messages
     assert read_manifest(tmp_path)["status"] == "interrupted"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+@pytest.mark.parametrize("at", ["cell", "end"])
+def test_ctrl_c_counts_even_if_a_library_swallows_it(notebooks, tmp_path, monkeypatch, at):
+    def deaf(notebook, executed, *, on_cell_start, **_):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        if at == "cell":
+            on_cell_start(nbformat.v4.new_code_cell("1"), 1)
+            pytest.fail("the next cell ran")
+
+    monkeypatch.setattr(runner.papermill, "execute_notebook", deaf)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(notebooks / "tiny.ipynb", out=tmp_path, progress=False)
+    assert read_manifest(tmp_path)["status"] == "interrupted"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def _wait_for(read, is_enough, seconds=60):

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,7 +114,7 @@ def run_notebook(
 
 def _execute(notebook: Path, executed: Path, values: Mapping[str, Any], cwd: Path, progress: bool) -> None:
     try:
-        with _progress(notebook, progress) as on_cell_start:
+        with _interruptible() as check, _progress(notebook, progress, check) as on_cell_start:
             papermill.execute_notebook(
                 notebook,
                 executed,
@@ -133,13 +135,39 @@ def _execute(notebook: Path, executed: Path, values: Mapping[str, Any], cwd: Pat
 
 
 @contextmanager
-def _progress(notebook: Path, show: bool) -> Iterator[Callable[..., None]]:
-    """A bar over the notebook's cells that names the section each belongs to."""
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Remember Ctrl-C, for a library may swallow the exception: the function given, and the end, raise it again."""
+    pressed: list[int] = []
+
+    def remember(number: int, frame: Any) -> None:
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    usual = signal.default_int_handler
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is usual
+    if ours:
+        signal.signal(signal.SIGINT, remember)
+    try:
+        yield check
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, usual)
+    check()
+
+
+@contextmanager
+def _progress(notebook: Path, show: bool, check: Callable[[], None]) -> Iterator[Callable[..., None]]:
+    """A bar over the notebook's cells that names the section each belongs to; `check` is called before each cell."""
     sections = _sections(notebook)
     n_cells = len(sections) + 1  # Papermill adds one, with the values given
     with tqdm(total=n_cells, desc=notebook.stem, unit="cell", disable=not show) as bar:
 
         def on_cell_start(cell: Any, cell_index: int) -> None:
+            check()
             section = sections.get(cell.source)
             if section:
                 bar.set_description(f"{notebook.stem}: {section}", refresh=False)
