@@ -213,23 +213,17 @@ def log_odds(model: nn.Module, example: Tensor) -> nn.Module:
         If the network cannot be copied, or does not end with a linear layer of two outputs.
     """
     twin = frozen_copy(model)
-    layers = [(name, layer) for name, layer in twin.named_modules() if isinstance(layer, nn.Linear)]
-    name, last = layers[-1] if layers else ("", None)
+    last = next((layer for layer in reversed(list(twin.modules())) if isinstance(layer, nn.Linear)), None)
     expected = _outputs(twin, example)
     if last is None or last.out_features != 2 or expected.shape != (len(example), 2):
         raise UnsupportedModelError(
             f"{type(model).__name__} returns {tuple(expected.shape)} and its last linear layer is {last}; expected "
             "(batch, 2), the logits of two classes, from a linear layer. Explain its classes one by one instead."
         )
-    single = nn.Linear(last.in_features, 1, bias=last.bias is not None).to(last.weight)
-    single.weight = nn.Parameter(last.weight[1:] - last.weight[:1])
+    last.out_features = 1
+    last.weight = nn.Parameter(last.weight[1:] - last.weight[:1], requires_grad=False)
     if last.bias is not None:
-        single.bias = nn.Parameter(last.bias[1:] - last.bias[:1])
-    if not name:
-        return single.eval().requires_grad_(False)
-    parent, _, own = name.rpartition(".")
-    setattr(twin.get_submodule(parent), own, single)
-    twin = twin.eval().requires_grad_(False)
+        last.bias = nn.Parameter(last.bias[1:] - last.bias[:1], requires_grad=False)
     found = _outputs(twin, example)
     if found.shape != (len(example), 1) or not same_outputs(found, expected[:, 1:] - expected[:, :1]):
         raise UnsupportedModelError(
