@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from pathlib import Path
 
 import nbformat
@@ -144,17 +143,8 @@ def test_distances_and_means_follow_from_the_maps_on_disk(synthetic_run, label) 
     assert value == pytest.approx(np.sqrt(((means[0] - means[1]) ** 2).sum()), rel=1e-5)
 
 
-def test_report_opens_offline_and_its_viewer_moves(synthetic_run, browser) -> None:
-    page = browser.open(synthetic_run / "ad_retraining.html")
-    page.wait_for_selector(".main-svg")
-    page.locator(".xai-readout:not(:empty)").wait_for()
-    assert page.locator(".js-plotly-plot").count() == len(FIGURES)
-    picture = "() => document.querySelector('.xai-panes canvas, .xai-picture canvas').toDataURL()"
-    before = page.evaluate(picture)
-    page.locator("[data-control=method]").select_option("Occlusion, run 2")
-    page.wait_for_function(f"before => ({picture})() !== before", arg=before)
-    assert [url for url in browser.requests if not re.match(r"(file|data|blob):", url)] == []
-    assert browser.errors == []
+def test_report_opens_offline_and_its_viewer_moves(synthetic_run, opens_offline) -> None:
+    opens_offline(synthetic_run / "ad_retraining.html", len(FIGURES), "Occlusion, run 2")
 
 
 def test_a_second_run_resumes(synthetic_run) -> None:

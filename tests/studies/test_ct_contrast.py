@@ -75,19 +75,8 @@ def test_synthetic_output_folder(synthetic_run) -> None:
     assert len(list((synthetic_run / "maps").glob("*.npz"))) == 3 * 30
 
 
-def test_report_opens_offline_and_its_viewer_moves(synthetic_run, browser) -> None:
-    page = browser.open(synthetic_run / "ct_contrast.html")
-    page.wait_for_selector(".main-svg")
-    page.wait_for_selector(".xai-panes canvas, .xai-picture canvas")
-    assert page.locator(".js-plotly-plot").count() == len(FIGURES)
-    picture = "() => document.querySelector('.xai-panes canvas, .xai-picture canvas').toDataURL()"
-    page.locator(".xai-readout:not(:empty)").wait_for()
-    method = page.locator("[data-control=method]")
-    before = page.evaluate(picture)
-    method.select_option("IGBW SG² region")
-    page.wait_for_function(f"before => ({picture})() !== before", arg=before)
-    assert [url for url in browser.requests if not re.match(r"(file|data|blob):", url)] == []
-    assert browser.errors == []
+def test_report_opens_offline_and_its_viewer_moves(synthetic_run, opens_offline) -> None:
+    opens_offline(synthetic_run / "ct_contrast.html", len(FIGURES), "IGBW SG² region")
 
 
 def test_a_second_run_resumes(synthetic_run) -> None:

@@ -88,17 +88,8 @@ def test_synthetic_output_folder(synthetic_run) -> None:
         assert len(list(csv.DictReader(file))) == 2 * 8 * 4
 
 
-def test_report_opens_offline_and_its_viewer_moves(synthetic_run, browser) -> None:
-    page = browser.open(synthetic_run / "fetal_hc.html")
-    page.wait_for_selector(".main-svg")
-    page.locator(".xai-readout:not(:empty)").wait_for()
-    assert page.locator(".js-plotly-plot").count() == len(FIGURES)
-    picture = "() => document.querySelector('.xai-panes canvas, .xai-picture canvas').toDataURL()"
-    before = page.evaluate(picture)
-    page.locator("[data-control=method]").select_option("LRP, vgg8")
-    page.wait_for_function(f"before => ({picture})() !== before", arg=before)
-    assert [url for url in browser.requests if not re.match(r"(file|data|blob):", url)] == []
-    assert browser.errors == []
+def test_report_opens_offline_and_its_viewer_moves(synthetic_run, opens_offline) -> None:
+    opens_offline(synthetic_run / "fetal_hc.html", len(FIGURES), "LRP, vgg8")
 
 
 def test_a_second_run_resumes(synthetic_run) -> None:
