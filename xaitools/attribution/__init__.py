@@ -1,54 +1,35 @@
-"""Attribution methods: which pixels speak for the network's answer."""
+"""Attribution methods: which pixels speak for the network's answer.
 
-from collections.abc import Callable
+Every module here whose name has no underscore in front is loaded, and the methods in it register themselves; see
+`xaitools.attribution.registry`.
+"""
 
-from torch import Tensor
+import importlib
+import pkgutil
+
+from xaitools.attribution import registry
+
+for _module in pkgutil.iter_modules(__path__):
+    if not _module.name.startswith("_"):
+        importlib.import_module(f"{__name__}.{_module.name}")
 
 from xaitools.attribution.attribute import Maps, attribute
-from xaitools.attribution.deconvolution import deconvolution
-from xaitools.attribution.deep_taylor import deep_taylor
-from xaitools.attribution.expected_gradients import expected_gradients
-from xaitools.attribution.gradient import gradient
-from xaitools.attribution.guided_backprop import guided_backprop
-from xaitools.attribution.input_x_gradient import input_x_gradient
-from xaitools.attribution.integrated_gradients import integrated_gradients
-from xaitools.attribution.lrp import lrp
 from xaitools.attribution.names import MethodName, combine, parse
-from xaitools.attribution.occlusion import occlusion
+from xaitools.attribution.registry import METHODS, Method
 from xaitools.attribution.xrai import Segments, segment, xrai
 
-METHODS: dict[str, Callable[..., Tensor]] = {
-    function.__name__: function
-    for function in (
-        gradient,
-        integrated_gradients,
-        expected_gradients,
-        input_x_gradient,
-        deconvolution,
-        guided_backprop,
-        lrp,
-        deep_taylor,
-        occlusion,
-    )
-}
+globals().update({name: known.function for name, known in METHODS.items()})
 
 __all__ = [
     "METHODS",
     "Maps",
+    "Method",
     "MethodName",
     "Segments",
     "attribute",
     "combine",
-    "deconvolution",
-    "deep_taylor",
-    "expected_gradients",
-    "gradient",
-    "guided_backprop",
-    "input_x_gradient",
-    "integrated_gradients",
-    "lrp",
-    "occlusion",
     "parse",
     "segment",
     "xrai",
+    *METHODS,
 ]

@@ -1,43 +1,30 @@
 """Many attribution maps in one call, sharing every pass that they have in common."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from xaitools.attribution.captum_methods import source as captum_source
-from xaitools.attribution.deconvolution import source as deconvolution_source
-from xaitools.attribution.deep_taylor import source as deep_taylor_source
-from xaitools.attribution.expected_gradients import source as expected_gradients_source
-from xaitools.attribution.gradient import source as gradient_source
-from xaitools.attribution.guided_backprop import source as guided_backprop_source
-from xaitools.attribution.input_x_gradient import source as input_x_gradient_source
-from xaitools.attribution.integrated_gradients import chosen_baselines, completeness_gap
-from xaitools.attribution.integrated_gradients import source as integrated_gradients_source
-from xaitools.attribution.lrp import relevance_gap
-from xaitools.attribution.lrp import source as lrp_source
+from xaitools.attribution._progress import Progress, Teller
+from xaitools.attribution._stream import Key, Plan, Stream, grouped
 from xaitools.attribution.names import MethodName, parse
-from xaitools.attribution.occlusion import source as occlusion_source
-from xaitools.attribution.passes import Progress, progress_bar
-from xaitools.attribution.sharing import Key, Request, Source, count_passes, shared_maps
+from xaitools.attribution.registry import Setting, find
 from xaitools.attribution.xrai import Segments, segment_all, xrai
-from xaitools.errors import DataError, MethodError, ShapeError, UnsupportedModelError
-from xaitools.models.surgery import explainable
-
-SOURCES: dict[str, Callable[[MethodName, Request], Source]] = {
-    "gradient": gradient_source,
-    "integrated_gradients": integrated_gradients_source,
-    "expected_gradients": expected_gradients_source,
-    "input_x_gradient": input_x_gradient_source,
-    "deconvolution": deconvolution_source,
-    "guided_backprop": guided_backprop_source,
-    "lrp": lrp_source,
-    "deep_taylor": deep_taylor_source,
-    "occlusion": occlusion_source,
-}
-"""What to compute for each base; all others are captum's."""
+from xaitools.checks import (
+    Target,
+    check_choice,
+    check_counts,
+    check_positive,
+    checked_contrast,
+    checked_images,
+    checked_target,
+)
+from xaitools.errors import MethodError, UnsupportedModelError, XaitoolsError
+from xaitools.models.network import Network
 
 
 class Maps(dict[str, Tensor]):
@@ -46,24 +33,37 @@ class Maps(dict[str, Tensor]):
     Attributes
     ----------
     completeness_gap
-        For each integrated-gradients map without smoothing: its sum minus the output's change from the baseline
-        (mean over its baselines), one number an image, in the unit of the output.
+        For each map without smoothing of a method that adds up to the output's change from a baseline: its sum minus
+        that change (mean over its baselines), one number an image, in the unit of the output.
     relevance_gap
         For each map of LRP or Deep Taylor without smoothing: the output minus the map's sum, one number an image, in
-        the unit of the output. It is what biases and stabilisers absorb, see `xaitools.attribution.lrp.relevance_gap`.
+        the unit of the output. It is what biases and stabilisers absorb.
     passes
-        Number of gradients that were computed.
+        Number of gradients, windows and other passes that were computed.
+    errors
+        Why there is no map, by method name; empty unless they were to be kept.
     """
 
-    completeness_gap: dict[str, Tensor]
-    relevance_gap: dict[str, Tensor]
-    passes: int
+    def __init__(self) -> None:
+        super().__init__()
+        self.completeness_gap: dict[str, Tensor] = {}
+        self.relevance_gap: dict[str, Tensor] = {}
+        self.passes = 0
+        self.errors: dict[str, Exception] = {}
+
+    def __repr__(self) -> str:
+        rows = [(name, " x ".join(map(str, value.shape)), _range(value)) for name, value in self.items()]
+        rows += [(name, "failed", str(error)) for name, error in self.errors.items()]
+        wide, wider = (max((len(row[i]) for row in rows), default=0) for i in (0, 1))
+        return "\n".join(
+            [f"{len(self)} maps", *(f"  {name:{wide}}  {shape:{wider}}  {values}" for name, shape, values in rows)]
+        )
 
 
 def attribute(
-    model: nn.Module,
-    images: Float[Tensor, "batch channel *spatial"],
-    target: Int[Tensor, " targets"] | int | None = None,
+    model: nn.Module | Network,
+    images: Float[Tensor, "batch channel *spatial"] | Float[np.ndarray, "batch channel *spatial"],
+    target: Target = None,
     methods: Sequence[str] = ("gradient",),
     *,
     steps: int = 50,
@@ -76,6 +76,7 @@ def attribute(
     precision: str = "float32",
     batch_size: int = 16,
     seed: int = 0,
+    on_error: str = "raise",
     progress: bool | Progress = True,
 ) -> Maps:
     """Attribution maps of several methods for the same images.
@@ -87,7 +88,8 @@ def attribute(
     Parameters
     ----------
     model
-        Network returning (batch, classes) or (batch,); it is copied, the original is not changed.
+        Network returning (batch, classes) or (batch,); it is not changed. One that is asked often can be prepared
+        once: ``Network(model, images[:1])``.
     images
         Images or volumes, batch and channel first.
     target
@@ -96,7 +98,7 @@ def attribute(
         Names such as "gradient" or "integrated_gradients[black+white]+smoothgrad_squared+absolute@xrai"; see
         `xaitools.attribution.names`. ``captum.ClassName`` reaches captum's other methods.
     steps
-        Points on the path of integrated gradients, and samples of expected gradients.
+        Points on the path of integrated gradients and its relatives, and samples of expected gradients.
     draws
         Noisy copies for SmoothGrad and its relatives.
     noise_level
@@ -109,15 +111,16 @@ def attribute(
     segments
         One `xaitools.attribution.xrai.Segments` an image, if XRAI should not make its own.
     options
-        Keyword arguments for captum's methods, LRP and Deep Taylor, by method name without modifiers:
-        ``{"deep_taylor": {"high": 255}}``.
+        Further keyword arguments of methods, by method name without modifiers, or by its part before the bracket:
+        ``{"deep_taylor": {"high": 255}, "lrp[gamma]": {"gamma": 0.5}}``.
     precision
-        "float32", or "bf16" for speed (see `xaitools.models.surgery.explainable`); LRP and Deep Taylor, which divide
-        by activations, stay in float32.
+        "float32", or "bf16" for speed (see `xaitools.models.Network`); LRP, Deep Taylor and occlusion stay in float32.
     batch_size
         Images in one pass through the network.
     seed
         Same seed, same maps; the maps of an image do not depend on the other images of the batch.
+    on_error
+        "raise" the error of a method that fails, or "keep" it in `Maps.errors` and go on with the others.
     progress
         Whether to show a progress bar when the work takes more than two seconds; or a function that is called with
         the number of passes done and their total after each batch, and stops the work by raising an exception.
@@ -140,103 +143,122 @@ def attribute(
     UnsupportedModelError
         If a method would be wrong on this network.
     """
+    if len(methods) == 0:
+        raise MethodError("methods is empty; expected one name or more: for example methods=['gradient'].")
     names = {text: parse(text) for text in methods}
-    _check_request(names, images, steps=steps, draws=draws, batch_size=batch_size, noise_level=noise_level)
-    inputs = images.to(next(model.parameters(), images))
-    targets = _as_targets(target, len(images), inputs.device)
-    quick = explainable(model, inputs[:1], precision)
-    request = Request(
-        model, inputs, steps=steps, references=references, baselines=baselines or {}, options=options or {}
-    )
-    sources = {name.source: SOURCES.get(name.base, captum_source)(name, request) for name in names.values()}
-    wanted: set[Key] = {(name.source, name.smoothing) for name in names.values()}
-    maps = Maps()
-    maps.passes = count_passes(sources, wanted, len(inputs), draws)
-    with progress_bar(maps.passes, progress) as bar:
-        computed = shared_maps(
-            quick,
-            inputs,
-            targets,
-            sources,
-            wanted,
-            draws=draws,
-            noise_level=noise_level,
-            batch_size=batch_size,
-            seed=seed,
-            bar=bar,
-        )
-    for (origin, smoothing), value in computed.items():
-        _check_finite(value, origin, smoothing)
-    maps.completeness_gap = {}
-    for name in names.values():
-        if name.base == "integrated_gradients" and not name.smoothing:
-            chosen = list(chosen_baselines(name, request.baselines, inputs[0]).values())
-            gap = completeness_gap(quick, inputs, targets, computed[name.source, ""], chosen)
-            maps.completeness_gap[name.source] = gap.to(images.device)
-    maps.relevance_gap = {}
-    for name in names.values():
-        if name.base in ("lrp", "deep_taylor") and not name.smoothing:
-            relevance = computed[name.source, ""]
-            gap = relevance_gap(quick, inputs, targets, relevance, batch_size=batch_size)
-            maps.relevance_gap[name.source] = gap.to(images.device)
-    if any(name.regions for name in names.values()) and segments is None:
-        segments = segment_all(inputs)
+    check_counts(error=MethodError, steps=steps, draws=draws, batch_size=batch_size)
+    check_choice(MethodError, on_error=(on_error, ("raise", "keep")))
+    images = checked_images(images)
+    network = Network.of(model, images[:1], precision)
+    inputs = network.place(images)
+    classes = checked_target(target, len(inputs), inputs.device)
+    keeper = _Keeper(names, on_error == "keep")
     for text, name in names.items():
-        value = computed[name.source, name.smoothing]
-        value = value.abs() if name.absolute else value
-        maps[text] = (xrai(value, inputs, segments=segments) if name.regions else value).to(images.device)
+        with keeper.keeping(text):
+            _check_contrast(name, inputs, noise_level)
+    given = {"steps": steps, "references": references, "baselines": baselines}
+    plans: dict[str, Plan] = {}
+    for name in list(keeper.left.values()):
+        if name.source not in plans:
+            with keeper.keeping(name.source):
+                setting = Setting(network, inputs, classes, name.source, batch_size)
+                plans[name.source] = _plan(name, setting, given, options or {})
+    wanted: set[Key] = {(name.source, name.smoothing) for name in keeper.left.values()}
+    groups = grouped(plans, wanted)
+    stream = Stream(inputs, classes, draws, noise_level, batch_size, seed)
+    maps = Maps()
+    maps.passes = sum(group.count(len(inputs), draws) for group in groups)
+    computed: dict[Key, Tensor] = {}
+    with Teller(maps.passes, progress) as tell:
+        keeper.stopped = lambda: tell.stopped_by
+        for group in groups:
+            with keeper.keeping(*group.plans):
+                computed |= stream.maps(group, wanted, tell)
+        for (source, smoothing), value in computed.items():
+            with keeper.keeping(source, smoothing=smoothing):
+                _check_finite(value, smoothing)
+        for source, plan in plans.items():
+            if plan.gap and (source, "") in computed:
+                getattr(maps, plan.gap.name)[source] = plan.gap.of(computed[source, ""]).to(images.device)
+        if any(name.regions for name in keeper.left.values()) and segments is None:
+            segments = segment_all(inputs, tell)
+        for text, name in list(keeper.left.items()):
+            with keeper.keeping(text):
+                value = computed[name.source, name.smoothing]
+                value = value.abs() if name.absolute else value
+                maps[text] = (xrai(value, inputs, segments=segments) if name.regions else value).to(images.device)
+    maps.errors = keeper.errors
     return maps
 
 
-def _check_request(
-    names: Mapping[str, MethodName],
-    images: Tensor,
-    *,
-    steps: int,
-    draws: int,
-    batch_size: int,
-    noise_level: float,
-) -> None:
-    if not names:
-        raise MethodError("methods is empty; name at least one, for example methods=['gradient'].")
-    for key, value in {"steps": steps, "draws": draws, "batch_size": batch_size}.items():
-        if value < 1:
-            raise MethodError(f"{key}={value}; expected 1 or more.")
-    if images.ndim not in (4, 5) or len(images) == 0:
-        raise ShapeError(
-            f"Images of shape {tuple(images.shape)}; expected (batch, channel, height, width) or "
-            "(batch, channel, x, y, z) with at least one image."
-        )
-    bad = (~torch.isfinite(images)).flatten(1).any(1).nonzero()
-    if len(bad):
-        raise DataError(f"Image {int(bad[0])} of the batch contains NaN or infinity; replace them first.")
-    needing = [text for text, name in names.items() if name.smoothing or name.regions]
-    flat = images.flatten(1)
-    constant = (flat.amax(1) == flat.amin(1)).nonzero()
-    if needing and len(constant):
-        raise DataError(
-            f"Image {int(constant[0])} of the batch is constant, so {needing[0]!r} has no noise level or regions to "
-            "work with; leave the image out."
-        )
-    if noise_level <= 0 and any(name.smoothing for name in names.values()):
-        raise MethodError(f"noise_level={noise_level}; smoothing needs one above 0, usually 0.1 to 0.2.")
+class _Keeper:
+    """Raises or keeps what goes wrong with some of the methods.
+
+    Attributes
+    ----------
+    left
+        The names that have not failed.
+    errors
+        What went wrong, by name.
+    """
+
+    def __init__(self, names: Mapping[str, MethodName], keep: bool) -> None:
+        self.left = dict(names)
+        self.errors: dict[str, Exception] = {}
+        self._keep = keep
+        self.stopped: Any = lambda: None
+
+    @contextmanager
+    def keeping(self, *which: str, smoothing: str | None = None) -> Iterator[None]:
+        """Raise, or keep, an error of the methods `which`, whole names or those before their modifiers."""
+        try:
+            yield
+        except Exception as error:
+            if error is self.stopped():
+                raise
+            named = _naming(error, which)
+            if not self._keep:
+                if named is error:
+                    raise
+                raise named from error
+            for text, name in list(self.left.items()):
+                if text in which or (name.source in which and smoothing in (None, name.smoothing)):
+                    self.errors[text] = named
+                    del self.left[text]
 
 
-def _as_targets(target: Tensor | int | None, n_images: int, device: torch.device) -> Tensor | None:
-    if target is None:
-        return None
-    if isinstance(target, int):
-        return torch.full((n_images,), target, device=device)
-    if target.shape != (n_images,):
-        raise ShapeError(
-            f"Targets of shape {tuple(target.shape)} for {n_images} images; expected one class an image."
-        )
-    return target.to(device)
+def _naming(error: Exception, which: Sequence[str]) -> Exception:
+    """The error, with the names of the methods that failed in front unless it says them."""
+    if not isinstance(error, XaitoolsError) or any(name in str(error) for name in which):
+        return error
+    return type(error)(f"{', '.join(which)}: {error}")
 
 
-def _check_finite(maps: Tensor, source: str, smoothing: str) -> None:
+def _plan(
+    name: MethodName, setting: Setting, given: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]
+) -> Plan:
+    """What a method computes; options for its name with the bracket go before those for the name alone."""
+    method = find(name.base)
+    shared = {key: value for key, value in given.items() if key in method.shared and value is not None}
+    own = {**options.get(name.base, {}), **options.get(name.source, {})}
+    return method.plan(setting, name.option, **{**shared, **own})
+
+
+def _check_contrast(name: MethodName, images: Tensor, noise_level: float) -> None:
+    if name.smoothing:
+        check_positive(error=MethodError, noise_level=noise_level)
+        checked_contrast(images, f"{name} adds noise in proportion to it")
+    if name.regions:
+        checked_contrast(images, f"{name} has no regions to work with otherwise")
+
+
+def _check_finite(maps: Tensor, smoothing: str) -> None:
     if not torch.isfinite(maps).all():
         raise UnsupportedModelError(
-            f"The {smoothing or 'plain'} map of {source} contains NaN or infinity: the network's gradients overflow "
-            "or are undefined there. Check its weights, or use precision='float32'."
+            f"the {smoothing or 'plain'} map contains NaN or infinity: the network's gradients overflow or are undefined "
+            "there. Check its weights, or use precision='float32'."
         )
+
+
+def _range(value: Tensor) -> str:
+    return f"{float(value.min()):.3g} to {float(value.max()):.3g}"

@@ -1,36 +1,26 @@
 """Deep Taylor decomposition (Montavon et al. 2017)."""
 
-from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
+from jaxtyping import Shaped
+from torch import Tensor
 
-from xaitools.attribution.gradient import path
-from xaitools.attribution.lrp_rules import check_bounds, deep_taylor_composite
-from xaitools.attribution.names import MethodName
-from xaitools.attribution.passes import Rule, single
-from xaitools.attribution.relevance import relevance_rule
-from xaitools.attribution.sharing import Request, Source, checked_options
+from xaitools.attribution._lrp_rules import check_bounds, deep_taylor_composite
+from xaitools.attribution._relevance import relevance_plan
+from xaitools.attribution._stream import Plan
+from xaitools.attribution.registry import Setting, method
 
 
-def _rule(model: nn.Module, images: Tensor, low: Tensor | float = 0.0, high: Tensor | float = 1.0) -> Rule:
-    check_bounds(images, low, high)
-    return relevance_rule(model, images[:1], deep_taylor_composite(low, high))
-
-
-def source(name: MethodName, request: Request) -> Source:
-    """What `attribute` computes for this method."""
-    options = checked_options(name, request, ("low", "high"))
-    return Source(_rule(request.model, request.images, **options), {name.source: path()})
-
-
+@method(
+    "rule",
+    label="DT",
+    idea="how much of the answer came from this pixel, if every neuron is explained by what turns it on?",
+    reference="Montavon et al. 2017, Pattern Recognition 65, 211-222, arXiv:1512.02479, sections 4.1 (z+) and 4.2 (z^B).",
+)
 def deep_taylor(
-    model: nn.Module,
-    inputs: Float[Tensor, "batch channel *spatial"],
-    target: Int[Tensor, " batch"] | None = None,
+    setting: Setting,
     *,
-    low: Shaped[Tensor, "..."] | float = 0.0,
-    high: Shaped[Tensor, "..."] | float = 1.0,
-    batch_size: int = 16,
-) -> Float[Tensor, "batch channel *spatial"]:
+    low: Shaped[Tensor, "*image"] | float = 0.0,
+    high: Shaped[Tensor, "*image"] | float = 1.0,
+) -> Plan:
     """Relevance of each pixel by Taylor expansions of every neuron: the rule z+, in the first layer z^B.
 
     Biases get no relevance. Beyond the paper, residual sums and average pools also share relevance out among positive
@@ -39,12 +29,6 @@ def deep_taylor(
 
     Parameters
     ----------
-    model
-        Network in evaluation mode, returning (batch, classes) or (batch,).
-    inputs
-        Images, with values from `low` to `high`.
-    target
-        Class to explain for each image; None for the single output of a regression.
     low, high
         Least and greatest value that a pixel can take: numbers, or images (channel, *spatial).
 
@@ -52,18 +36,17 @@ def deep_taylor(
     -------
     Tensor
         In units of the output and of its sign: positive everywhere for an output above 0, where larger means more
-        relevant. Sums to the output but for what neurons keep that are on by their bias alone, see
-        `xaitools.attribution.lrp.relevance_gap`.
+        relevant. Sums to the output but for what neurons keep that are on by their bias alone, which `attribute` tells
+        as the relevance gap.
 
     Raises
     ------
     MethodError
         If images leave the bounds.
+    TargetError
+        If the network has no such output.
     UnsupportedModelError
         If torch.fx cannot trace the network, or a layer has no rule: it is named.
-
-    References
-    ----------
-    Montavon et al. 2017, Pattern Recognition 65, 211-222, arXiv:1512.02479, sections 4.1 (z+) and 4.2 (z^B).
     """
-    return single(model, inputs, target, path(), batch_size=batch_size, rule=_rule(model, inputs, low, high))
+    check_bounds(setting.images, low, high)
+    return relevance_plan(setting, deep_taylor_composite(low, high))

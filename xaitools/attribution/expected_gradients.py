@@ -1,72 +1,35 @@
 """Expected gradients (Erion et al. 2021): integrated gradients averaged over reference images."""
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
-from xaitools.attribution.names import MethodName
-from xaitools.attribution.passes import Path, gradients, single
-from xaitools.attribution.sharing import Request, Source
+from xaitools.attribution._stream import Path, Plan
+from xaitools.attribution.registry import Setting, method
+from xaitools.checks import check_counts
 from xaitools.errors import MethodError, ShapeError
 
 
-def path(references: Tensor, samples: int) -> Path:
-    """Gradients at random positions on lines from random references to the image."""
-
-    def points(row: Tensor, part: slice, key: int) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(key)
-        chosen = torch.randint(len(references), (samples,), generator=generator)[part]
-        position = torch.rand(samples, generator=generator)[part].to(row.device).view(-1, *[1] * row.ndim)
-        start = references[chosen.to(references.device)].to(row)
-        difference = row - start
-        return start + position * difference, difference / samples
-
-    return Path(samples, points)
-
-
-def check_references(references: Tensor | None, image: Tensor) -> Tensor:
-    """The references, checked to be images like `image` (channel, *spatial)."""
-    if references is None or len(references) == 0:
-        raise MethodError(
-            "expected_gradients draws its baselines from reference images, and none were given; "
-            "pass references=training images (n, channel, *spatial)."
-        )
-    if references.shape[1:] != image.shape:
-        raise ShapeError(
-            f"References of shape {tuple(references.shape[1:])} do not fit images of shape {tuple(image.shape)}; "
-            "both are (channel, *spatial) and must agree."
-        )
-    return references
-
-
-def source(name: MethodName, request: Request) -> Source:
-    """What `attribute` computes for this method."""
-    references = check_references(request.references, request.images[0])
-    return Source(gradients, {name.source: path(references, request.steps)})
-
-
+@method(
+    "path",
+    label="EG",
+    idea="the same as integrated gradients, on ways from randomly chosen reference images",
+    reference="Erion et al. 2021, Nature Machine Intelligence 3, 620-631, equation 2.",
+)
 def expected_gradients(
-    model: nn.Module,
-    inputs: Float[Tensor, "batch channel *spatial"],
-    target: Int[Tensor, " batch"] | None = None,
+    setting: Setting,
     *,
-    references: Float[Tensor, "reference ref_channel *ref_spatial"],
-    samples: int = 50,
-    batch_size: int = 16,
-    seed: int = 0,
-) -> Float[Tensor, "batch channel *spatial"]:
+    references: Float[Tensor, "reference ref_channel *ref_spatial"] | None = None,
+    steps: int = 50,
+) -> Plan:
     """Integrated gradients with baselines drawn from `references` and positions drawn uniformly.
 
     Parameters
     ----------
-    model, inputs, target, batch_size
-        As for :func:`~xaitools.attribution.gradient.gradient`.
     references
-        Reference images, usually the training set.
-    samples
+        Reference images (reference, channel, *spatial), usually the training set.
+    steps
         Pairs of reference and position drawn for each image.
-    seed
-        Same seed, same draws; the draws of an image do not depend on the other images.
 
     Returns
     -------
@@ -79,12 +42,40 @@ def expected_gradients(
         If there are no references.
     ShapeError
         If the references do not fit the images.
-    TargetError, UnsupportedModelError
-        As for :func:`~xaitools.attribution.gradient.gradient`.
-
-    References
-    ----------
-    Erion et al. 2021, Nature Machine Intelligence 3, 620-631, equation 2.
+    TargetError
+        If the network has no such output.
+    UnsupportedModelError
+        If the network is not differentiable.
     """
-    path_ = path(check_references(references, inputs[0]), samples)
-    return single(model, inputs, target, path_, batch_size=batch_size, seed=seed)
+    check_counts(error=MethodError, steps=steps)
+    path = _path(_checked(references, setting.images[0]), steps)
+    return Plan(setting.gradients, {f"from references in {steps} steps": path})
+
+
+def _path(references: Tensor, steps: int) -> Path:
+    """Gradients at random positions on lines from random references to the image."""
+
+    def points(row: Tensor, part: slice, key: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(key)
+        chosen = torch.randint(len(references), (steps,), generator=generator)[part]
+        position = torch.rand(steps, generator=generator)[part].to(row.device).view(-1, *[1] * row.ndim)
+        start = references[chosen.to(references.device)].to(row)
+        difference = row - start
+        return start + position * difference, difference / steps
+
+    return Path(steps, points)
+
+
+def _checked(references: Tensor | None, image: Tensor) -> Tensor:
+    """The references, checked to be images like `image` (channel, *spatial)."""
+    if references is None or len(references) == 0:
+        raise MethodError(
+            "expected_gradients draws its baselines from reference images, and none were given; "
+            "pass references=training images (n, channel, *spatial)."
+        )
+    if references.shape[1:] != image.shape:
+        raise ShapeError(
+            f"References of shape {tuple(references.shape[1:])} do not fit images of shape {tuple(image.shape)}; "
+            "both are (channel, *spatial) and must agree."
+        )
+    return references

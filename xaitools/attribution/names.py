@@ -10,76 +10,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from xaitools.attribution._smoothing import SMOOTHING_LABELS, SMOOTHINGS
+from xaitools.attribution.registry import FAMILIES, METHODS, Method, find
 from xaitools.errors import MethodError
 
-BASES = (
-    "gradient",
-    "integrated_gradients",
-    "expected_gradients",
-    "input_x_gradient",
-    "deconvolution",
-    "guided_backprop",
-    "lrp",
-    "deep_taylor",
-    "occlusion",
-)
-DEFAULT_OPTIONS = {"integrated_gradients": "black", "lrp": "epsilon", "occlusion": "5"}
-"""The bases that take an option in brackets, and what stands there if none is given."""
-
-SMOOTHINGS = ("smoothgrad", "smoothgrad_squared", "vargrad")
 REGIONS = ("xrai",)
-CAPTUM = "captum."
-
-CT_BASES = (
-    "gradient",
-    "integrated_gradients[black]",
-    "integrated_gradients[black+white]",
-    "expected_gradients",
-    "deconvolution",
-)
-"""The five methods of Marchadour et al.'s CT study, before smoothing and regions."""
-
-FETAL_METHODS = {
-    "gradient": "G",
-    "gradient+smoothgrad": "SG",
-    "deconvolution": "DCN",
-    "deep_taylor": "DT",
-    "guided_backprop": "GB",
-    "input_x_gradient": "I*G",
-    "integrated_gradients[black]": "IG",
-    "lrp[epsilon]": "LRP",
-}
-"""The eight methods of Zhang et al. 2020 in the order of their table 1, with their labels there."""
-
-AD_METHODS = {
-    "input_x_gradient": "Gradient * input",
-    "guided_backprop": "Guided backpropagation",
-    "lrp[alpha1_beta0]": "LRP",
-    "occlusion[5]": "Occlusion",
-}
-"""The four methods of Eitel and Ritter 2019 in the order of their table 1, with their names there.
-
-They do not name the rule of LRP. It is not epsilon, which on their network equals gradient * input; the group's study
-of LRP (Böhle et al. 2019, Frontiers in Aging Neuroscience 11:194) uses the beta rule, of which this is beta = 0.
-"""
 
 _GRAMMAR = re.compile(
     r"(?P<base>[\w.]+)(\[(?P<option>[^\[\]]*)\])?(?P<modifiers>(\+\w+)*)(@(?P<regions>\w+))?"
 )
-_LRP_SIGNS = {"epsilon": "ε", "gamma": "γ", "alpha1": "α1", "alpha2": "α2", "beta0": "β0", "beta1": "β1"}
-_SHORT = {
-    "gradient": "BP",
-    "expected_gradients": "EG",
-    "input_x_gradient": "I*G",
-    "deconvolution": "D",
-    "guided_backprop": "GB",
-    "deep_taylor": "DT",
-    "occlusion": "OCC",
-    "smoothgrad": "SG",
-    "smoothgrad_squared": "SG²",
-    "vargrad": "VG",
-}
-
 
 @dataclass(frozen=True)
 class MethodName:
@@ -90,8 +29,7 @@ class MethodName:
     base
         Key of the method, such as "gradient" or "captum.InputXGradient".
     option
-        Text between the brackets: the baselines of integrated gradients, joined by "+", the rule of LRP, or the
-        patch of occlusion and its stride, "8" or "8:4".
+        Text between the brackets, such as the baselines of integrated gradients or the patch of occlusion.
     smoothing
         "", "smoothgrad", "smoothgrad_squared" or "vargrad".
     absolute
@@ -119,20 +57,19 @@ class MethodName:
         return str(MethodName(self.base, self.option))
 
     @property
+    def method(self) -> Method:
+        """What the registry knows of the base."""
+        return find(self.base)
+
+    @property
     def base_label(self) -> str:
         """The base, for those of the CT paper as it writes them, such as "IGBW"; of LRP, "LRP-" and its rule."""
-        if self.base == "integrated_gradients":
-            return "IG" + "".join(part[0].upper() for part in self.option.split("+") if part)
-        if self.base == "lrp":
-            return (
-                "LRP-" + "".join(_LRP_SIGNS.get(part, f" {part} ") for part in self.option.split("_")).strip()
-            )
-        return _SHORT.get(self.base, self.base)
+        return self.method.label(self.option)
 
     @property
     def smoothing_label(self) -> str:
         """The smoothing as the CT paper writes it, such as "SG²"; "plain" for none."""
-        return _SHORT.get(self.smoothing, "plain")
+        return SMOOTHING_LABELS[self.smoothing]
 
     @property
     def unit_label(self) -> str:
@@ -161,13 +98,13 @@ def parse(name: str) -> MethodName:
             "'integrated_gradients[black+white]+smoothgrad_squared+absolute@xrai'."
         )
     base, option, regions = match["base"], match["option"] or "", match["regions"] or ""
-    if not base.startswith(CAPTUM):
-        _known("method", base, BASES, name, hint=f"; captum's classes are reachable as '{CAPTUM}ClassName'")
-    if option and base not in DEFAULT_OPTIONS:
-        raise MethodError(
-            f"{base} takes no option, but {name!r} gives [{option}]; these do: {', '.join(DEFAULT_OPTIONS)}."
-        )
-    option = option or DEFAULT_OPTIONS.get(base, "")
+    if not base.startswith(tuple(FAMILIES)):
+        _known("method", base, METHODS, name, hint="; captum's classes are reachable as 'captum.ClassName'")
+    takes = find(base).option
+    if option and takes is None:
+        taking = ", ".join(key for key, method in METHODS.items() if method.option)
+        raise MethodError(f"{base} takes no option, but {name!r} gives [{option}]; these do: {taking}.")
+    option = option or (takes.default if takes else "")
     if regions:
         _known("region method", regions, REGIONS, name)
     modifiers = [part for part in match["modifiers"].split("+") if part]

@@ -1,25 +1,24 @@
 """Occlusion (Zeiler and Fergus 2014): how far the output falls when a part of the image is hidden."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from math import prod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Shaped
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from xaitools.attribution.boxes import Change, clamp, read, table_of
-from xaitools.attribution.gradient import path
-from xaitools.attribution.incremental import IncrementalNetwork
-from xaitools.attribution.names import MethodName
-from xaitools.attribution.passes import select
-from xaitools.attribution.sharing import Request, Source, checked_options
+from xaitools.attribution._boxes import Change, clamp, read, table_of
+from xaitools.attribution._incremental import IncrementalNetwork
+from xaitools.attribution._stream import AT_THE_IMAGE, Batch, Passes, Plan, Tell
+from xaitools.attribution.registry import Option, Setting, method
+from xaitools.checks import check_choice
 from xaitools.errors import DataError, MethodError, ParameterError, ShapeError, UnsupportedModelError
-from xaitools.models.surgery import explainable, frozen_copy
+from xaitools.models.network import select
 
 logger = logging.getLogger(__name__)
 
@@ -59,41 +58,36 @@ class _Windows:
         return _Windows(self.start[part], self.size, self.number[part], hidden)
 
 
-def source(name: MethodName, request: Request) -> Source:
-    """What `attribute` computes for this method: windows of the size, and stride, in the name's brackets."""
-    options = dict(checked_options(name, request, ("baseline", "regions", "algorithm")))
-    sizes = name.option.split(":")
+def _read(option: str) -> dict[str, int]:
+    """Patch and stride of a name's brackets."""
+    sizes = option.split(":")
     if len(sizes) > 2 or not all(size.isdecimal() and int(size) for size in sizes):
         raise MethodError(
-            f"{str(name)!r}: expected the voxels of a patch in the brackets, and of its stride, as in occlusion[8] or "
-            "occlusion[8:4]"
+            f"occlusion[{option}]: expected the voxels of a patch in the brackets, and of its stride, as in occlusion[8] "
+            "or occlusion[8:4]"
         )
-    if "regions" in options and len(request.images) > 1 and options["regions"].ndim > request.images.ndim - 2:
-        raise MethodError(
-            "regions that differ between the images: call occlusion itself, or explain one by one"
-        )
-    options |= {"patch": int(sizes[0]), "stride": int(sizes[-1]), "progress": False}
-    original = frozen_copy(request.model)
-
-    def rule(_: nn.Module, points: Tensor, target: Tensor | None) -> Tensor:
-        return occlusion(original, points, target, **options)
-
-    return Source(rule, {name.source: path()})
+    return {"patch": int(sizes[0]), "stride": int(sizes[-1])}
 
 
+@method(
+    "perturbation",
+    label="OCC",
+    idea="how far does the answer fall when this part of the image is hidden?",
+    reference="Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014, section 4.2; overlapping\n"
+    "windows as in captum's ``Occlusion``; regions: Rieke et al., Visualizing convolutional networks for MRI-based\n"
+    "diagnosis of Alzheimer's disease, 2018, section 2.4.",
+    option=Option("5", "voxels of a patch, and of its stride: 8 or 8:4", _read),
+    check=lambda network: network.scores(network.example, network.first_class),
+)
 def occlusion(
-    model: nn.Module,
-    inputs: Float[Tensor, "batch channel *spatial"],
-    target: Int[Tensor, " targets"] | None = None,
+    setting: Setting,
     *,
     patch: int | Sequence[int] = 5,
     stride: int | Sequence[int] | None = None,
-    baseline: float | Shaped[Tensor, "..."] = 0.0,
-    regions: Shaped[Tensor, "..."] | None = None,
-    batch_size: int = 16,
+    baseline: float | Shaped[Tensor, "*images"] = 0.0,
+    label_map: Shaped[Tensor, "*labels"] | None = None,
     algorithm: str = "auto",
-    progress: bool = True,
-) -> Float[Tensor, "batch channel *spatial"]:
+) -> Plan:
     """Fall of the target's output when a patch, or a region of an atlas, is hidden.
 
     Each voxel gets the mean of ``output(image) - output(image with the window hidden)`` over the windows that cover
@@ -105,31 +99,23 @@ def occlusion(
     concatenations, and the first linear layer or the global mean after them; from any other layer on, whole
     activations are computed. A few windows of each image are checked against full passes.
 
+    The output explained is what the network returns, usually a logit; for probabilities give
+    ``nn.Sequential(model, nn.Softmax(1))``.
+
     Parameters
     ----------
-    model
-        Network returning (batch, classes) or (batch,). The output explained is what it returns, usually a logit; for
-        probabilities give ``nn.Sequential(model, nn.Softmax(1))``.
-    inputs
-        Images; two or three spatial axes.
-    target
-        Class to explain for each image; None for the single output of a regression.
     patch
         Voxels of a window, for all axes or for each.
     stride
         Voxels from one window to the next, `patch` at most; None for windows side by side.
     baseline
         What hides: a number, or an image ``(channel, *spatial)`` or ``(batch, channel, *spatial)``.
-    regions
-        Labels, ``(*spatial)`` or one map an image ``(batch, *spatial)``: hide one region after the other
+    label_map
+        Region of each voxel, ``(*spatial)`` or one map an image ``(batch, *spatial)``: hide one region after the other
         in place of patches. Voxels with label 0 are in no region and get 0.
-    batch_size
-        Images in one full pass. The incremental algorithm chooses its own batches.
     algorithm
         "incremental", "full" (each window passes the whole network), or "auto": incremental if the network allows
         and the work is less. The choice and its reason are logged at level INFO.
-    progress
-        Whether to show a progress bar if the work takes more than two seconds.
 
     Returns
     -------
@@ -141,56 +127,86 @@ def occlusion(
     ParameterError
         If an option is unknown or out of its range, or the patch larger than the image.
     ShapeError
-        If baseline, regions or targets do not fit the images.
+        If baseline, label map or targets do not fit the images.
     DataError
-        If an image or the baseline is not finite, or a map of regions holds no region.
+        If an image or the baseline is not finite, or a label map holds no region.
     TargetError
         If the network has no such output.
     UnsupportedModelError
         If the network is asked to be incremental and cannot be followed, or outputs differ from full passes.
-
-    References
-    ----------
-    Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014, section 4.2; overlapping
-    windows as in captum's ``Occlusion``; regions: Rieke et al., Visualizing convolutional networks for MRI-based
-    diagnosis of Alzheimer's disease, 2018, section 2.4.
     """
-    _check_images(inputs, target, batch_size, algorithm)
-    shape = tuple(inputs.shape[2:])
-    sizes = _voxels("patch", patch, shape)
-    strides = sizes if stride is None else _voxels("stride", stride, shape)
-    _check_coverage(sizes, strides, shape)
-    images = inputs.to(next(model.parameters(), inputs))
+    check_choice(algorithm=(algorithm, ALGORITHMS))
+    images = setting.images
+    shape = tuple(images.shape[2:])
     filler = _filler(baseline, images)
-    labels = None if regions is None else _labels(regions, images)
-    targets = None if target is None else target.to(images.device)
-    quick = explainable(model, images[:1])
-    maps = []
-    total = None if labels is not None else len(images) * prod(_grid(sizes, strides, shape))
-    with tqdm(
-        total=total, desc="occlusion", unit="window", disable=not progress, delay=2, leave=False
-    ) as bar:
-        for i in range(len(images)):
-            own = None if targets is None else targets[i : i + 1]
-            missing = filler[i : i + 1] - images[i : i + 1]
-            if labels is None:
-                grid = _grid(sizes, strides, shape)
-                windows = [_patches(sizes, strides, grid, missing)]
-                n_windows = prod(grid)
-            else:
-                windows, n_windows = _regions(labels[i], missing), int(labels[i].max()) + 1
-            scores = _Scorer(quick, images[i : i + 1], missing, own, batch_size, algorithm)
-            falls = images.new_zeros(n_windows, dtype=torch.float64)
-            for group, values in scores.falls(windows):
-                falls[group.number] = values.double()
-                bar.update(len(group))
-            if labels is None:
-                maps.append(_mean_over_windows(falls.view(grid), sizes, strides, shape))
-            else:
-                maps.append(falls[labels[i]])
-            bar.update(0 if total is None else n_windows - sum(map(len, windows)))
-    result = torch.stack(maps).to(inputs)
-    return result[:, None].expand(inputs.shape).clone()
+    hiding: _Patches | _Regions
+    if label_map is None:
+        sizes = _voxels("patch", patch, shape)
+        strides = sizes if stride is None else _voxels("stride", stride, shape)
+        _check_coverage(sizes, strides, shape)
+        hiding = _Patches(sizes, strides, shape)
+    else:
+        hiding = _Regions(_labels(label_map, images))
+    quick = setting.network.folded
+
+    def run(batch: Batch) -> Tensor:
+        maps = []
+        for i, owner in enumerate(batch.owners):
+            image = batch.points[i : i + 1]
+            missing = filler[owner : owner + 1] - image
+            target = None if batch.target is None else batch.target[i : i + 1]
+            scorer = _Scorer(quick, image, missing, target, setting.batch_size, algorithm, batch.tell)
+            maps.append(hiding.map(owner, missing, scorer))
+        result = torch.stack(maps).to(batch.points)
+        return result[:, None].expand(batch.points.shape).clone()
+
+    return Plan(Passes(setting.name, run, hiding.most), {"image": AT_THE_IMAGE})
+
+
+@dataclass(frozen=True)
+class _Patches:
+    """Patches of one size on a regular grid.
+
+    Attributes
+    ----------
+    most
+        Windows of an image.
+    """
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Windows along each axis: as many as are needed to cover it."""
+        axes = zip(self.shape, self.sizes, self.strides, strict=True)
+        return tuple(-(-(n - p) // s) + 1 for n, p, s in axes)
+
+    @property
+    def most(self) -> int:
+        return prod(self.grid)
+
+    def map(self, _: int, missing: Tensor, scorer: "_Scorer") -> Tensor:
+        """Mean fall at each voxel (*spatial), float64."""
+        falls = scorer.falls([_patches(self.sizes, self.strides, self.grid, missing)], self.most, self.most)
+        return _mean_over_windows(falls.view(self.grid), self.sizes, self.strides, self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _Regions:
+    """Regions of a label map of each image, (batch, *spatial)."""
+
+    labels: Tensor
+
+    @cached_property
+    def most(self) -> int:
+        return max(len(own.unique()) for own in self.labels.unique(dim=0))
+
+    def map(self, owner: int, missing: Tensor, scorer: "_Scorer") -> Tensor:
+        """Fall of each voxel's region (*spatial), float64; 0 in none."""
+        labels = self.labels[owner]
+        return scorer.falls(_regions(labels, missing), int(labels.max()) + 1, self.most)[labels]
 
 
 class _Scorer:
@@ -204,10 +220,11 @@ class _Scorer:
         target: Tensor | None,
         batch_size: int,
         algorithm: str,
+        tell: Tell,
     ) -> None:
         self.network, self.image, self.target = network, image, target
         self.batch_size, self.algorithm = batch_size, algorithm
-        self.missing = missing
+        self.tell = tell
         self.table = table_of(missing)
         with torch.no_grad():
             self.clean = network(image)
@@ -216,8 +233,9 @@ class _Scorer:
         if algorithm != "full":
             self.engine = self._engine()
 
-    def falls(self, groups: Sequence[_Windows]) -> Iterator[tuple[_Windows, Tensor]]:
-        """Yield parts of the windows and how far hiding each lowers the output."""
+    def falls(self, groups: Sequence[_Windows], n_results: int, n_told: int) -> Tensor:
+        """How far hiding each window lowers the output, (n_results,), float64; tells of `n_told` windows in all."""
+        falls = self.image.new_zeros(n_results, dtype=torch.float64)
         for windows in groups:
             if len(windows) == 0:
                 continue
@@ -229,11 +247,17 @@ class _Scorer:
                 size = max(self.batch_size, min(_ELEMENTS // engine.widest, _MOST_WINDOWS))
             for first in range(0, len(windows), size):
                 part = windows[first : first + size]
-                yield part, self._full(part) if engine is None else self._incremental(engine, part)
+                values = self._full(part) if engine is None else self._incremental(engine, part)
+                falls[part.number] = values.double()
+                self.tell(len(part))
+        self.tell(n_told - sum(map(len, groups)))
+        return falls
 
     def _engine(self) -> IncrementalNetwork | None:
         try:
-            engine = IncrementalNetwork(self.network, self.image, self.clean, batch_size=self.batch_size)
+            engine = IncrementalNetwork(
+                self.network, self.image, self.clean, batch_size=self.batch_size, pulse=partial(self.tell, 0)
+            )
             engine.require_local()
             return engine
         except UnsupportedModelError as error:
@@ -311,11 +335,6 @@ def _change(table: Tensor, windows: _Windows) -> Change:
     return Change(values, start)
 
 
-def _grid(patch: Sequence[int], stride: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
-    """Windows along each axis: as many as are needed to cover it."""
-    return tuple(-(-(n - p) // s) + 1 for n, p, s in zip(shape, patch, stride, strict=True))
-
-
 def _patches(patch: tuple[int, ...], stride: Sequence[int], grid: Sequence[int], missing: Tensor) -> _Windows:
     """All windows that hide something: where the image equals the baseline, the output stays."""
     differs = (missing != 0).any(1, keepdim=True).to(torch.float32)
@@ -385,25 +404,6 @@ def _check_coverage(patch: Sequence[int], stride: Sequence[int], shape: Sequence
         )
 
 
-def _check_images(inputs: Tensor, target: Tensor | None, batch_size: int, algorithm: str) -> None:
-    if algorithm not in ALGORITHMS:
-        raise ParameterError(f"algorithm={algorithm!r} is unknown; choose one of {', '.join(ALGORITHMS)}.")
-    if batch_size < 1:
-        raise ParameterError(f"batch_size={batch_size}; expected 1 or more.")
-    if inputs.ndim not in (4, 5) or len(inputs) == 0:
-        raise ShapeError(
-            f"Images of shape {tuple(inputs.shape)}; expected (batch, channel, height, width) or "
-            "(batch, channel, x, y, z) with at least one image."
-        )
-    if target is not None and target.shape != inputs.shape[:1]:
-        raise ShapeError(
-            f"Targets of shape {tuple(target.shape)} for {len(inputs)} images; expected one class an image."
-        )
-    bad = (~torch.isfinite(inputs)).flatten(1).any(1).nonzero()
-    if len(bad):
-        raise DataError(f"Image {int(bad[0])} of the batch contains NaN or infinity; replace them first.")
-
-
 def _filler(baseline: float | Tensor, images: Tensor) -> Tensor:
     """The baseline for each image, shaped like `images`."""
     value = torch.as_tensor(baseline).to(images)
@@ -421,22 +421,22 @@ def _filler(baseline: float | Tensor, images: Tensor) -> Tensor:
     return value.expand(images.shape)
 
 
-def _labels(regions: Tensor, images: Tensor) -> Tensor:
+def _labels(label_map: Tensor, images: Tensor) -> Tensor:
     """Labels for each image, (batch, *spatial)."""
     batch, shape = len(images), tuple(images.shape[2:])
-    labels = regions[:, 0] if tuple(regions.shape) == (batch, 1, *shape) else regions
+    labels = label_map[:, 0] if tuple(label_map.shape) == (batch, 1, *shape) else label_map
     if tuple(labels.shape) not in (shape, (batch, *shape), (1, *shape)):
         raise ShapeError(
-            f"Regions of shape {tuple(regions.shape)} for images {tuple(images.shape)}; expected {shape} or "
+            f"label_map of shape {tuple(label_map.shape)} for images {tuple(images.shape)}; expected {shape} or "
             f"{(batch, *shape)}. Resample the atlas to the images' grid first."
         )
     if labels.is_floating_point() or labels.is_complex():
-        raise DataError(f"Regions are {labels.dtype}; expected whole numbers: convert them with .long().")
+        raise DataError(f"label_map is {labels.dtype}; expected whole numbers: convert it with .long().")
     labels = labels.to(images.device).long().expand(batch, *shape)
     if int(labels.min()) < 0:
         raise DataError(
-            f"Regions contain the label {int(labels.min())}; expected 0 for none, and positive ones."
+            f"label_map contains the label {int(labels.min())}; expected 0 for none, and positive ones."
         )
     if int(labels.max()) == 0:
-        raise DataError("Regions contain no label other than 0, so nothing can be hidden.")
+        raise DataError("label_map contains no label other than 0; expected regions, since else nothing can be hidden.")
     return labels

@@ -5,7 +5,7 @@ are cut into *cells*, sets of pixels that lie in the same segments; the greedy c
 sums instead of on pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -220,6 +220,12 @@ def xrai(
     )
 
 
-def segment_all(images: Float[Tensor, "batch channel *spatial"]) -> list[Segments]:
-    """`segment` for each image of a batch, on the mean of its channels."""
-    return [segment(image.detach().cpu().double().mean(0).numpy()) for image in images]
+def segment_all(
+    images: Float[Tensor, "batch channel *spatial"], tell: Callable[[], object] = lambda: None
+) -> list[Segments]:
+    """`segment` for each image of a batch, on the mean of its channels; `tell` is called before each."""
+    found = []
+    for image in images:
+        tell()
+        found.append(segment(image.detach().cpu().double().mean(0).numpy()))
+    return found

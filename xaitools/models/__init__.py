@@ -11,8 +11,9 @@ from xaitools.models.devices import available_devices, resolve_device
 from xaitools.models.fitting import fit
 from xaitools.models.imagenet import imagenet_reachable
 from xaitools.models.images import ImageStack
+from xaitools.models.network import Network
 from xaitools.models.networks import NETWORKS, build_network
-from xaitools.models.surgery import explainable, log_odds, without_biases
+from xaitools.models.surgery import log_odds
 from xaitools.models.tasks import LOSSES
 from xaitools.models.training import History, accuracy, predict, predict_values, train
 from xaitools.models.weights import (
@@ -31,13 +32,13 @@ __all__ = [
     "NETWORKS",
     "History",
     "ImageStack",
+    "Network",
     "WeightsInfo",
     "accuracy",
     "available_devices",
     "build_network",
     "cache_dir",
     "cached_weights",
-    "explainable",
     "fingerprint",
     "fit",
     "flip_and_shift",
@@ -53,5 +54,4 @@ __all__ = [
     "sagittal_flip_and_coronal_shift",
     "save_weights",
     "train",
-    "without_biases",
 ]

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +11,14 @@ from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 from torch.nn.modules.conv import _ConvNd
 
-from xaitools.errors import MethodError, UnsupportedModelError
+from xaitools.errors import UnsupportedModelError
 
 logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
-
-_NOT_TRACED = (TraceError, RuntimeError, TypeError, ValueError, AttributeError, KeyError, NotImplementedError)
+NOT_TRACED = (TraceError, RuntimeError, TypeError, ValueError, AttributeError, KeyError, NotImplementedError)
+"""What torch.fx raises where it cannot follow a forward pass."""
 
 EXACT_SHARE = 0.45
 """Share of the convolutions, from the input on, that stay in float32 under "bf16": rounding matters most there."""
@@ -79,76 +80,36 @@ def frozen_copy(model: nn.Module) -> nn.Module:
         If the model cannot be copied.
     """
     try:
-        twin = copy.deepcopy(model)
+        copied = copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:
         raise UnsupportedModelError(
             f"The network {type(model).__name__} cannot be copied ({error}); explanations work on a copy so that "
             "the original stays as it is. Detach the tensors that it stores, or rebuild it from its weights."
         ) from error
-    return twin.eval().requires_grad_(False)
+    return _disowned(copied.eval().requires_grad_(False))
 
 
-def explainable(model: nn.Module, example: Tensor, precision: str = "float32") -> nn.Module:
-    """Copy of `model` that computes the same function faster.
-
-    Parameters are frozen, batch normalisation is folded into the convolution before it, and weights lie
-    channels-last. Folding is kept only if the outputs on `example` stay the same.
-
-    Parameters
-    ----------
-    model
-        Any network; it is not changed.
-    example
-        Images (batch, channel, *spatial) on which the copy is compared with the original.
-    precision
-        "float32", or "bf16" to compute the deeper layers in bfloat16, which is faster on processors that know it.
-
-    Raises
-    ------
-    MethodError
-        If `precision` has another value.
-    UnsupportedModelError
-        If the model cannot be copied, its outputs on `example` are not finite, or they depend on what else is in
-        the batch.
-    """
-    if precision not in PRECISIONS:
-        raise MethodError(f"precision={precision!r} is unknown; choose one of {', '.join(PRECISIONS)}.")
-    plain = frozen_copy(model)
-    expected = _outputs(plain, example)
-    if not torch.isfinite(expected).all():
-        raise UnsupportedModelError(
-            f"The network {type(model).__name__} returns NaN or infinity on these images, so they have no "
-            "explanation. Check its weights and the range of the images."
-        )
-    _check_independence(plain, example, expected)
-    quick = _folded(plain, example, expected).to(memory_format=_memory_format(example))
-    if precision == "float32":
-        return quick
-    return _InPrecision(*_halves(quick), PRECISIONS[precision])
+def twin(model: nn.Module) -> nn.Module:
+    """Copy of the modules of a frozen model that shares its weights."""
+    tensors = [*model.parameters(), *model.buffers()]
+    shared = {
+        id(tensor): nn.Parameter(tensor.detach(), requires_grad=False)
+        if isinstance(tensor, nn.Parameter)
+        else tensor.detach()
+        for tensor in tensors
+    }
+    return _disowned(copy.deepcopy(model, shared))
 
 
-def traced(model: nn.Module, example: Tensor) -> GraphModule:
-    """Frozen copy of `model` as a torch.fx graph, batch normalisation merged into the layer before it.
+def channels_last(model: nn.Module, example: Tensor) -> Any:
+    """The model, its weights laid out channels-last in memory, for images of the axes that `example` has."""
+    return model.to(memory_format=torch.channels_last_3d if example.ndim == 5 else torch.channels_last)
 
-    Merging is kept only if the outputs on `example` (batch, channel, *spatial) stay the same.
 
-    Raises
-    ------
-    UnsupportedModelError
-        If the model cannot be copied or traced.
-    """
-    plain = frozen_copy(model)
-    network = _folded(plain, example, _outputs(plain, example))
-    if not isinstance(network, GraphModule):
-        try:
-            network = trace(plain)
-        except _NOT_TRACED as error:
-            raise UnsupportedModelError(
-                f"The forward pass of {type(model).__name__} cannot be traced by torch.fx, so its layers cannot be "
-                f"told apart: {error}. Use a gradient method, or take decisions on values and custom functions out "
-                "of its forward pass."
-            ) from error
-    return network.to(memory_format=_memory_format(example))
+def in_precision(network: nn.Module, precision: str) -> nn.Module:
+    """The network, a key of `PRECISIONS` deciding how its deeper layers compute; it shares the weights of the others."""
+    first, rest = _halves(network)
+    return _InPrecision(first, twin(rest), PRECISIONS[precision])
 
 
 def trace(model: nn.Module) -> GraphModule:
@@ -170,21 +131,25 @@ def without_owner(network: nn.Module) -> GraphModule:
     return network
 
 
-def without_biases(model: nn.Module, example: Tensor) -> GraphModule:
-    """Copy of `model` whose biases are zero, those that merged batch normalisation brings among them.
+def _disowned(model: nn.Module) -> nn.Module:
+    return without_owner(model) if isinstance(model, GraphModule) else model
+
+
+def without_biases(graph: GraphModule, example: Tensor) -> nn.Module:
+    """Copy of a folded graph whose biases are zero, those that merged batch normalisation brings among them.
 
     On such a network of ReLUs, relevance that is shared out layer by layer has to add up to the output.
 
     Raises
     ------
     UnsupportedModelError
-        If the model cannot be traced, or still adds a constant somewhere: it answers a black image with other than 0.
+        If it still adds a constant somewhere: it answers a black image with other than 0.
     """
-    bare = traced(model, example)
+    bare = frozen_copy(graph)
     for name, parameter in bare.named_parameters():
         if name.rpartition(".")[2] == "bias":
             parameter.zero_()
-    left = _outputs(bare, torch.zeros_like(example)).abs().max().item()
+    left = outputs_of(bare, torch.zeros_like(example)).abs().max().item()
     if left > 0:
         raise UnsupportedModelError(
             f"{type(model).__name__} answers a black image with {left:.3g} although its biases are zero: it adds a "
@@ -212,9 +177,9 @@ def log_odds(model: nn.Module, example: Tensor) -> nn.Module:
     UnsupportedModelError
         If the network cannot be copied, or does not end with a linear layer of two outputs.
     """
-    twin = frozen_copy(model)
-    last = next((layer for layer in reversed(list(twin.modules())) if isinstance(layer, nn.Linear)), None)
-    expected = _outputs(twin, example)
+    odds = frozen_copy(model)
+    last = next((layer for layer in reversed(list(odds.modules())) if isinstance(layer, nn.Linear)), None)
+    expected = outputs_of(odds, example)
     if last is None or last.out_features != 2 or expected.shape != (len(example), 2):
         raise UnsupportedModelError(
             f"{type(model).__name__} returns {tuple(expected.shape)} and its last linear layer is {last}; expected "
@@ -224,22 +189,13 @@ def log_odds(model: nn.Module, example: Tensor) -> nn.Module:
     last.weight = nn.Parameter(last.weight[1:] - last.weight[:1], requires_grad=False)
     if last.bias is not None:
         last.bias = nn.Parameter(last.bias[1:] - last.bias[:1], requires_grad=False)
-    found = _outputs(twin, example)
+    found = outputs_of(odds, example)
     if found.shape != (len(example), 1) or not same_outputs(found, expected[:, 1:] - expected[:, :1]):
         raise UnsupportedModelError(
             f"{type(model).__name__} does more after its last linear layer, so its log-odds cannot be merged into that "
             "layer. Let it return logits, without softmax, and explain those."
         )
-    return twin
-
-
-def _check_independence(model: nn.Module, example: Tensor, expected: Tensor) -> None:
-    in_company = _outputs(model, torch.cat([example, 1 - example.flip(-1)]))[: len(example)]
-    if not same_outputs(in_company, expected):
-        raise UnsupportedModelError(
-            f"The outputs of {type(model).__name__} for an image depend on the other images of the batch, so its "
-            "gradients mix images. Look for normalisation by batch statistics (track_running_stats=False)."
-        )
+    return odds
 
 
 def same_outputs(outputs: Tensor, expected: Tensor) -> bool:
@@ -247,22 +203,20 @@ def same_outputs(outputs: Tensor, expected: Tensor) -> bool:
     return torch.allclose(outputs, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
-def _outputs(model: nn.Module, images: Tensor) -> Tensor:
+def outputs_of(model: nn.Module, images: Tensor) -> Tensor:
+    """What the model returns, without a gradient."""
     with torch.no_grad():
         return model(images)
 
 
-def _memory_format(images: Tensor) -> torch.memory_format:
-    return torch.channels_last_3d if images.ndim == 5 else torch.channels_last
-
-
-def _folded(model: nn.Module, example: Tensor, expected: Tensor) -> nn.Module:
+def folded(model: nn.Module, example: Tensor, expected: Tensor) -> nn.Module:
+    """The model as a graph with batch normalisation folded into the layer before; itself if it is not the same then."""
     try:
-        folded = without_owner(fuse(trace(model), inplace=True, no_trace=True)).requires_grad_(False)
-        same = same_outputs(_outputs(folded, example), expected)
-    except _NOT_TRACED as error:
+        merged = without_owner(fuse(trace(model), inplace=True, no_trace=True)).requires_grad_(False)
+        same = same_outputs(outputs_of(merged, example), expected)
+    except NOT_TRACED as error:
         logger.info("Batch normalisation is not folded: %s", error)
         return model
     if not same:
         logger.info("Batch normalisation is not folded: the outputs would differ.")
-    return folded if same else model
+    return merged if same else model

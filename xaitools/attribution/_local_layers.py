@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Node
 
-from xaitools.attribution.boxes import Change, Overlay, add, clamp, inside, reach, read, reframe
+from xaitools.attribution._boxes import Change, Overlay, add, clamp, inside, reach, read, reframe
 
 ELEMENTWISE_COST = 10
 """Work of one element that is read, changed and written, in multiplications and additions of a convolution."""

@@ -5,7 +5,6 @@ boxes reach; a layer that mixes the whole image (a global mean, the first linear
 into full activations, and from there on the network runs as it is.
 """
 
-import copy
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,8 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import map_arg
 from torch.fx.proxy import TraceError
 
-from xaitools.attribution.boxes import Change, inside, leave_out, reframe, table_of, tighten
-from xaitools.attribution.local_layers import (
+from xaitools.attribution._boxes import Change, inside, leave_out, reframe, table_of, tighten
+from xaitools.attribution._local_layers import (
     Rule,
     addition,
     average_pooling,
@@ -37,7 +36,7 @@ from xaitools.attribution.local_layers import (
     max_pooling,
 )
 from xaitools.errors import UnsupportedModelError
-from xaitools.models.surgery import trace, without_owner
+from xaitools.models.surgery import trace, twin
 
 SMALLEST_GROUP = 128
 LARGEST_BATCH = 2**22
@@ -92,13 +91,20 @@ class IncrementalNetwork:
     """
 
     def __init__(
-        self, network: nn.Module, image: Tensor, clean: Tensor | None = None, *, batch_size: int = 16
+        self,
+        network: nn.Module,
+        image: Tensor,
+        clean: Tensor | None = None,
+        *,
+        batch_size: int = 16,
+        pulse: Callable[[], object] = lambda: None,
     ) -> None:
-        """`clean` is the network's output for the image, if known."""
+        """`clean` is the network's output for the image, if known; `pulse` is called at each step of a walk."""
         with torch.no_grad():
             expected = network(image) if clean is None else clean
         self._network = traced(network)
         self._batch_size = batch_size
+        self._pulse = pulse
         self._layers = dict(self._network.named_modules())
         self._values = _Record(self._network)
         with torch.no_grad():
@@ -286,6 +292,7 @@ class IncrementalNetwork:
     def _walk(self, position: int, env: dict[Node, Value], n: int) -> Tensor:
         """Change of the output, from step `position` on; `env` holds what later steps use."""
         for index in range(position, len(self._steps)):
+            self._pulse()
             step = self._steps[index]
             if step.kind == "output":
                 return self._full(step.inputs[0], env, n) - self.clean
@@ -439,18 +446,19 @@ class IncrementalNetwork:
 
 
 def traced(network: nn.Module) -> GraphModule:
-    """A copy of the network's graph without operations in place.
+    """The network's graph without operations in place, on the same weights.
 
     Raises
     ------
     UnsupportedModelError
         If the graph cannot be traced.
     """
-    if isinstance(network, GraphModule):
-        graph = without_owner(copy.deepcopy(network))
+    copied = twin(network)
+    if isinstance(copied, GraphModule):
+        graph = copied
     else:
         try:
-            graph = trace(copy.deepcopy(network))
+            graph = trace(copied)
         except (TraceError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
             raise UnsupportedModelError(
                 f"The layers of {type(network).__name__} cannot be traced ({error}), so changes cannot be followed "

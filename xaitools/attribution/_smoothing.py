@@ -47,3 +47,6 @@ SMOOTHINGS: dict[str, Callable[[Moments], Tensor]] = {
     "smoothgrad_squared": smoothgrad_squared,
     "vargrad": vargrad,
 }
+
+SMOOTHING_LABELS = {"": "plain", "smoothgrad": "SG", "smoothgrad_squared": "SG²", "vargrad": "VG"}
+"""As the CT paper writes them."""

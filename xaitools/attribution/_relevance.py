@@ -21,46 +21,51 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import map_arg
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from xaitools.attribution.lrp_rules import Composite, LayerRule, Linear, Shared, own_sign
-from xaitools.attribution.passes import Rule, select
+from xaitools.attribution._lrp_rules import Composite, LayerRule, Linear, Shared, own_sign
+from xaitools.attribution._stream import AT_THE_IMAGE, Batch, Gap, Passes, Plan
+from xaitools.attribution.registry import Setting
 from xaitools.errors import UnsupportedModelError
-from xaitools.models.surgery import frozen_copy, same_outputs, traced
+from xaitools.models.network import select
+from xaitools.models.surgery import outputs_of, same_outputs, twin, without_owner
 
 
-def relevance_rule(model: nn.Module, example: Tensor, composite: Composite) -> Rule:
-    """A function ``(_, inputs, target)`` that gives the relevance of each pixel under the rules of a composite.
-
-    Parameters
-    ----------
-    model
-        Network; it is copied.
-    example
-        Images (batch, channel, *spatial) on which the copy, taken apart into its layers, is compared with the model.
+def relevance_plan(setting: Setting, composite: Composite) -> Plan:
+    """The relevance of each pixel under the rules of a composite.
 
     Raises
     ------
     UnsupportedModelError
         If the network cannot be traced, or has a layer without a rule; the message names it.
     """
-    propagation = _Propagation(traced(model, example), composite)
-    outputs, _ = propagation(example)
-    with torch.no_grad():
-        same = same_outputs(outputs, frozen_copy(model)(example))
-    if not same:
+    network = setting.network
+    propagation = _Propagation(without_owner(twin(network.graph)), composite)
+    outputs, _ = propagation(network.example)
+    if not same_outputs(outputs, outputs_of(network.plain, network.example)):
         raise UnsupportedModelError(
-            f"Taken apart into its layers, {type(model).__name__} returns other outputs, so its relevance would be "
+            f"Taken apart into its layers, {network.name} returns other outputs, so its relevance would be "
             "wrong. Look for operations in place on views, or randomness, in its forward pass."
         )
 
-    def rule(_: nn.Module, inputs: Tensor, target: Tensor | None = None) -> Tensor:
-        outputs, leaves = propagation(inputs)
+    def run(batch: Batch) -> Tensor:
+        outputs, leaves = propagation(batch.points)
         with torch.enable_grad():
-            score = select(outputs, target).sum()
+            score = select(outputs, batch.target).sum()
         signals = torch.autograd.grad(score, leaves, allow_unused=True)
         pairs = zip(leaves, signals, strict=True)
         return torch.stack([leaf.detach() * signal for leaf, signal in pairs if signal is not None]).sum(0)
 
-    return rule
+    gap = Gap("relevance_gap", lambda maps: relevance_gap(setting, maps))
+    return Plan(Passes(setting.name, run), {"image": AT_THE_IMAGE}, gap=gap)
+
+
+def relevance_gap(setting: Setting, maps: Tensor) -> Tensor:
+    """Output minus the sum of each map, (n,), in the unit of the output: the relevance that reached no pixel.
+
+    It is what the rules give to biases, those of merged batch normalisation among them, and to the stabiliser or
+    epsilon in their denominators; and what comes to neurons that lack contributions of the sign that a rule asks for:
+    with alpha-beta rules those all of whose contributions have one sign, with Deep Taylor those on by their bias alone.
+    """
+    return setting.network.scores(setting.images, setting.target, setting.batch_size) - maps.flatten(1).sum(1)
 
 
 class _Propagation:

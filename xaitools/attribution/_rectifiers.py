@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xaitools.attribution.passes import forward
+from xaitools.attribution._gradients import forward
+from xaitools.attribution._stream import Batch, Passes
 from xaitools.errors import UnsupportedModelError
 
 BackwardRule = Callable[[Tensor, Tensor], Tensor]
@@ -36,8 +37,17 @@ _OTHER_ACTIVATIONS = {
 }
 
 
+def rectified(name: str, model: nn.Module, rule: BackwardRule) -> Passes:
+    """Passes back through the network with a rule for ReLUs, see `rectified_gradients`."""
+
+    def run(batch: Batch) -> Tensor:
+        return rectified_gradients(model, batch.points, batch.target, rule)
+
+    return Passes(name, run)
+
+
 def rectified_gradients(
-    model: nn.Module, inputs: Tensor, target: Tensor | None, rule: BackwardRule
+    model: nn.Module, points: Tensor, target: Tensor | None, rule: BackwardRule
 ) -> Tensor:
     """Gradient in which each ReLU passes back ``rule(plain, incoming)`` instead of the plain gradient.
 
@@ -52,7 +62,7 @@ def rectified_gradients(
         If the network has no ReLU, another activation for which the rule is not defined, or a part whose
         operations were not recorded.
     """
-    leaf, score = forward(model, inputs, target)
+    leaf, score = forward(model, points, target)
     relus = 0
     for node in _nodes(score.grad_fn):
         name = node.name()

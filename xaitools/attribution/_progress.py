@@ -1,0 +1,58 @@
+"""How far a call is, told to a bar or to a function, which may stop it."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tqdm.auto import tqdm
+
+Progress = Callable[[int, int], object]
+"""``progress(done, total)``; what it raises ends the work."""
+
+_PAUSE = 0.05
+"""Seconds between questions whether to go on."""
+
+
+class Teller:
+    """Counts passes, windows or iterations, and tells.
+
+    Parameters
+    ----------
+    total
+        How many there will be.
+    show
+        A `Progress`, or whether to show a bar, which appears only if the work takes more than two seconds.
+
+    Attributes
+    ----------
+    stopped_by
+        What the function raised, if it did.
+    """
+
+    def __init__(self, total: int, show: bool | Progress) -> None:
+        self.done, self.total = 0, total
+        self.stopped_by: BaseException | None = None
+        self._ask_after = 0.0
+        self._tell = show if callable(show) else None
+        self._bar: Any = tqdm(
+            total=total, desc="explaining", unit="pass", disable=self._tell is not None or not show, delay=2, leave=False
+        )
+
+    def __call__(self, passes: int = 0) -> None:
+        """Tell that so many more are done; 0 only asks whether to go on."""
+        self.done += passes
+        self._bar.update(passes)
+        if self._tell is not None and (passes or time.monotonic() > self._ask_after):
+            self._ask_after = time.monotonic() + _PAUSE
+            try:
+                self._tell(self.done, self.total)
+            except BaseException as error:
+                self.stopped_by = error
+                raise
+
+    def __enter__(self) -> "Teller":
+        self(0)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
