@@ -17,7 +17,7 @@ from zennit.torchvision import ResNetCanonizer
 from zennit.types import Linear
 
 from xaitools.attribution import deep_taylor, lrp
-from xaitools.attribution.lrp_rules import RULES
+from xaitools.attribution._lrp_rules import RULES
 
 LOW, HIGH = -0.5, 1.5
 EPSILON = 0.05

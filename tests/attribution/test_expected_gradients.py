@@ -9,7 +9,7 @@ def test_a_linear_network_is_explained_exactly_by_the_references() -> None:
     """For f(x) = w x every position gives w (x - r), so the mean over all pairs is w (x - mean r)."""
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 1, bias=False)).double()
     x, references = torch.rand(2, 1, 2, 3).double(), torch.rand(4, 1, 2, 3).double()
-    maps = expected_gradients(net, x, references=references, samples=20000, batch_size=1024)
+    maps = expected_gradients(net, x, references=references, steps=20000, batch_size=1024)
     expected = net[1].weight.detach().view(1, 1, 2, 3) * (x - references.mean(0))
     torch.testing.assert_close(maps, expected, rtol=0, atol=0.01)
 
@@ -17,7 +17,7 @@ def test_a_linear_network_is_explained_exactly_by_the_references() -> None:
 def test_expected_completeness(residual_net, images, targets) -> None:
     references = torch.rand(5, 1, 12, 10, generator=torch.Generator().manual_seed(9))
     maps = expected_gradients(
-        residual_net, images, targets, references=references, samples=4000, batch_size=256
+        residual_net, images, targets, references=references, steps=4000, batch_size=256
     )
     with torch.no_grad():
         change = residual_net(images) - residual_net(references).mean(0)
@@ -27,7 +27,7 @@ def test_expected_completeness(residual_net, images, targets) -> None:
 
 def test_seed_decides(residual_net, images, targets) -> None:
     def run(seed):
-        return expected_gradients(residual_net, images, targets, references=images, samples=5, seed=seed)
+        return expected_gradients(residual_net, images, targets, references=images, steps=5, seed=seed)
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))

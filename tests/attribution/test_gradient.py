@@ -43,12 +43,12 @@ def test_regression_on_volumes(volume_net) -> None:
 
 @pytest.mark.parametrize("target", [3, -1])
 def test_target_outside_the_classes(residual_net, images, target) -> None:
-    with pytest.raises(TargetError, match=f"Target {target} is not among the network's 3 outputs, 0 to 2"):
+    with pytest.raises(TargetError, match=f"target {target} with a network of 3 outputs; expected 0 to 2"):
         gradient(residual_net, images, torch.full((3,), target))
 
 
 def test_target_is_needed_with_several_outputs(residual_net, images) -> None:
-    with pytest.raises(TargetError, match="one output, but this one has 3"):
+    with pytest.raises(TargetError, match="network of 3 outputs; expected one output"):
         gradient(residual_net, images)
 
 

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from xaitools.attribution import deconvolution, gradient, guided_backprop
+from xaitools.attribution import attribute, deconvolution, gradient, guided_backprop
 from xaitools.errors import UnsupportedModelError
-from xaitools.models.surgery import explainable
+from xaitools.models import Network
 
 
 def folded(convolution, norm):
@@ -86,8 +86,11 @@ def test_volumes(volume_net) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_the_copy_made_for_explaining(residual_net, images, targets, precision) -> None:
-    quick = explainable(residual_net, images[:1], precision)
-    exact, rough = (guided_backprop(net, images, targets) for net in (residual_net, quick))
+    prepared = Network(residual_net, images[:1], precision)
+    exact, rough = (
+        attribute(net, images, targets, ["guided_backprop"], precision=own)["guided_backprop"]
+        for net, own in ((residual_net, "float32"), (prepared, precision))
+    )
     assert torch.corrcoef(torch.stack([exact.flatten(), rough.flatten()]))[0, 1] > 0.98
 
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from xaitools.attribution import incremental
-from xaitools.attribution.boxes import Change, add, inside, reach, read, reframe, tighten
-from xaitools.attribution.incremental import IncrementalNetwork
+from xaitools.attribution import _incremental
+from xaitools.attribution._boxes import Change, add, inside, reach, read, reframe, tighten
+from xaitools.attribution._incremental import IncrementalNetwork
 from xaitools.errors import UnsupportedModelError
 
 
@@ -286,8 +286,8 @@ def test_random_networks(seed):
 
 def test_windows_in_groups_of_several_sizes(monkeypatch):
     """Boxes are cropped to what changed, and the groups put back in order."""
-    monkeypatch.setattr(incremental, "SMALLEST_GROUP", 2)
-    monkeypatch.setattr(incremental, "LARGEST_BATCH", 2000)
+    monkeypatch.setattr(_incremental, "SMALLEST_GROUP", 2)
+    monkeypatch.setattr(_incremental, "LARGEST_BATCH", 2000)
     torch.manual_seed(0)
     layers = [
         nn.Conv2d(1, 4, 3, padding=1),

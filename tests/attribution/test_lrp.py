@@ -2,9 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from xaitools.attribution import input_x_gradient, lrp
-from xaitools.attribution.lrp import relevance_gap
-from xaitools.attribution.lrp_rules import RULES
+from xaitools.attribution import attribute, input_x_gradient, lrp
+from xaitools.attribution._lrp_rules import RULES
 from xaitools.errors import MethodError, UnsupportedModelError
 
 
@@ -25,8 +24,8 @@ def test_relevance_is_conserved_without_biases(homogeneous, rule) -> None:
 def test_with_biases_the_gap_is_what_they_absorb(residual_net, images, targets) -> None:
     """z_j = sum_i x_i w_ij + b_j, and the epsilon rule gives b_j its share b_j / z_j R_j: the gradient times b."""
     net, x = residual_net.double(), images.double()
-    maps = lrp(net, x, targets, epsilon=1e-12)
-    gap = relevance_gap(net, x, targets, maps, batch_size=2)
+    found = attribute(net, x, targets, ["lrp"], options={"lrp": {"epsilon": 1e-12}}, batch_size=2)
+    maps, gap = found["lrp"], found.relevance_gap["lrp[epsilon]"]
     torch.testing.assert_close(gap, outputs(net, x, targets) - maps.flatten(1).sum(1))
     biases = [module.bias for module in net.modules() if getattr(module, "bias", None) is not None]
     shifts = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]

@@ -1,17 +1,8 @@
 import pytest
 
 from xaitools.attribution import METHODS
-from xaitools.attribution.lrp_rules import RULES
-from xaitools.attribution.names import (
-    BASES,
-    CT_BASES,
-    FETAL_METHODS,
-    REGIONS,
-    SMOOTHINGS,
-    MethodName,
-    combine,
-    parse,
-)
+from xaitools.attribution._lrp_rules import RULES
+from xaitools.attribution.names import REGIONS, SMOOTHINGS, MethodName, combine, parse
 from xaitools.errors import MethodError
 
 OPTIONS = {
@@ -19,10 +10,17 @@ OPTIONS = {
     "lrp": RULES,
     "occlusion": ["5", "8:4"],
 }
+
+
+def default(base: str) -> str:
+    option = METHODS[base].option if base in METHODS else None
+    return option.default if option else ""
+
+
 ALL = [
     MethodName(base, option, smoothing, absolute, regions)
-    for base in (*BASES, "captum.InputXGradient")
-    for option in OPTIONS.get(base, [""])
+    for base in (*METHODS, "captum.InputXGradient")
+    for option in OPTIONS.get(base, [default(base)])
     for smoothing in ("", *SMOOTHINGS)
     for absolute in (False, True)
     for regions in ("", *REGIONS)
@@ -42,10 +40,6 @@ def test_lrp_is_that_of_epsilon() -> None:
     assert parse("lrp+smoothgrad") == parse("lrp[epsilon]+smoothgrad")
 
 
-def test_every_base_has_its_function() -> None:
-    assert set(METHODS) == set(BASES)
-
-
 def test_labels_are_those_of_the_paper() -> None:
     names = [
         "gradient",
@@ -57,9 +51,9 @@ def test_labels_are_those_of_the_paper() -> None:
     assert [parse(name).label for name in names] == ["BP", "IGB SG", "IGBW SG² region", "EG", "D"]
 
 
-def test_the_table_of_the_ct_study_has_thirty_names() -> None:
-    names = combine(CT_BASES, ["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
-    assert len(set(names)) == 30
+def test_combinations_have_a_name_each() -> None:
+    names = combine(["gradient", "lrp", "occlusion[8:4]"], ["", "smoothgrad", "vargrad"], ["", "xrai"])
+    assert len(set(names)) == 18
     assert [str(parse(name)) for name in names] == names
 
 
@@ -78,20 +72,15 @@ def test_labels_of_the_other_methods() -> None:
     assert len({parse(f"lrp[{rule}]").label for rule in RULES}) == len(RULES)
 
 
-def test_the_fetal_study_has_eight_methods_in_the_order_of_its_table() -> None:
-    assert " ".join(FETAL_METHODS.values()) == "G SG DCN DT GB I*G IG LRP"
-    assert [str(parse(name)) for name in FETAL_METHODS] == list(FETAL_METHODS)
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gradeint", "known: gradient, .*Did you mean 'gradient'"),
+        ("gradeint", "known: .*gradient, .*Did you mean 'gradient'"),
         ("gradient+smothgrad", "Did you mean 'smoothgrad'"),
         ("gradient@slic", "known: xrai"),
         ("gradient+smoothgrad+vargrad", "at most one"),
         ("gradient+absolute+smoothgrad", "then at most one 'absolute'"),
-        ("gradient[black]", "takes no option.*these do: integrated_gradients, lrp"),
+        ("gradient[black]", "takes no option.*these do: .*integrated_gradients, lrp"),
         ("gradient +absolute", "cannot be read"),
         ("", "cannot be read"),
     ],

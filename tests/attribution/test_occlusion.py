@@ -7,10 +7,17 @@ import torch.nn.functional as F
 from captum.attr import Occlusion
 from torch import nn
 
-from xaitools.attribution import incremental
-from xaitools.attribution.incremental import IncrementalNetwork
+from xaitools.attribution import _incremental
+from xaitools.attribution._incremental import IncrementalNetwork
 from xaitools.attribution.occlusion import occlusion
-from xaitools.errors import DataError, ParameterError, ShapeError, TargetError, UnsupportedModelError
+from xaitools.errors import (
+    DataError,
+    MethodError,
+    ParameterError,
+    ShapeError,
+    TargetError,
+    UnsupportedModelError,
+)
 from xaitools.models.brain_cnn import eitel_cnn
 
 
@@ -166,7 +173,7 @@ def test_regions_are_hidden_one_after_the_other(plane_net, planes, targets, algo
     labels[:, 5, 3] = 7
     labels[0, 10:, 10:] = 2
     labels[1, 0, 0], labels[1, 13, 12] = 4, 4
-    maps = occlusion(net, x, targets, regions=labels, algorithm=algorithm, progress=False)
+    maps = occlusion(net, x, targets, label_map=labels, algorithm=algorithm, progress=False)
     expected = torch.zeros_like(x)
     with torch.no_grad():
         clean = net(x)
@@ -175,9 +182,11 @@ def test_regions_are_hidden_one_after_the_other(plane_net, planes, targets, algo
             fall = clean[i] - net(torch.where(own, 0.0, x[i])[None])[0]
             expected[i, :, own] = fall[targets[i]]
     torch.testing.assert_close(maps, expected, rtol=1e-9, atol=1e-12)
-    shared = occlusion(net, x[:1], targets[:1], regions=labels[0], algorithm=algorithm, progress=False)
+    shared = occlusion(net, x[:1], targets[:1], label_map=labels[0], algorithm=algorithm, progress=False)
     torch.testing.assert_close(shared, expected[:1], rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(occlusion(net, x, targets, regions=labels[:, None], progress=False), expected)
+    torch.testing.assert_close(
+        occlusion(net, x, targets, label_map=labels[:, None], progress=False), expected
+    )
 
 
 def test_what_cannot_be_traced_passes_the_whole_network(functional_net, images, targets, caplog) -> None:
@@ -243,8 +252,8 @@ def test_a_wrong_rule_is_noticed(plane_net, planes, targets, monkeypatch, caplog
 
 def test_small_groups_and_batches_change_nothing(plane_net, planes, targets, monkeypatch) -> None:
     expected = occlusion(plane_net, planes[:1], targets[:1], patch=2, stride=1, progress=False)
-    monkeypatch.setattr(incremental, "SMALLEST_GROUP", 2)
-    monkeypatch.setattr(incremental, "LARGEST_BATCH", 500)
+    monkeypatch.setattr(_incremental, "SMALLEST_GROUP", 2)
+    monkeypatch.setattr(_incremental, "LARGEST_BATCH", 500)
     maps = occlusion(plane_net, planes[:1], targets[:1], patch=2, stride=1, batch_size=3, progress=False)
     torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-6)
 
@@ -279,14 +288,14 @@ def test_probabilities_by_a_softmax_after_the_network(plane_net, planes, targets
         ({"patch": (3, 3, 3)}, ParameterError, "one for each of 2 spatial axes"),
         ({"patch": 3, "stride": 4}, ParameterError, "leaves voxels that no window covers"),
         ({"stride": 0}, ParameterError, "stride=0; expected"),
-        ({"algorithm": "fast"}, ParameterError, "choose one of auto, incremental, full"),
-        ({"batch_size": 0}, ParameterError, "batch_size=0"),
+        ({"algorithm": "fast"}, ParameterError, "expected one of auto, incremental, full"),
+        ({"batch_size": 0}, MethodError, "batch_size=0"),
         ({"baseline": torch.zeros(14, 13)}, ShapeError, r"Baseline of shape \(14, 13\)"),
         ({"baseline": torch.nan}, DataError, "baseline contains NaN"),
-        ({"regions": torch.ones(13, 14).long()}, ShapeError, "Resample the atlas"),
-        ({"regions": torch.ones(14, 13)}, DataError, r"convert them with .long\(\)"),
-        ({"regions": torch.zeros(14, 13).long()}, DataError, "no label other than 0"),
-        ({"regions": -torch.ones(14, 13).long()}, DataError, "contain the label -1"),
+        ({"label_map": torch.ones(13, 14).long()}, ShapeError, "Resample the atlas"),
+        ({"label_map": torch.ones(14, 13)}, DataError, r"convert it with .long\(\)"),
+        ({"label_map": torch.zeros(14, 13).long()}, DataError, "no label other than 0"),
+        ({"label_map": -torch.ones(14, 13).long()}, DataError, "contains the label -1"),
     ],
 )
 def test_wrong_options(plane_net, planes, targets, options, error, message) -> None:
@@ -295,14 +304,14 @@ def test_wrong_options(plane_net, planes, targets, options, error, message) -> N
 
 
 def test_wrong_images_and_targets(plane_net, planes, targets) -> None:
-    with pytest.raises(TargetError, match="Target 3 is not among"):
+    with pytest.raises(TargetError, match="target 3 with a network of 3"):
         occlusion(plane_net, planes, targets + 1, progress=False)
     with pytest.raises(TargetError, match="name a class"):
         occlusion(plane_net, planes, progress=False)
-    with pytest.raises(ShapeError, match="expected one class an image"):
+    with pytest.raises(ShapeError, match="one class for all, or one for each"):
         occlusion(plane_net, planes, targets[:2], progress=False)
     with pytest.raises(ShapeError, match="at least one image"):
         occlusion(plane_net, planes[:0], targets[:0], progress=False)
     planes[1, 0, 3, 3] = torch.nan
-    with pytest.raises(DataError, match="Image 1 of the batch contains NaN"):
+    with pytest.raises(DataError, match="number 1 of the batch contains NaN"):
         occlusion(plane_net, planes, targets, progress=False)

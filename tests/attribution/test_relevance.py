@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from xaitools.attribution import input_x_gradient, lrp
-from xaitools.attribution.gradient import path
-from xaitools.attribution.lrp_rules import RULES, composite, deep_taylor_composite
-from xaitools.attribution.passes import single
-from xaitools.attribution.relevance import relevance_rule
+from xaitools.attribution._lrp_rules import RULES, composite, deep_taylor_composite
+from xaitools.attribution._relevance import relevance_plan
+from xaitools.attribution._stream import Batch
+from xaitools.attribution.registry import Setting
 from xaitools.errors import UnsupportedModelError
+from xaitools.models import Network
 
 LOW, HIGH = -0.5, 1.5
 EPSILON = 0.05
@@ -51,6 +52,11 @@ def block_net(request, make_trained):
     images = torch.rand(2, 2, *[4, 6, 4][:axes], dtype=torch.float64) * 1.5 - 0.4
     net(images)
     return make_trained(net).double(), images
+
+
+def relevance(net, images, targets, rules):
+    plan = relevance_plan(Setting(Network(net, images[:1]), images, targets, "rules"), rules)
+    return plan.passes.run(Batch(images, targets, list(range(len(images))), lambda passes: None))
 
 
 def matrix(function, shape):
@@ -152,8 +158,7 @@ def compare(net, images, name):
         rules = deep_taylor_composite(LOW, HIGH)
     else:
         rules = composite(name, epsilon=EPSILON, low=LOW, high=HIGH)
-    rule = relevance_rule(net, images[:1], rules)
-    maps = single(net, images, targets, path(), batch_size=2, rule=rule)
+    maps = relevance(net, images, targets, rules)
     slow = np.stack(
         [
             slow_relevance(net, image, int(target), *PARTS[name], name == "deep_taylor")
@@ -205,10 +210,7 @@ def test_any_spelling_gives_the_same_map(images, targets, name) -> None:
     functions = Spelled(True).eval()
     functions.load_state_dict(modules.state_dict())
     rules = deep_taylor_composite() if name == "deep_taylor" else composite(name)
-    one, other = (
-        single(net, images, targets, path(), batch_size=2, rule=relevance_rule(net, images[:1], rules))
-        for net in (modules, functions)
-    )
+    one, other = (relevance(net, images, targets, rules) for net in (modules, functions))
     torch.testing.assert_close(one, other)
 
 

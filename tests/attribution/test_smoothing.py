@@ -1,6 +1,6 @@
 import torch
 
-from xaitools.attribution.smoothing import SMOOTHINGS, Moments
+from xaitools.attribution._smoothing import SMOOTHINGS, Moments
 
 
 def test_moments_equal_their_definitions() -> None:

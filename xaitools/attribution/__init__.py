@@ -7,17 +7,14 @@ Every module here whose name has no underscore in front is loaded, and the metho
 import importlib
 import pkgutil
 
-from xaitools.attribution import registry
-
-for _module in pkgutil.iter_modules(__path__):
-    if not _module.name.startswith("_"):
-        importlib.import_module(f"{__name__}.{_module.name}")
-
 from xaitools.attribution.attribute import Maps, attribute
 from xaitools.attribution.names import MethodName, combine, parse
 from xaitools.attribution.registry import METHODS, Method
 from xaitools.attribution.xrai import Segments, segment, xrai
 
+for _module in pkgutil.iter_modules(__path__):
+    if not _module.name.startswith("_") and _module.name not in globals():
+        importlib.import_module(f"{__name__}.{_module.name}")
 globals().update({name: known.function for name, known in METHODS.items()})
 
 __all__ = [
@@ -31,5 +28,5 @@ __all__ = [
     "parse",
     "segment",
     "xrai",
-    *METHODS,
 ]
+__all__ += list(METHODS)

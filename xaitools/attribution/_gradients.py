@@ -9,18 +9,23 @@ from xaitools.models.network import select
 
 def gradients(model: nn.Module, points: Tensor, target: Tensor | None = None) -> Tensor:
     """Gradient of each image's selected output with respect to that image, same shape as `points`."""
-    leaf, score = forward(model, points, target)
-    return torch.autograd.grad(score, leaf)[0]
+    leaf, scores = forward(model, points, target)
+    return backward(leaf, scores)
 
 
 def forward(model: nn.Module, points: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The images as a leaf of the autograd graph, and the sum of their selected outputs."""
+    """The images as a leaf of the autograd graph, and their selected outputs (batch,)."""
     with torch.enable_grad():
         leaf = points.detach().requires_grad_()
-        score = select(model(leaf.clone()), target).sum()  # a clone, as the first layer may work in place
-    if not score.requires_grad:
+        scores = select(model(leaf.clone()), target)  # a clone, as the first layer may work in place
+    if not scores.requires_grad:
         raise UnsupportedModelError(
             f"The output of {type(model).__name__} does not depend on its input through differentiable operations, "
             "so it has no gradient. Remove torch.no_grad, detach or argmax from its forward pass."
         )
-    return leaf, score
+    return leaf, scores
+
+
+def backward(leaf: Tensor, scores: Tensor) -> Tensor:
+    """Gradient of each score with respect to its own image."""
+    return torch.autograd.grad(scores, leaf, torch.ones_like(scores))[0]

@@ -35,7 +35,12 @@ class Teller:
         self._ask_after = 0.0
         self._tell = show if callable(show) else None
         self._bar: Any = tqdm(
-            total=total, desc="explaining", unit="pass", disable=self._tell is not None or not show, delay=2, leave=False
+            total=total,
+            desc="explaining",
+            unit="pass",
+            disable=self._tell is not None or not show,
+            delay=2,
+            leave=False,
         )
 
     def __call__(self, passes: int = 0) -> None:

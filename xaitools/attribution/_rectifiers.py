@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xaitools.attribution._gradients import forward
+from xaitools.attribution._gradients import backward, forward
 from xaitools.attribution._stream import Batch, Passes
 from xaitools.errors import UnsupportedModelError
 
@@ -62,9 +62,9 @@ def rectified_gradients(
         If the network has no ReLU, another activation for which the rule is not defined, or a part whose
         operations were not recorded.
     """
-    leaf, score = forward(model, points, target)
+    leaf, scores = forward(model, points, target)
     relus = 0
-    for node in _nodes(score.grad_fn):
+    for node in _nodes(scores.grad_fn):
         name = node.name()
         if name == _RELU:
             relus += 1
@@ -76,7 +76,7 @@ def rectified_gradients(
             f"No ReLU was found in {type(model).__name__}, and this method is defined by what it does at ReLUs; "
             "use gradient or integrated_gradients on this network."
         )
-    return torch.autograd.grad(score, leaf)[0]
+    return backward(leaf, scores)
 
 
 def _nodes(root: Any) -> Iterator[Any]:

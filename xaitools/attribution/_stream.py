@@ -206,7 +206,9 @@ class Stream:
     def _results(self, group: Group, tell: Tell) -> Iterator[tuple[Row, Tensor, dict[str, Tensor]]]:
         """Yield each row, its image or noisy copy, and its results, one a path, when its last point is in."""
         seeds = [seed_of(image, self.seed) for image in self.images]
-        jobs = ((row, paths, name) for row, paths in group.rows(len(self.images), self.draws) for name in paths)
+        jobs = (
+            (row, paths, name) for row, paths in group.rows(len(self.images), self.draws) for name in paths
+        )
         sums: dict[str, Tensor] = {}
         for batch in _batches(jobs, self.batch_size):
             points, weights, owners, copies = [], [], [], []
@@ -219,8 +221,12 @@ class Stream:
                 owners += [row.image] * len(x)
                 copies.append(copy)
             target = None if self.target is None else self.target[owners]
-            found = group.passes.run(Batch(torch.cat(points), target, owners, tell)).split([len(x) for x in points])
-            for (row, paths, name, part), copy, weight, values in zip(batch, copies, weights, found, strict=True):
+            found = group.passes.run(Batch(torch.cat(points), target, owners, tell)).split(
+                [len(x) for x in points]
+            )
+            for (row, paths, name, part), copy, weight, values in zip(
+                batch, copies, weights, found, strict=True
+            ):
                 share = (weight * values).sum(0)
                 sums[name] = sums[name] + share if part.start else share
                 if part.stop == paths[name].steps and name == list(paths)[-1]:

@@ -56,7 +56,10 @@ class Maps(dict[str, Tensor]):
         rows += [(name, "failed", str(error)) for name, error in self.errors.items()]
         wide, wider = (max((len(row[i]) for row in rows), default=0) for i in (0, 1))
         return "\n".join(
-            [f"{len(self)} maps", *(f"  {name:{wide}}  {shape:{wider}}  {values}" for name, shape, values in rows)]
+            [
+                f"{len(self)} maps",
+                *(f"  {name:{wide}}  {shape:{wider}}  {values}" for name, shape, values in rows),
+            ]
         )
 
 
@@ -186,7 +189,9 @@ def attribute(
             with keeper.keeping(text):
                 value = computed[name.source, name.smoothing]
                 value = value.abs() if name.absolute else value
-                maps[text] = (xrai(value, inputs, segments=segments) if name.regions else value).to(images.device)
+                maps[text] = (xrai(value, inputs, segments=segments) if name.regions else value).to(
+                    images.device
+                )
     maps.errors = keeper.errors
     return maps
 
@@ -255,8 +260,8 @@ def _check_contrast(name: MethodName, images: Tensor, noise_level: float) -> Non
 def _check_finite(maps: Tensor, smoothing: str) -> None:
     if not torch.isfinite(maps).all():
         raise UnsupportedModelError(
-            f"the {smoothing or 'plain'} map contains NaN or infinity: the network's gradients overflow or are undefined "
-            "there. Check its weights, or use precision='float32'."
+            f"the {smoothing or 'plain'} map contains NaN or infinity: the network's gradients overflow or are "
+            "undefined there. Check its weights, or use precision='float32'."
         )
 
 

@@ -43,7 +43,11 @@ FAMILIES[PREFIX] = captum_method
 
 def _method(name: str, kind: Any) -> Method:
     constructor, attribute = (
-        [key for key in inspect.signature(function).parameters if key not in ("self", "inputs", "target", *_MODELS)]
+        [
+            key
+            for key in inspect.signature(function).parameters
+            if key not in ("self", "inputs", "target", *_MODELS)
+        ]
         for function in (kind.__init__, kind.attribute)
     )
 

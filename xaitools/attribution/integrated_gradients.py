@@ -67,7 +67,7 @@ def integrated_gradients(
         If the network is not differentiable.
     """
     check_counts(error=MethodError, steps=steps)
-    chosen = _chosen(baseline, baselines or {}, setting)
+    chosen = chosen_baselines(baseline, baselines or {}, setting)
     paths = {f"from {key} in {steps} steps": straight_path(value, steps) for key, value in chosen.items()}
     return Plan(
         setting.gradients,
@@ -106,7 +106,9 @@ def _gauss_legendre(steps: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
 
 
-def _chosen(baseline: str | Baseline, more: Mapping[str, Baseline], setting: Setting) -> dict[str, Baseline]:
+def chosen_baselines(
+    baseline: str | Baseline, more: Mapping[str, Baseline], setting: Setting
+) -> dict[str, Baseline]:
     """The baselines asked for by their names, checked to fit the images."""
     known = {**BASELINES, **more}
     if not isinstance(baseline, str):

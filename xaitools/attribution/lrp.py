@@ -19,8 +19,8 @@ def _label(option: str) -> str:
     "rule",
     label=_label,
     idea="how much of the answer came from this pixel, if every layer shares it out among its inputs?",
-    reference="Bach et al. 2015, PLoS ONE 10(7) e0130140, equations 58 and 60; Montavon et al. 2019, LNCS 11700, 193-209.\n"
-    "The composites: Anders et al. 2021, arXiv:2106.13200.",
+    reference="Bach et al. 2015, PLoS ONE 10(7) e0130140, equations 58 and 60; Montavon et al. 2019, LNCS 11700,\n"
+    "193-209. The composites: Anders et al. 2021, arXiv:2106.13200.",
     option=Option("epsilon", "a rule, or a composite of rules", lambda text: {"rule": text}),
 )
 def lrp(

@@ -20,6 +20,7 @@ _GRAMMAR = re.compile(
     r"(?P<base>[\w.]+)(\[(?P<option>[^\[\]]*)\])?(?P<modifiers>(\+\w+)*)(@(?P<regions>\w+))?"
 )
 
+
 @dataclass(frozen=True)
 class MethodName:
     """A parsed method name; ``str()`` prints it so that it parses back to the same.

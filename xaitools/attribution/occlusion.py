@@ -63,8 +63,8 @@ def _read(option: str) -> dict[str, int]:
     sizes = option.split(":")
     if len(sizes) > 2 or not all(size.isdecimal() and int(size) for size in sizes):
         raise MethodError(
-            f"occlusion[{option}]: expected the voxels of a patch in the brackets, and of its stride, as in occlusion[8] "
-            "or occlusion[8:4]"
+            f"occlusion[{option}]: expected the voxels of a patch in the brackets, and of its stride, as in "
+            "occlusion[8] or occlusion[8:4]"
         )
     return {"patch": int(sizes[0]), "stride": int(sizes[-1])}
 
@@ -73,9 +73,9 @@ def _read(option: str) -> dict[str, int]:
     "perturbation",
     label="OCC",
     idea="how far does the answer fall when this part of the image is hidden?",
-    reference="Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014, section 4.2; overlapping\n"
-    "windows as in captum's ``Occlusion``; regions: Rieke et al., Visualizing convolutional networks for MRI-based\n"
-    "diagnosis of Alzheimer's disease, 2018, section 2.4.",
+    reference="Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014, section 4.2;\n"
+    "overlapping windows as in captum's ``Occlusion``; regions: Rieke et al., Visualizing convolutional networks for\n"
+    "MRI-based diagnosis of Alzheimer's disease, 2018, section 2.4.",
     option=Option("5", "voxels of a patch, and of its stride: 8 or 8:4", _read),
     check=lambda network: network.scores(network.example, network.first_class),
 )
@@ -438,5 +438,7 @@ def _labels(label_map: Tensor, images: Tensor) -> Tensor:
             f"label_map contains the label {int(labels.min())}; expected 0 for none, and positive ones."
         )
     if int(labels.max()) == 0:
-        raise DataError("label_map contains no label other than 0; expected regions, since else nothing can be hidden.")
+        raise DataError(
+            "label_map contains no label other than 0; expected regions, since else nothing can be hidden."
+        )
     return labels

@@ -160,7 +160,9 @@ class Method:
             else:
                 few = {"steps": 1} if "steps" in self.keywords else {}
                 references = {"references": network.example} if "references" in self.keywords else {}
-                self.function(network, network.example, network.first_class, progress=False, **few, **references)
+                self.function(
+                    network, network.example, network.first_class, progress=False, **few, **references
+                )
         except XaitoolsError as error:
             return str(error)
         return None
@@ -265,7 +267,9 @@ def _alone(make: Callable[..., Plan], name: str, reference: str) -> Callable[...
         images = checked_images(images)
         network = Network.of(model, images[:1])
         points = network.place(images)
-        stream = Stream(points, checked_target(target, len(points), points.device), batch_size=batch_size, seed=seed)
+        stream = Stream(
+            points, checked_target(target, len(points), points.device), batch_size=batch_size, seed=seed
+        )
         plan = make(Setting(network, points, stream.target, name, batch_size), **options)
         (group,) = grouped({name: plan}, wanted := {(name, "")})
         with Teller(group.count(len(points), 0), progress) as tell:

@@ -122,7 +122,9 @@ class Network:
     def layers(self) -> tuple[str, ...]:
         """Names of the layers with weights of their own, in the order in which they were defined."""
         return tuple(
-            name for name, module in self.plain.named_modules() if any(True for _ in module.parameters(recurse=False))
+            name
+            for name, module in self.plain.named_modules()
+            if any(True for _ in module.parameters(recurse=False))
         )
 
     @property
@@ -172,7 +174,9 @@ class Network:
     def scores(self, images: Tensor, target: Tensor | None, batch_size: int = 16) -> Tensor:
         """The output to explain for each image, (batch,), without a gradient."""
         with torch.no_grad():
-            return torch.cat([select(self.quick(part), own) for part, own in _parts(images, target, batch_size)])
+            return torch.cat(
+                [select(self.quick(part), own) for part, own in _parts(images, target, batch_size)]
+            )
 
     def _check_finite(self) -> None:
         if not torch.isfinite(self._expected).all():

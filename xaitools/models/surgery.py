@@ -107,7 +107,7 @@ def channels_last(model: nn.Module, example: Tensor) -> Any:
 
 
 def in_precision(network: nn.Module, precision: str) -> nn.Module:
-    """The network, a key of `PRECISIONS` deciding how its deeper layers compute; it shares the weights of the others."""
+    """The network with its deeper layers in a precision of `PRECISIONS`; the others share their weights."""
     first, rest = _halves(network)
     return _InPrecision(first, twin(rest), PRECISIONS[precision])
 
@@ -152,7 +152,7 @@ def without_biases(graph: GraphModule, example: Tensor) -> nn.Module:
     left = outputs_of(bare, torch.zeros_like(example)).abs().max().item()
     if left > 0:
         raise UnsupportedModelError(
-            f"{type(model).__name__} answers a black image with {left:.3g} although its biases are zero: it adds a "
+            f"{type(graph).__name__} answers a black image with {left:.3g} although its biases are zero: it adds a "
             "constant, or has batch normalisation that does not follow a convolution or linear layer."
         )
     return bare

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from xaitools.errors import MethodError, UnsupportedModelError
-from xaitools.models import build_network, surgery
-from xaitools.models.surgery import explainable, log_odds, traced
+from xaitools.errors import MethodError, ParameterError, UnsupportedModelError
+from xaitools.models import Network, build_network, surgery
+from xaitools.models.surgery import log_odds
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def norms(model: nn.Module) -> int:
 
 
 def test_same_outputs_without_batch_norm(network, images) -> None:
-    quick = explainable(network, images[:1])
+    quick = Network(network, images[:1]).quick
     torch.testing.assert_close(quick(images), network(images).detach(), rtol=1e-4, atol=1e-5)
     assert norms(quick) == 0
     assert not any(parameter.requires_grad for parameter in quick.parameters())
@@ -38,7 +38,7 @@ def test_same_outputs_without_batch_norm(network, images) -> None:
 
 def test_the_original_is_not_touched(network, images) -> None:
     network.train()
-    explainable(network, images)
+    assert Network(network, images).quick(images).shape == (2, 2)
     assert network.training
     assert norms(network) > 0
     assert all(parameter.requires_grad for parameter in network.parameters())
@@ -56,7 +56,7 @@ def test_a_network_that_cannot_be_traced_stays_whole(images, caplog) -> None:
 
     model = Branching().eval()
     with caplog.at_level(logging.INFO, "xaitools"):
-        quick = explainable(model, images)
+        quick = Network(model, images).quick
     assert "is not folded" in caplog.text
     torch.testing.assert_close(quick(images), model(images).detach())
 
@@ -66,7 +66,7 @@ def test_folding_is_dropped_where_it_would_change_the_outputs(network, images, m
         surgery, "fuse", lambda model, **_: surgery.trace(nn.Sequential(model, nn.Softplus()))
     )
     with caplog.at_level(logging.INFO, "xaitools"):
-        quick = explainable(network, images)
+        quick = Network(network, images).quick
     assert "the outputs would differ" in caplog.text
     torch.testing.assert_close(quick(images), network(images).detach(), rtol=1e-4, atol=1e-5)
 
@@ -75,25 +75,25 @@ def test_batch_statistics_in_evaluation_are_refused(images) -> None:
     norm = nn.BatchNorm2d(2, track_running_stats=False)
     model = nn.Sequential(nn.Conv2d(1, 2, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     with pytest.raises(UnsupportedModelError, match="depend on the other images of the batch"):
-        explainable(model, images)
+        Network(model, images)
 
 
 def test_bfloat16_comes_back_as_float32(network, images) -> None:
-    rough = explainable(network, images, "bf16")(images)
+    rough = Network(network, images, "bf16").quick(images)
     assert rough.dtype == torch.float32
     torch.testing.assert_close(rough, network(images).detach(), rtol=0.05, atol=0.05)
 
 
 def test_bad_precision_and_models_that_cannot_be_copied(network, images) -> None:
-    with pytest.raises(MethodError, match="choose one of float32, bf16"):
-        explainable(network, images, "int8")
+    with pytest.raises(MethodError, match="expected one of float32, bf16"):
+        Network(network, images, "int8")
     network.stored = network(images)
     with pytest.raises(UnsupportedModelError, match="ResNet cannot be copied"):
-        explainable(network, images)
+        Network(network, images)
 
 
 def test_bfloat16_starts_after_the_layers_next_to_the_image(network, images) -> None:
-    rough = explainable(network, images, "bf16")
+    rough = Network(network, images, "bf16").quick
     first = [module for module in rough.first.modules() if isinstance(module, nn.Conv2d)]
     rest = [module for module in rough.rest.modules() if isinstance(module, nn.Conv2d)]
     assert {module.weight.dtype for module in first} == {torch.float32}
@@ -115,7 +115,7 @@ def test_without_biases_nothing_is_added(name: str) -> None:
             nn.init.normal_(module.bias)
     images = torch.rand(2, 1, 64, 64)
     before = model(images).detach()
-    bare = surgery.without_biases(model, images[:1])
+    bare = Network(model, images[:1]).without_biases.quick
     torch.testing.assert_close(bare(2.5 * images), 2.5 * bare(images))
     assert not torch.allclose(bare(images), before)
     torch.testing.assert_close(model(images), before)
@@ -128,12 +128,12 @@ def test_a_constant_that_is_no_bias_is_found() -> None:
 
     model = Shifted(nn.Flatten(), nn.Linear(16, 1))
     with pytest.raises(UnsupportedModelError, match=r"answers a black image with 0\.5"):
-        surgery.without_biases(model, torch.rand(1, 1, 4, 4))
+        _ = Network(model, torch.rand(1, 1, 4, 4)).without_biases
 
 
 def test_a_traced_copy_has_merged_norms_and_the_names_of_its_layers(network, images) -> None:
     network.train()
-    graph = traced(network, images[:1])
+    graph = Network(network, images[:1]).graph
     assert network.training
     network.eval()
     assert norms(graph) == 0
@@ -155,7 +155,7 @@ def test_norms_stay_where_merging_would_change_the_outputs(images) -> None:
     model = Twice().eval()
     model.norm.running_mean += 0.5
     model.norm.running_var += 3
-    graph = traced(model, images)
+    graph = Network(model, images).graph
     assert norms(graph) == 1
     torch.testing.assert_close(graph(images), model(images).detach())
 
@@ -166,7 +166,7 @@ def test_a_network_that_cannot_be_traced_is_refused(images) -> None:
             return x if float(x.sum()) > 0 else -x
 
     with pytest.raises(UnsupportedModelError, match="Branching cannot be traced"):
-        traced(Branching(), images)
+        _ = Network(Branching(), images).graph
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -197,3 +197,43 @@ def test_log_odds_of_a_single_layer() -> None:
 def test_log_odds_of_other_networks_are_refused(model) -> None:
     with pytest.raises(UnsupportedModelError, match="logits"):
         log_odds(model, torch.rand(2, 1, 4, 4))
+
+
+def test_the_log_odds_of_a_prepared_network(network, images) -> None:
+    network.fc = nn.Linear(network.fc.in_features, 2)
+    logits = network(images).detach()
+    odds = Network(network, images).log_odds
+    assert odds.n_outputs == 1
+    torch.testing.assert_close(odds.quick(images), logits[:, 1:] - logits[:, :1], rtol=1e-4, atol=1e-5)
+
+
+def test_forms_are_made_once_and_share_the_weights(network, images) -> None:
+    prepared = Network(network, images)
+    assert prepared.quick is prepared.folded is prepared.graph
+    own = {value.data_ptr() for value in prepared.plain.state_dict().values()}
+    twin = surgery.twin(prepared.plain)
+    assert {value.data_ptr() for value in twin.state_dict().values()} == own
+    assert not own & {value.data_ptr() for value in network.state_dict().values()}
+    assert all(a is not b for a, b in zip(twin.modules(), prepared.plain.modules(), strict=True))
+
+
+def test_a_prepared_network_is_taken_as_it_is(network, images) -> None:
+    prepared = Network(network, images)
+    assert Network.of(prepared, images) is prepared
+    with pytest.raises(MethodError, match="prepared for 'float32'"):
+        Network.of(prepared, images, "bf16")
+
+
+def test_randomised_twins(network, images) -> None:
+    prepared = Network(network, images)
+    assert prepared.layers[0] == "conv1"
+    assert prepared.layers[-1] == "fc"
+    state = torch.random.get_rng_state()
+    one, same, other = (prepared.randomized(["fc"], seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(one.plain.fc.weight, same.plain.fc.weight)
+    assert not torch.equal(one.plain.fc.weight, other.plain.fc.weight)
+    assert not torch.equal(one.plain.fc.weight, network.fc.weight)
+    assert torch.equal(one.plain.conv1.weight, network.conv1.weight)
+    with pytest.raises(ParameterError, match="layer='head' is unknown; expected one of conv1"):
+        prepared.randomized(["head"])
