@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from tqdm.std import tqdm as Bar
 
 from xaitools.errors import DivergedError
 from xaitools.models.checkpoint import Checkpoint, TrainingState
@@ -70,7 +71,7 @@ class Loop:
             images = to_device(images, self.device)
         return images, targets.to(self.device)
 
-    def _train_epoch(self, state: TrainingState, bar: tqdm) -> float:
+    def _train_epoch(self, state: TrainingState, bar: Bar) -> float:
         """One step a batch; the mean loss over the images."""
         order, changes, dropout = (self._generator(len(state.history), stream) for stream in range(3))
         torch.manual_seed(dropout.initial_seed())
@@ -118,7 +119,7 @@ def _private_randomness(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _progress_bar(total: int, done: int, shown: bool) -> Iterator[tqdm]:
+def _progress_bar(total: int, done: int, shown: bool) -> Iterator[Bar]:
     """A bar over batches, which ends full where the training stopped early, and red only where it failed."""
     with tqdm(total=total, initial=done, desc="training", unit="batch", disable=not shown) as bar:
         yield bar
@@ -129,6 +130,6 @@ def _progress_bar(total: int, done: int, shown: bool) -> Iterator[tqdm]:
             bar.update(done)
 
 
-def _tell(bar: tqdm, history: History) -> None:
+def _tell(bar: Bar, history: History) -> None:
     last = {name: f"{values[-1]:.3f}" for name, values in asdict(history).items()}
     bar.set_postfix(epoch=len(history), **last)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xaitools.checks import check_choice
 from xaitools.errors import ParameterError, TargetError, UnsupportedModelError
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -61,13 +60,12 @@ def task_of(labels: Tensor, loss: str) -> Task:
     Raises
     ------
     ParameterError
-        If the loss is unknown or does not fit the labels.
+        If the loss does not fit the labels.
     TargetError
         If the labels of a regression are not finite, or all the same.
     """
     measured = labels.is_floating_point()
     loss = {True: "mean_absolute_error", False: "cross_entropy"}[measured] if loss == "auto" else loss
-    check_choice(loss=(loss, LOSSES))
     if measured == (loss == "cross_entropy"):
         raise ParameterError(
             f"loss={loss!r} with labels of type {labels.dtype}; expected classes (int64) for cross_entropy, "
