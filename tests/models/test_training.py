@@ -386,10 +386,13 @@ def test_bad_options_are_named_before_work_starts(sets: Sets) -> None:
         run(network(), sets, device="cuda:9")
 
 
-def test_a_training_that_diverges_says_so(sets: Sets) -> None:
+def test_a_training_that_diverges_says_so(sets: Sets, tmp_path: Path, notebook_bars: list) -> None:
+    options = {"learning_rate": 1e20, "checkpoint": tmp_path / "state.pt", "progress": True}
     model = nn.Sequential(nn.Flatten(), nn.Linear(256, 2), nn.Linear(2, 2))
     with pytest.raises(DivergedError, match=r"never finite with learning_rate 1e\+20; choose a smaller one"):
-        run(model, sets, learning_rate=1e20)
+        run(model, sets, **options)
+    assert list(tmp_path.iterdir()) == []
+    assert notebook_bars[0].container.children[1].bar_style == "danger"
 
 
 def test_importing_the_models_loads_neither_lightning_nor_torchvision() -> None:

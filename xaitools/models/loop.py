@@ -50,14 +50,14 @@ class Loop:
                 state.history = state.history.extended(train_loss, *self._validate())
                 if state.history.is_best_now:
                     state.remember_best()
-                if checkpoint is not None:
+                if checkpoint is not None and state.best:
                     checkpoint.save(state)
                 _tell(bar, state.history)
-        if not state.best:
-            raise DivergedError(
-                f"the validation loss was never finite with learning_rate {settings.learning_rate}; "
-                "choose a smaller one"
-            )
+            if not state.best:
+                raise DivergedError(
+                    f"the validation loss was never finite with learning_rate {settings.learning_rate}; "
+                    "choose a smaller one"
+                )
         model.load_state_dict(state.best)
         model.eval()
         if self.task.is_regression:
