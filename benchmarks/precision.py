@@ -22,11 +22,8 @@ def trained_network():
     training, validation, test = split(samples, seed=0)
     network, _, _ = fit(
         "resnet50",
-        training.images,
-        training.labels,
-        validation.images,
-        validation.labels,
-        class_names=samples.class_names,
+        training,
+        validation,
         max_epochs=20,
         batch_size=16,
         stop_at=0.05,

@@ -28,11 +28,8 @@ def trained(brains, epochs):
     training, validation, test = split(brains, (0.6, 0.15, 0.25), seed=0)
     network, _, _ = fit(
         "eitel_cnn",
-        training.images,
-        training.labels,
-        validation.images,
-        validation.labels,
-        class_names=brains.class_names,
+        training,
+        validation,
         augment="sagittal_flip",
         seed=0,
         max_epochs=epochs,

@@ -58,7 +58,9 @@ def test_damaged_download_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ParameterError, match=r"'resnet51'; known: resnet50, resnet18, resnet10"):
+    with pytest.raises(
+        ParameterError, match=r"network='resnet51' is unknown; expected one of resnet50, resnet18"
+    ):
         build_network("resnet51")
     with pytest.raises(ParameterError, match="resnet10 has no ImageNet weights"):
         build_network("resnet10", pretrained=True)

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,10 @@ def widths(n: int, seed: int) -> tuple[Tensor, Tensor]:
     return images, 10 * widths.float()
 
 
+def labelled(images: object, labels: Tensor) -> SimpleNamespace:
+    return SimpleNamespace(images=images, labels=labels, class_names=(), unit="px")
+
+
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(392, 1))
@@ -28,7 +34,7 @@ def run(
     val_images, measured = widths(20, 1)
     val = measured if val_labels is None else val_labels
     options = {"max_epochs": 30, "learning_rate": 3e-3, "device": "cpu", "progress": False, **options}
-    return train(model, images, labels, val_images, val, augment=None, **options)
+    return train(model, labelled(images, labels), labelled(val_images, val), augment="", **options)
 
 
 @pytest.mark.parametrize("loss", [name for name in LOSSES if name != "cross_entropy"])
@@ -67,10 +73,8 @@ def test_copies_show_each_image_as_often() -> None:
 
     numbered = torch.arange(10.0).reshape(-1, 1, 1, 1).expand(-1, 1, 16, 16).contiguous()
     labels = torch.arange(10.0)
-    train(
-        network(), numbered, labels, numbered, labels, copies=3, max_epochs=1, augment=record, device="cpu",
-        progress=False,
-    )  # fmt: skip
+    both = labelled(numbered, labels)
+    train(network(), both, both, copies=3, max_epochs=1, augment=record, device="cpu", progress=False)
     assert sorted(seen) == sorted(3 * list(range(10)))
 
 
@@ -141,13 +145,13 @@ def test_bad_labels_are_refused() -> None:
         run(network(), images, torch.where(labels == labels[0], torch.nan, labels))
     with pytest.raises(TargetError, match="validation set has labels that are not finite"):
         run(network(), images, labels, torch.full((20,), torch.inf))
-    with pytest.raises(ParameterError, match="unknown loss 'mae'; known: auto, cross_entropy"):
-        task_of(labels, "mae")
-    with pytest.raises(ParameterError, match="does not fit labels of type torch"):
+    with pytest.raises(ParameterError, match="loss='mae' is unknown; expected one of auto, cross_entropy"):
+        run(network(), images, labels, loss="mae")
+    with pytest.raises(ParameterError, match=r"loss=.* with labels of type torch"):
         task_of(labels, "cross_entropy")
-    with pytest.raises(ParameterError, match="does not fit labels of type torch"):
+    with pytest.raises(ParameterError, match=r"loss=.* with labels of type torch"):
         task_of(labels.long(), "huber")
-    with pytest.raises(ParameterError, match="unknown precision 'half'"):
+    with pytest.raises(ParameterError, match="precision='half' is unknown"):
         run(network(), images, labels, precision="half")
-    with pytest.raises(ParameterError, match="copies is 0"):
+    with pytest.raises(ParameterError, match="copies=0; expected"):
         run(network(), images, labels, copies=0)

@@ -1,4 +1,3 @@
-import logging
 import random
 import signal
 import subprocess
@@ -6,9 +5,11 @@ import sys
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import tqdm.notebook
 from torch import Tensor, nn
 
 from xaitools.errors import (
@@ -52,8 +53,16 @@ def network(*, dropout: float = 0.2) -> nn.Module:
     )
 
 
+def labelled(*tensors: Tensor) -> list[SimpleNamespace]:
+    """Images and labels, and again, as a training and a validation set."""
+    pairs = zip(tensors[::2], tensors[1::2], strict=True)
+    return [
+        SimpleNamespace(images=images, labels=labels, class_names=(), unit="") for images, labels in pairs
+    ]
+
+
 def run(model: nn.Module, sets: Sets, **options: object) -> History:
-    return train(model, *sets, **{"max_epochs": 6, "device": "cpu", "progress": False, **options})
+    return train(model, *labelled(*sets), **{"max_epochs": 6, "device": "cpu", "progress": False, **options})
 
 
 def weights(model: nn.Module) -> Tensor:
@@ -77,7 +86,7 @@ def test_learns_and_ends_with_its_best_weights(sets: Sets) -> None:
 def test_best_epoch_is_restored_even_when_it_is_an_early_one(sets: Sets) -> None:
     contradictory = (sets[0], sets[1], sets[2], 1 - sets[3])
     model = network()
-    history = run(model, contradictory, max_epochs=30, patience=3, augment=None)
+    history = run(model, contradictory, max_epochs=30, patience=3, augment="")
     assert len(history.val_loss) == history.best_epoch + 1 + 3 < 30
     assert validation_loss(model, contradictory) == pytest.approx(min(history.val_loss), rel=1e-4)
     assert len(history.train_loss) == len(history.val_score) == len(history.val_loss)
@@ -88,7 +97,7 @@ def test_train_loss_is_the_mean_over_images() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
     expected = nn.functional.cross_entropy(model(images), labels).item()
     history = run(
-        model, (images, labels, images, labels), max_epochs=1, batch_size=4, learning_rate=1e-12, augment=None
+        model, (images, labels, images, labels), max_epochs=1, batch_size=4, learning_rate=1e-12, augment=""
     )
     assert history.train_loss[0] == pytest.approx(expected, rel=1e-5)
     assert history.val_loss[0] == pytest.approx(expected, rel=1e-5)
@@ -108,7 +117,7 @@ def test_seed_fixes_everything(sets: Sets) -> None:
 def test_optimizers_differ_by_what_weight_decay_means(sets: Sets) -> None:
     def trained(optimizer: str, weight_decay: float) -> Tensor:
         model = network(dropout=0)
-        run(model, sets, optimizer=optimizer, weight_decay=weight_decay, augment=None)
+        run(model, sets, optimizer=optimizer, weight_decay=weight_decay, augment="")
         return weights(model)
 
     assert torch.equal(trained("adam", 0), trained("adamw", 0))
@@ -147,18 +156,19 @@ def killing(after: int) -> Callable[[Tensor, torch.Generator], Tensor]:
 
 @pytest.mark.parametrize("after", [1, 7, 9])
 def test_killed_training_continues_to_the_same_end(sets: Sets, tmp_path: Path, after: int) -> None:
+    file = tmp_path / "own" / "state.pt"
     whole = network()
     expected = run(whole, sets, batch_size=20, augment=killing(10**6))
     model = network()
     with pytest.raises(Killed):
-        run(model, sets, batch_size=20, augment=killing(after), checkpoint_dir=tmp_path)
-    assert (tmp_path / "last.ckpt").exists() == (after > 2)
+        run(model, sets, batch_size=20, augment=killing(after), checkpoint=file)
+    assert file.exists() == (after > 2)
     model = network()
     counted = killing(10**6)
-    history = run(model, sets, batch_size=20, augment=counted, checkpoint_dir=tmp_path)
+    history = run(model, sets, batch_size=20, augment=counted, checkpoint=file)
     assert history == expected
     assert torch.equal(weights(model), weights(whole))
-    assert list(tmp_path.iterdir()) == []
+    assert list(file.parent.iterdir()) == []
     remaining = counted.__closure__[0].cell_contents.__length_hint__()
     assert 10**6 - remaining == 2 * (6 - after // 2)
 
@@ -171,62 +181,99 @@ def test_killed_just_before_the_end(
         raise Killed
 
     own = (*sets[:3], 1 - sets[3] if flip_labels else sets[3])
-    options = {"patience": 2, "augment": None, "learning_rate": 1e-2 if flip_labels else 1e-4}
+    options = {"patience": 2, "learning_rate": 1e-2 if flip_labels else 1e-4}
     whole = network()
-    expected = run(whole, own, **options)
-    assert len(expected.val_loss) < 6 if flip_labels else len(expected.val_loss) == 6
+    expected = run(whole, own, augment="flip_and_shift", **options)
+    assert len(expected) < 6 if flip_labels else len(expected) == 6
+    file = tmp_path / "state.pt"
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", killed)
+        patch.setattr("xaitools.models.checkpoint.Checkpoint.remove", killed)
         with pytest.raises(Killed):
-            run(network(), own, checkpoint_dir=tmp_path, **options)
+            run(network(), own, checkpoint=file, **options)
     model = network()
-    assert run(model, own, checkpoint_dir=tmp_path, **options) == expected
+    monkeypatch.setattr("xaitools.models.loop.Loop._train_epoch", killed)  # nothing is left to train
+    assert run(model, own, checkpoint=file, **options) == expected
+    assert torch.equal(weights(model), weights(whole))
+    assert not file.exists()
+
+
+def test_a_kill_while_the_state_is_written_costs_one_epoch(
+    sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = network()
+    expected = run(whole, sets)
+    file = tmp_path / "state.pt"
+    save, calls = torch.save, iter(range(2))
+
+    def half(content: object, path: Path) -> None:
+        if next(calls, None) is None:
+            Path(path).write_bytes(b"half")
+            raise Killed
+        save(content, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", half)
+        with pytest.raises(Killed):
+            run(network(), sets, checkpoint=file)
+    assert list(tmp_path.iterdir()) == [file]
+    assert len(torch.load(file, weights_only=True)["history"]["val_loss"]) == 2
+    model = network()
+    assert run(model, sets, checkpoint=file) == expected
     assert torch.equal(weights(model), weights(whole))
 
 
 def test_checkpoint_of_another_training_is_refused(sets: Sets, tmp_path: Path) -> None:
+    options = {"batch_size": 20, "augment": killing(5), "checkpoint": tmp_path / "state.pt"}
     with pytest.raises(Killed):
-        run(network(), sets, batch_size=20, augment=killing(5), checkpoint_dir=tmp_path)
+        run(network(), sets, **options)
     with pytest.raises(
-        WeightsError, match=r"last\.ckpt is of another training, with seed 0 instead of 9; delete it"
+        WeightsError, match=r"state\.pt is of another training, with seed 0 instead of 9: delete it"
     ):
-        run(network(), sets, batch_size=20, seed=9, checkpoint_dir=tmp_path)
+        run(network(), sets, seed=9, **options)
+    with pytest.raises(WeightsError, match="another training, with augment augment instead of sagittal_flip"):
+        run(network(), sets, **{**options, "augment": "sagittal_flip"})
     other_data = (sets[0].flip(-1), *sets[1:])
     with pytest.raises(WeightsError, match="of another training, with data"):
-        run(network(), other_data, batch_size=20, checkpoint_dir=tmp_path)
+        run(network(), other_data, **options)
     with pytest.raises(WeightsError, match="of another training, with model"):
-        run(nn.Sequential(nn.Flatten(), nn.Linear(256, 2)), sets, batch_size=20, checkpoint_dir=tmp_path)
+        run(nn.Sequential(nn.Flatten(), nn.Linear(256, 2)), sets, **options)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
 def test_damaged_checkpoint_is_refused(sets: Sets, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "last.ckpt").write_bytes(content)
     with pytest.raises(WeightsError, match=r"last\.ckpt is damaged or no checkpoint"):
-        run(network(), sets, checkpoint_dir=tmp_path)
+        run(network(), sets, checkpoint=tmp_path / "last.ckpt")
 
 
-def test_interrupt_reaches_the_user(sets: Sets) -> None:
-    def interrupt(images: Tensor, _: torch.Generator) -> Tensor:
-        raise KeyboardInterrupt
+def test_an_interrupt_reaches_the_user_and_keeps_what_was_done(sets: Sets, tmp_path: Path) -> None:
+    calls = []
+
+    def interrupted(images: Tensor, _: torch.Generator) -> Tensor:
+        calls.append(len(calls))
+        if len(calls) == 6:
+            signal.raise_signal(signal.SIGINT)
+        return images
 
     before = signal.getsignal(signal.SIGINT)
+    file = tmp_path / "state.pt"
     with pytest.raises(KeyboardInterrupt):
-        run(network(), sets, augment=interrupt)
+        run(network(), sets, batch_size=20, augment=interrupted, checkpoint=file)
+    assert len(calls) == 6
     assert signal.getsignal(signal.SIGINT) is before
+    assert len(torch.load(file, weights_only=True)["history"]["val_loss"]) == 2
 
 
 def test_leaves_nothing_behind(
     sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    level = logging.getLogger("lightning.pytorch").level
     before = torch.get_rng_state()
     model = network()
     torch.set_rng_state(before)
     run(model, sets, max_epochs=2)
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
-    assert logging.getLogger("lightning.pytorch").level == level
     assert torch.equal(torch.get_rng_state(), before)
     assert all(parameter.requires_grad for parameter in model.parameters())
 
@@ -238,27 +285,63 @@ def test_progress_bar_tells_the_losses(sets: Sets, capfd: pytest.CaptureFixture)
     assert f"val_loss={history.val_loss[-1]:.3f}" in shown
 
 
+@pytest.fixture
+def notebook_bars(monkeypatch: pytest.MonkeyPatch) -> list:
+    """The bars that a notebook shows."""
+    bars = []
+
+    def shown(**options: object) -> tqdm.notebook.tqdm:
+        bars.append(tqdm.notebook.tqdm(**options, display=False))
+        return bars[-1]
+
+    monkeypatch.setattr("xaitools.models.loop.tqdm", shown)
+    return bars
+
+
+@pytest.mark.parametrize("patience", [2, 10], ids=["stopped early", "all epochs"])
+def test_the_bar_of_a_training_that_is_done_is_full_and_green(
+    sets: Sets, notebook_bars: list, patience: int
+) -> None:
+    contradictory = (*sets[:3], 1 - sets[3])
+    history = run(
+        network(), contradictory, learning_rate=1e-2, patience=patience, batch_size=20, progress=True
+    )
+    assert (len(history) < 6) == (patience == 2)
+    (bar,) = notebook_bars
+    _, widget, text = bar.container.children
+    assert widget.value == widget.max == bar.n == bar.total == 2 * len(history)
+    assert widget.bar_style == "success"
+    assert f"{bar.n}/{bar.n}" in text.value
+    assert bar.format_dict["elapsed"] > 0
+
+
+def test_the_bar_of_a_training_that_failed_is_red(sets: Sets, notebook_bars: list) -> None:
+    with pytest.raises(Killed):
+        run(network(), sets, batch_size=20, augment=killing(5), progress=True)
+    (bar,) = notebook_bars
+    _, widget, _ = bar.container.children
+    assert (widget.value, widget.max, widget.bar_style) == (5, 12, "danger")
+
+
+def test_a_resumed_bar_goes_on_where_it_was(sets: Sets, tmp_path: Path, notebook_bars: list) -> None:
+    options = {"batch_size": 20, "checkpoint": tmp_path / "state.pt", "progress": True}
+    with pytest.raises(Killed):
+        run(network(), sets, augment=killing(5), **options)
+    run(network(), sets, augment=killing(100), **options)
+    assert notebook_bars[1].initial == 4
+    assert notebook_bars[1].n == notebook_bars[1].total == 12
+
+
+def test_a_network_in_evaluation_mode_is_trained_all_the_same(sets: Sets) -> None:
+    evaluated, trained = network().eval(), network()
+    assert run(evaluated, sets) == run(trained, sets)
+    assert torch.equal(weights(evaluated), weights(trained))
+
+
 def test_volumes(sets: Sets) -> None:
     volumes = sets[0].unsqueeze(2).expand(-1, -1, 16, -1, -1).contiguous()
     model = nn.Sequential(nn.Conv3d(1, 2, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(686, 2))
     assert len(run(model, (volumes, sets[1], volumes, sets[1]), max_epochs=1).val_loss) == 1
-
-
-def test_predict_is_the_softmax_in_evaluation_mode(sets: Sets) -> None:
-    model = network(dropout=0.9).train()
-    probabilities = predict(model, sets[0], batch_size=7, device="cpu")
-    assert model.training
-    assert probabilities.dtype == torch.float32
-    assert not probabilities.requires_grad
-    torch.testing.assert_close(probabilities, model.eval()(sets[0]).softmax(1).detach())
-    probabilities.requires_grad_()
-
-
-def test_accuracy_counts() -> None:
-    probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-    assert accuracy(probabilities, torch.tensor([0, 1, 1])) == pytest.approx(2 / 3)
-    with pytest.raises(DataError, match="no labels"):
-        accuracy(probabilities[:0], torch.tensor([], dtype=torch.int64))
 
 
 def test_bad_sets_are_named(sets: Sets) -> None:
@@ -288,23 +371,28 @@ def test_bad_sets_are_named(sets: Sets) -> None:
     ]:
         with pytest.raises(error, match=message):
             run(network(), bad)
-    with pytest.raises(DataError, match="no images to predict"):
-        predict(network(), images[:0], device="cpu")
-    with pytest.raises(ShapeError, match=r"outputs of shape \(40, 2, 7, 7\), expected \(40, n_outputs\)"):
-        predict(nn.Conv2d(1, 2, 3, stride=2), images, device="cpu")
+    with pytest.raises(
+        DataError, match=r"validation set has images of type Tensor and labels of type ndarray"
+    ):
+        run(network(), (images, labels, val_images, val_labels.numpy()))
 
 
-def test_bad_options_are_named(sets: Sets) -> None:
-    bad = {"max_epochs": 0, "patience": 0, "batch_size": 0, "learning_rate": 0.0, "seed": -1}
-    for name, value in bad.items():
-        with pytest.raises(ParameterError, match=f"{name} is {value}, expected"):
-            run(network(), sets, **{name: value})
-    with pytest.raises(ParameterError, match="unknown optimizer 'sgd'; known: adamw, adam"):
-        run(network(), sets, optimizer="sgd")
+def test_bad_options_are_named_before_work_starts(sets: Sets) -> None:
+    with pytest.raises(ParameterError, match="max_epochs=0; expected"):
+        run(network(), sets, max_epochs=0)
+    with pytest.raises(TypeError, match="epochs"):
+        run(network(), sets, epochs=3)
     with pytest.raises(DeviceError, match="'cuda:9' is not on this machine"):
         run(network(), sets, device="cuda:9")
+
+
+def test_a_training_that_diverges_says_so(sets: Sets, tmp_path: Path, notebook_bars: list) -> None:
+    options = {"learning_rate": 1e20, "checkpoint": tmp_path / "state.pt", "progress": True}
+    model = nn.Sequential(nn.Flatten(), nn.Linear(256, 2), nn.Linear(2, 2))
     with pytest.raises(DivergedError, match=r"never finite with learning_rate 1e\+20; choose a smaller one"):
-        run(nn.Sequential(nn.Flatten(), nn.Linear(256, 2), nn.Linear(2, 2)), sets, learning_rate=1e20)
+        run(model, sets, **options)
+    assert list(tmp_path.iterdir()) == []
+    assert notebook_bars[0].container.children[1].bar_style == "danger"
 
 
 def test_importing_the_models_loads_neither_lightning_nor_torchvision() -> None:
@@ -321,7 +409,7 @@ def test_a_loss_that_is_good_enough_ends_the_training() -> None:
     images = labels[:, None, None, None] + 0.1 * torch.rand(16, 1, 4, 4, generator=generator)
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
-    options = {"max_epochs": 60, "learning_rate": 0.05, "augment": None, "progress": False}
-    history = train(net, images, labels, images, labels, stop_at=0.2, **options)
+    options = {"max_epochs": 60, "learning_rate": 0.05, "augment": "", "progress": False}
+    history = train(net, *labelled(images, labels, images, labels), stop_at=0.2, **options)
     assert len(history.val_loss) < 60
     assert history.val_loss[-1] <= 0.2 < min(history.val_loss[:-1])

@@ -126,7 +126,9 @@ def test_load_model_reads_a_plain_state_dict(tmp_path: Path) -> None:
         WeightsError, match=r"mine\.pt is for another network.*fc\.weight: \(3, 512\) in the file"
     ):
         load_model(str(path), network="resnet18")
-    with pytest.raises(ParameterError, match=f"unknown network 'vgg'; known: {', '.join(NETWORKS)}"):
+    with pytest.raises(
+        ParameterError, match=f"network='vgg' is unknown; expected one of {', '.join(NETWORKS)}"
+    ):
         load_model(str(path), network="vgg")
 
 

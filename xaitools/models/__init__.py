@@ -9,13 +9,16 @@ from xaitools.models.augmentation import (
 )
 from xaitools.models.devices import available_devices, resolve_device
 from xaitools.models.fitting import fit
+from xaitools.models.history import History
 from xaitools.models.imagenet import imagenet_reachable
-from xaitools.models.images import ImageStack
+from xaitools.models.images import ImageStack, LabelledImages
 from xaitools.models.network import Network
 from xaitools.models.networks import NETWORKS, build_network
+from xaitools.models.prediction import accuracy, predict, predict_values
+from xaitools.models.settings import TrainingSettings
 from xaitools.models.surgery import log_odds
 from xaitools.models.tasks import LOSSES
-from xaitools.models.training import History, accuracy, predict, predict_values, train
+from xaitools.models.training import train
 from xaitools.models.weights import (
     WeightsInfo,
     cached_weights,
@@ -32,7 +35,9 @@ __all__ = [
     "NETWORKS",
     "History",
     "ImageStack",
+    "LabelledImages",
     "Network",
+    "TrainingSettings",
     "WeightsInfo",
     "accuracy",
     "available_devices",

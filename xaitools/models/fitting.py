@@ -1,108 +1,99 @@
 """A trained network for given data: from the cache if it is there, else trained and put there."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float, Shaped
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from xaitools.errors import ParameterError
-from xaitools.models.augmentation import AUGMENTATIONS
-from xaitools.models.images import ImageStack, digest
+from xaitools.files import write_text
+from xaitools.models.checkpoint import Checkpoint
+from xaitools.models.devices import resolve_device
+from xaitools.models.history import History
+from xaitools.models.images import LabelledImages, digest
 from xaitools.models.networks import build_network
-from xaitools.models.training import History, train
+from xaitools.models.settings import TrainingSettings
+from xaitools.models.training import checked_loop
 from xaitools.models.weights import WeightsInfo, cached_weights, load_weights, save_weights
 
 
 def fit(
     network: str,
-    images: Float[Tensor, "n channel *spatial"] | ImageStack,
-    labels: Shaped[Tensor, " n_labels"],
-    val_images: Float[Tensor, "m channel *spatial"] | ImageStack,
-    val_labels: Shaped[Tensor, " m_labels"],
+    training: LabelledImages,
+    validation: LabelledImages,
     *,
-    class_names: Sequence[str] = (),
-    unit: str = "",
     pretrained: bool = False,
-    augment: str = "flip_and_shift",
-    seed: int = 0,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     progress: bool = True,
     **settings: Any,
 ) -> tuple[nn.Module, History, bool]:
     """Train a network by name, or take it from the cache if it was trained so before.
 
-    A training that was killed goes on from its last epoch.
+    A training that was killed or interrupted goes on from its last finished epoch when the call is made again, and
+    ends with the same weights: its state lies beside the cached weights until it is done.
 
     Parameters
     ----------
     network
-        Key of `xaitools.models.networks.NETWORKS`.
-    images, labels, val_images, val_labels
-        As `xaitools.models.training.train` takes them.
-    class_names
-        What each label stands for; empty for a regression.
-    unit
-        Unit of the labels of a regression.
+        Key of :data:`~xaitools.models.networks.NETWORKS`.
+    training, validation
+        As :func:`~xaitools.models.training.train` takes them; their class names, none for a regression, say how
+        many outputs the network gets.
     pretrained
         Start from ImageNet weights.
-    augment
-        Key of `xaitools.models.augmentation.AUGMENTATIONS`; "" for none.
+    device, progress
+        As for :func:`~xaitools.models.training.train`.
     **settings
-        More arguments of `xaitools.models.training.train`, plain values.
+        Options of :class:`~xaitools.models.settings.TrainingSettings`, plain values; the seed also fixes the
+        weights that the network starts with.
 
     Returns
     -------
     model
-        In evaluation mode.
+        On `device`, in evaluation mode.
     history
         Course of the training that made it.
     cached
         Whether it came from the cache.
+
+    Raises
+    ------
+    XaitoolsError
+        As :func:`~xaitools.models.training.train` and :func:`~xaitools.models.networks.build_network` raise.
     """
-    if augment and augment not in AUGMENTATIONS:
-        raise ParameterError(f"unknown augmentation {augment!r}; known: {', '.join(AUGMENTATIONS)}")
-    in_channels, input_size = images.shape[1], tuple(images.shape[2:])
-    n_outputs = len(class_names) or 1
+    options = TrainingSettings(**settings)
+    in_channels, input_size = training.images.shape[1], tuple(training.images.shape[2:])
+    info = WeightsInfo(network, in_channels, tuple(training.class_names), training.unit, input_size)
     build = partial(
-        build_network, network, in_channels=in_channels, n_outputs=n_outputs, input_size=input_size
+        build_network, network, in_channels=in_channels, n_outputs=info.n_outputs, input_size=input_size
     )
-    options = {"pretrained": pretrained, "seed": seed, "augment": augment}
-    data = digest(images, labels, val_images, val_labels)
-    path = cached_weights(network, {**options, "shape": [in_channels, *input_size], **settings}, data)
-    if path.exists() and _history_file(path).exists():
+    path = cached_weights(
+        network,
+        {
+            "pretrained": pretrained,
+            "seed": options.seed,
+            "augment": options.augment,
+            "shape": [in_channels, *input_size],
+            **settings,
+        },
+        digest(training.images, training.labels, validation.images, validation.labels),
+    )
+    record = path.with_suffix(".json")
+    if path.exists() and record.exists():
         model = build()
         load_weights(model, path)
-        return model.eval(), _read_history(path), True
-    model = build(pretrained=pretrained, seed=seed)
-    history = train(
-        model,
-        images,
-        labels,
-        val_images,
-        val_labels,
-        seed=seed,
-        device=device,
-        progress=progress,
-        augment=AUGMENTATIONS.get(augment),
-        checkpoint_dir=path.with_suffix(".checkpoint"),
-        **settings,
-    )
-    _history_file(path).parent.mkdir(parents=True, exist_ok=True)
-    _history_file(path).write_text(json.dumps(asdict(history)))
-    save_weights(model, path, WeightsInfo(network, in_channels, tuple(class_names), unit, input_size))
-    return model.eval(), history, False
+        return model.to(resolve_device(device)).eval(), _read_history(record), True
+    model = build(pretrained=pretrained, seed=options.seed)
+    checkpoint = Checkpoint(path.with_suffix(".checkpoint.pt"), {"key": path.stem})
+    history = checked_loop(model, training, validation, options, device).run(checkpoint, progress)
+    write_text(record, json.dumps(asdict(history)))
+    save_weights(model, path, info)
+    checkpoint.remove()
+    return model, history, False
 
 
-def _history_file(path: Path) -> Path:
-    return path.with_suffix(".json")
-
-
-def _read_history(path: Path) -> History:
-    return History(
-        **{name: tuple(values) for name, values in json.loads(_history_file(path).read_text()).items()}
-    )
+def _read_history(record: Path) -> History:
+    return History(**{name: tuple(values) for name, values in json.loads(record.read_text()).items()})

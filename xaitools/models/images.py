@@ -1,11 +1,12 @@
 """Images in memory, or read when they are asked for."""
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from xaitools import files
 
 
 @runtime_checkable
@@ -23,6 +24,26 @@ class ImageStack(Protocol):
     def __getitem__(self, index: slice | Tensor) -> Tensor: ...
 
 
+@runtime_checkable
+class LabelledImages(Protocol):
+    """What a network learns from: images, the label of each, and what labels mean, as Samples have them.
+
+    `class_names` are empty for a regression; `unit` is that of its labels.
+    """
+
+    @property
+    def images(self) -> ImageStack: ...
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    @property
+    def class_names(self) -> Sequence[str]: ...
+
+    @property
+    def unit(self) -> str: ...
+
+
 def batches(images: ImageStack, size: int, device: torch.device) -> Iterator[Tensor]:
     """The images in order, `size` at a time, on the device."""
     for start in range(0, len(images), size):
@@ -31,13 +52,14 @@ def batches(images: ImageStack, size: int, device: torch.device) -> Iterator[Ten
 
 def digest(*stacks: ImageStack) -> str:
     """Hexadecimal digest of stacks of images or labels: same contents, same digest."""
-    content = hashlib.sha256()
-    for stack in stacks:
-        content.update(f"{tuple(stack.shape)}".encode())
-        for start in range(len(stack)):
-            values = stack[start : start + 1].detach().cpu().contiguous().flatten()
-            content.update(values.numpy().data)
-    return content.hexdigest()
+    return files.digest(part for stack in stacks for part in _contents(stack))
+
+
+def _contents(stack: ImageStack) -> Iterator[str | memoryview]:
+    """Shape, then one image after the other: memory does not grow with their number."""
+    yield f"{tuple(stack.shape)}"
+    for start in range(len(stack)):
+        yield stack[start : start + 1].detach().cpu().contiguous().flatten().numpy().data
 
 
 def to_device(images: Tensor, device: torch.device) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xaitools.checks import check_choice
 from xaitools.errors import ParameterError
 from xaitools.models.brain_cnn import eitel_cnn, eitel_cnn_small
 from xaitools.models.imagenet import IMAGENET_WEIGHTS
@@ -58,12 +59,12 @@ def build_network(
     WeightsError
         If the ImageNet weights can not be downloaded.
     """
-    if name not in NETWORKS:
-        raise ParameterError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}")
+    check_choice(network=(name, NETWORKS))
     options: dict[str, Any] = {"in_channels": in_channels, "n_outputs": n_outputs}
     if pretrained and name not in IMAGENET_WEIGHTS:
         raise ParameterError(
-            f"{name} has no ImageNet weights; set pretrained=False or use {' or '.join(IMAGENET_WEIGHTS)}"
+            f"pretrained=True, but {name} has no ImageNet weights; expected {' or '.join(IMAGENET_WEIGHTS)}: "
+            "use one of them, or set pretrained=False."
         )
     takes = inspect.signature(NETWORKS[name]).parameters
     if "pretrained" in takes:

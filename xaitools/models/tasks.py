@@ -60,26 +60,24 @@ def task_of(labels: Tensor, loss: str) -> Task:
     Raises
     ------
     ParameterError
-        If the loss is unknown or does not fit the labels.
+        If the loss does not fit the labels.
     TargetError
         If the labels of a regression are not finite, or all the same.
     """
     measured = labels.is_floating_point()
     loss = {True: "mean_absolute_error", False: "cross_entropy"}[measured] if loss == "auto" else loss
-    if loss not in LOSSES:
-        raise ParameterError(f"unknown loss {loss!r}; known: auto, {', '.join(LOSSES)}")
     if measured == (loss == "cross_entropy"):
         raise ParameterError(
-            f"the loss {loss} does not fit labels of type {labels.dtype}: cross_entropy takes classes (int64), the "
-            "others take quantities (float32)"
+            f"loss={loss!r} with labels of type {labels.dtype}; expected classes (int64) for cross_entropy, "
+            "quantities (float32) for the others: change the loss, or leave it at 'auto'."
         )
     if not measured:
         return Task(loss)
     shift, scale = labels.double().mean().item(), labels.double().std(unbiased=False).item()
     if not torch.isfinite(labels).all() or scale == 0:
         raise TargetError(
-            f"the training labels have mean {shift:g} and standard deviation {scale:g}: a regression needs finite "
-            "labels that differ"
+            f"the training labels have mean {shift:g} and standard deviation {scale:g}; expected finite labels that "
+            "differ, for a regression: repair them or leave these images out."
         )
     return Task(loss, shift, scale)
 
@@ -119,8 +117,8 @@ def output_layer(model: nn.Module, example: Tensor) -> nn.Linear:
             hook.remove()
     if not outputs or outputs[-1][1] is not returned or outputs[-1][0].bias is None:
         raise UnsupportedModelError(
-            f"{type(model).__name__} does not return what a linear layer with a bias gives: a regression is trained on "
-            "standardised labels, whose mean and spread go into that layer at the end; let the network end with "
-            "nn.Linear(features, 1)"
+            f"{type(model).__name__} does not return what a linear layer with a bias gives; expected that, since a "
+            "regression is trained on standardised labels, whose mean and spread go into that layer at the end: let "
+            "the network end with nn.Linear(features, 1)."
         )
     return outputs[-1][0]

@@ -1,11 +1,9 @@
 """Weights on disk: files that say what they are, a cache of them, and models that a user brings."""
 
-import hashlib
 import importlib
 import json
 import re
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 
 from xaitools.cache import cache_dir
 from xaitools.errors import ParameterError, WeightsError
+from xaitools.files import digest, replacing
 from xaitools.models.networks import build_network
 
 HEADER = "xaitools"
@@ -75,13 +74,10 @@ def save_weights(model: nn.Module, path: str | Path, info: WeightsInfo) -> Path:
     Path
         The file.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        save_file(state, Path(folder) / path.name, metadata={HEADER: json.dumps(asdict(info))})
-        (Path(folder) / path.name).replace(path)
-    return path
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata={HEADER: json.dumps(asdict(info))})
+    return Path(path)
 
 
 def read_info(path: str | Path) -> WeightsInfo:
@@ -159,18 +155,18 @@ def cached_weights(network: str, settings: Mapping[str, Any], data: str) -> Path
         content = json.dumps([network, dict(settings), data, release], sort_keys=True)
     except TypeError as error:
         raise ParameterError(f"settings {settings!r} are not plain values ({error})") from error
-    return (
-        cache_dir() / "weights" / f"{network}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
-    )
+    return cache_dir() / "weights" / f"{network}-{digest([content])[:16]}.safetensors"
 
 
 def fingerprint(model: nn.Module) -> str:
     """Hexadecimal digest of the model's weights: same weights, same digest."""
-    digest = hashlib.sha256()
+    return digest(_contents(model))[:16]
+
+
+def _contents(model: nn.Module) -> Iterator[str | memoryview]:
     for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+        yield f"{name} {tuple(value.shape)} {value.dtype}"
+        yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def load_model(
