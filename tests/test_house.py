@@ -20,7 +20,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "plotly", "nilearn", "lightning", "captum", "papermill", "pandas", "numpy"}
+HEAVY = {"torch", "plotly", "nilearn", "captum", "papermill", "pandas", "numpy"}
 CONDA_NAMES = {"torch": "pytorch"}
 
 
