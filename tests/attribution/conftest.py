@@ -72,6 +72,17 @@ def residual_net(request: pytest.FixtureRequest) -> nn.Module:
 
 
 @pytest.fixture
+def make_residual_net() -> Callable[[], nn.Module]:
+    """One kind of residual network, where the kind does not matter."""
+
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        return trained(ResidualNet(BasicBlock))
+
+    return make
+
+
+@pytest.fixture
 def functional_net() -> nn.Module:
     torch.manual_seed(1)
     return trained(FunctionalNet())

@@ -32,6 +32,11 @@ def close(actual, expected):
 
 
 @pytest.fixture
+def residual_net(make_residual_net):
+    return make_residual_net()
+
+
+@pytest.fixture
 def volumes():
     return torch.rand(2, 1, 8, 9, 7, generator=torch.Generator().manual_seed(4))
 

@@ -237,3 +237,31 @@ def test_randomised_twins(network, images) -> None:
     assert torch.equal(one.plain.conv1.weight, network.conv1.weight)
     with pytest.raises(ParameterError, match="layer='head' is unknown; expected one of conv1"):
         prepared.randomized(["head"])
+
+
+def test_a_gradient_of_its_own_is_kept(images) -> None:
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return 2 * grad
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.function = Doubled.apply
+
+        def forward(self, x):
+            return self.function(x).mean((1, 2, 3))
+
+    prepared, leaf = Network(Net(), images), images.clone().requires_grad_()
+    prepared.quick(leaf).sum().backward()
+    torch.testing.assert_close(leaf.grad, torch.full_like(images, 2 / images[0].numel()))
+    with pytest.raises(UnsupportedModelError, match="Doubled has a gradient of its own"):
+        _ = prepared.graph
+    x = torch.ones(1, requires_grad=True)
+    Doubled.apply(x).backward()
+    assert x.grad == 2

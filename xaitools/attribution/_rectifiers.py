@@ -4,7 +4,7 @@ The rule is set on the nodes of the recorded autograd graph, not on modules. So 
 functional and in-place ReLUs, and modules used several times alike.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from xaitools.attribution._gradients import backward, forward
 from xaitools.attribution._stream import Batch, Passes
 from xaitools.errors import UnsupportedModelError
+from xaitools.models.surgery import autograd_nodes
 
 BackwardRule = Callable[[Tensor, Tensor], Tensor]
 
@@ -64,7 +65,7 @@ def rectified_gradients(
     """
     leaf, scores = forward(model, points, target)
     relus = 0
-    for node in _nodes(scores.grad_fn):
+    for node in autograd_nodes(scores.grad_fn):
         name = node.name()
         if name == _RELU:
             relus += 1
@@ -77,17 +78,6 @@ def rectified_gradients(
             "use gradient or integrated_gradients on this network."
         )
     return backward(leaf, scores)
-
-
-def _nodes(root: Any) -> Iterator[Any]:
-    seen, waiting = {root}, [root]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for following, _ in node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                waiting.append(following)
 
 
 def _refuse(name: str, node: Any, model: nn.Module) -> None:

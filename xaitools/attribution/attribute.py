@@ -21,7 +21,6 @@ from xaitools.checks import (
     check_positive,
     checked_contrast,
     checked_images,
-    checked_target,
 )
 from xaitools.errors import MethodError, UnsupportedModelError, XaitoolsError
 from xaitools.models.network import Network
@@ -154,7 +153,7 @@ def attribute(
     images = checked_images(images)
     network = Network.of(model, images[:1], precision)
     inputs = network.place(images)
-    classes = checked_target(target, len(inputs), inputs.device)
+    classes = network.targets(target, len(inputs))
     keeper = _Keeper(names, on_error == "keep")
     for text, name in names.items():
         with keeper.keeping(text):

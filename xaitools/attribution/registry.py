@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from xaitools.attribution._gradients import gradients
 from xaitools.attribution._progress import Progress, Teller
 from xaitools.attribution._stream import Passes, Plan, Stream, grouped
-from xaitools.checks import check_counts, checked_images, checked_options, checked_target
+from xaitools.checks import check_counts, checked_images, checked_options
 from xaitools.errors import MethodError, XaitoolsError
 from xaitools.models.network import Network
 
@@ -267,9 +267,7 @@ def _alone(make: Callable[..., Plan], name: str, reference: str) -> Callable[...
         images = checked_images(images)
         network = Network.of(model, images[:1])
         points = network.place(images)
-        stream = Stream(
-            points, checked_target(target, len(points), points.device), batch_size=batch_size, seed=seed
-        )
+        stream = Stream(points, network.targets(target, len(points)), batch_size=batch_size, seed=seed)
         plan = make(Setting(network, points, stream.target, name, batch_size), **options)
         (group,) = grouped({name: plan}, wanted := {(name, "")})
         with Teller(group.count(len(points), 0), progress) as tell:

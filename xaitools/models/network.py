@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from xaitools.checks import check_choice, check_within
+from xaitools.checks import check_choice, check_within, checked_target
 from xaitools.errors import MethodError, ParameterError, TargetError, UnsupportedModelError
 from xaitools.models.surgery import (
     NOT_TRACED,
@@ -18,6 +19,7 @@ from xaitools.models.surgery import (
     in_precision,
     log_odds,
     outputs_of,
+    refuse_custom_functions,
     same_outputs,
     trace,
     twin,
@@ -110,6 +112,7 @@ class Network:
         if isinstance(self.folded, GraphModule):
             return self.folded
         try:
+            refuse_custom_functions(self.plain, self.example)
             return channels_last(trace(twin(self.plain)), self.example)
         except NOT_TRACED as error:
             raise UnsupportedModelError(
@@ -136,6 +139,20 @@ class Network:
     def first_class(self) -> Tensor | None:
         """A target that the network has, (1,): class 0, or None for a single output."""
         return None if self.n_outputs == 1 else torch.zeros(1, dtype=torch.int64, device=self.example.device)
+
+    def targets(self, target: Any, n_images: int) -> Tensor | None:
+        """The class to explain for each of n images, checked to be there; None for a single output.
+
+        Raises
+        ------
+        TargetError, ShapeError
+            If there are no such classes, or not one for each image.
+        UnsupportedModelError
+            If the network returns neither (batch, classes) nor (batch,).
+        """
+        classes = checked_target(target, n_images, self.example.device)
+        select(self._expected.expand(n_images, *self._expected.shape[1:]), classes)
+        return classes
 
     @cached_property
     def log_odds(self) -> "Network":

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ def frozen_copy(model: nn.Module) -> nn.Module:
             f"The network {type(model).__name__} cannot be copied ({error}); explanations work on a copy so that "
             "the original stays as it is. Detach the tensors that it stores, or rebuild it from its weights."
         ) from error
-    return _disowned(copied.eval().requires_grad_(False))
+    return _like(model, copied.eval().requires_grad_(False))
 
 
 def twin(model: nn.Module) -> nn.Module:
@@ -98,7 +99,7 @@ def twin(model: nn.Module) -> nn.Module:
         else tensor.detach()
         for tensor in tensors
     }
-    return _disowned(copy.deepcopy(model, shared))
+    return _like(model, copy.deepcopy(model, shared))
 
 
 def channels_last(model: nn.Module, example: Tensor) -> Any:
@@ -109,7 +110,8 @@ def channels_last(model: nn.Module, example: Tensor) -> Any:
 def in_precision(network: nn.Module, precision: str) -> nn.Module:
     """The network with its deeper layers in a precision of `PRECISIONS`; the others share their weights."""
     first, rest = _halves(network)
-    return _InPrecision(first, twin(rest), PRECISIONS[precision])
+    kind = type(type(network).__name__, (_InPrecision,), {})
+    return kind(first, twin(rest), PRECISIONS[precision])
 
 
 def trace(model: nn.Module) -> GraphModule:
@@ -124,6 +126,30 @@ def trace(model: nn.Module) -> GraphModule:
     return without_owner(GraphModule(model, graph, type(model).__name__))
 
 
+def autograd_nodes(root: Any) -> Iterator[Any]:
+    """All nodes of a recorded autograd graph, from the node of its end on."""
+    seen, waiting = {root}, [root]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+
+
+def refuse_custom_functions(model: nn.Module, example: Tensor) -> None:
+    """Raise TraceError if a gradient of the model is defined by a `torch.autograd.Function`.
+
+    torch.fx would trace what such a function computes, and lose the gradient that it defines.
+    """
+    with torch.enable_grad():
+        outputs = model(example.detach().clone().requires_grad_().clone())
+    for node in autograd_nodes(outputs.grad_fn) if outputs.requires_grad else ():
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            raise TraceError(f"{type(node).__name__.removesuffix('Backward')} has a gradient of its own")
+
+
 def without_owner(network: nn.Module) -> GraphModule:
     """A traced network, its graph no longer referring back to it."""
     assert isinstance(network, GraphModule)
@@ -131,8 +157,11 @@ def without_owner(network: nn.Module) -> GraphModule:
     return network
 
 
-def _disowned(model: nn.Module) -> nn.Module:
-    return without_owner(model) if isinstance(model, GraphModule) else model
+def _like(model: nn.Module, copied: nn.Module) -> Any:
+    """The copy, under the name of the model's class, by which messages speak of it."""
+    if isinstance(copied, GraphModule):
+        without_owner(copied).__class__.__name__ = type(model).__name__
+    return copied
 
 
 def without_biases(graph: GraphModule, example: Tensor) -> nn.Module:
@@ -212,7 +241,8 @@ def outputs_of(model: nn.Module, images: Tensor) -> Tensor:
 def folded(model: nn.Module, example: Tensor, expected: Tensor) -> nn.Module:
     """The model as a graph with batch normalisation folded into the layer before; itself if it is not the same then."""
     try:
-        merged = without_owner(fuse(trace(model), inplace=True, no_trace=True)).requires_grad_(False)
+        refuse_custom_functions(model, example)
+        merged = _like(model, fuse(trace(model), inplace=True, no_trace=True)).requires_grad_(False)
         same = same_outputs(outputs_of(merged, example), expected)
     except NOT_TRACED as error:
         logger.info("Batch normalisation is not folded: %s", error)
