@@ -21,7 +21,7 @@ Question = tuple[Float[np.ndarray, "channel *spatial"], int | None, int]
 
 
 @contextmanager
-def asking(model: Model, *, softmax: bool = False) -> Iterator[Callable[[Tensor], Tensor]]:
+def asking(model: Any, *, softmax: bool = False) -> Iterator[Callable[[Tensor], Tensor]]:
     """The outputs of a model for a batch of images on the CPU.
 
     A network is used on its own device and in its own precision, in evaluation mode and without gradients; its modes
@@ -31,7 +31,7 @@ def asking(model: Model, *, softmax: bool = False) -> Iterator[Callable[[Tensor]
     Raises
     ------
     ParameterError
-        If the model can't be called.
+        If the model is neither.
     TargetError, DataError
         If the softmax is asked for of a single output, or of probabilities.
     """

@@ -58,7 +58,7 @@ def fidelity_curves(
     images: Float[Tensor, "batch channel *spatial"]
     | Float[np.ndarray, "batch channel *spatial"]
     | ImageStack,
-    maps: Mapping[str, Any] | Shaped[Tensor, "batch *map"] | Shaped[np.ndarray, "batch *map"],
+    maps: Mapping[str, Any] | Shaped[Tensor, "n_maps *map"] | Shaped[np.ndarray, "n_maps *map"],
     target: Target | np.integer,
     *,
     fractions: Sequence[float] | Float64[np.ndarray, " step"] = FRACTIONS,

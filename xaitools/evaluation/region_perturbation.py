@@ -113,7 +113,7 @@ def region_perturbation(
     images: Float[Tensor, "batch channel *spatial"]
     | Float[np.ndarray, "batch channel *spatial"]
     | ImageStack,
-    maps: Mapping[str, Any] | Shaped[Tensor, "batch *map"] | Shaped[np.ndarray, "batch *map"],
+    maps: Mapping[str, Any] | Shaped[Tensor, "n_maps *map"] | Shaped[np.ndarray, "n_maps *map"],
     target: Target | np.integer = None,
     *,
     windows: Sequence[int] = WINDOWS,
