@@ -105,7 +105,8 @@ def _softmax(outputs: Any) -> Tensor:
             "the softmax is taken: for a regression use region_perturbation, else give a callable that returns "
             "probabilities."
         )
-    if (logits >= 0).all() and torch.allclose(logits.sum(dim=1), torch.ones(len(logits)), atol=1e-4):
+    sums = logits.sum(dim=1)
+    if len(sums) > 1 and (logits >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
         raise DataError(
             "the network returned probabilities; expected logits, of which the softmax is taken here: "
             "give a callable, lambda images: network(images)."
