@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from xaitools.errors import DataError, ParameterError, ShapeError, TargetError
 from xaitools.evaluation import fidelity_curves, region_perturbation
 from xaitools.evaluation._answers import asking
+from xaitools.models import build_network, predict
 
 METRICS = [fidelity_curves, region_perturbation]
 
@@ -30,6 +31,18 @@ class Net(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         self.seen.append((images.dtype, self.training, torch.is_grad_enabled()))
         return self.head(self.drop(self.norm(self.conv(images)).relu().mean((2, 3))))
+
+
+class WithView(nn.Module):
+    """Flattens by a view, as most public networks do, which needs the channel first in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 4, 3, stride=8), nn.Linear(4 * 8 * 8, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.conv(images)
+        return self.head(features.view(len(features), -1))
 
 
 class Reader:
@@ -73,7 +86,28 @@ def test_a_network_answers_as_the_callable_that_a_user_would_write(metric) -> No
         with torch.no_grad():
             return plain(batch).softmax(dim=1) if metric is fidelity_curves else plain(batch)
 
-    check_equal(runs(metric, net), runs(metric, by_hand))
+    found, expected = runs(metric, net), runs(metric, by_hand)
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        np.testing.assert_allclose(found[key], values, rtol=1e-5)
+
+
+def test_fidelity_asks_as_predict_does() -> None:
+    images, maps = (torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    net = build_network("resnet10")
+    by_predict = runs(
+        fidelity_curves, lambda batch: predict(net, batch, device="cpu"), images=images, maps=maps
+    )
+    check_equal(runs(fidelity_curves, net, images=images, maps=maps), by_predict)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_views_after_convolutions_work(metric) -> None:
+    images, maps = (torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    net = WithView()
+    softmax = torch.softmax if metric is fidelity_curves else lambda outputs, dim: outputs
+    by_hand = runs(metric, lambda batch: softmax(net(batch), 1), images=images, maps=maps)
+    check_equal(runs(metric, net, images=images, maps=maps), by_hand)
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -49,9 +49,9 @@ def ranks(
 
 def inverse(order: Int64[np.ndarray, " item"]) -> Int64[np.ndarray, " item"]:
     """The rank of each item in an order of items, or the order of items by their ranks."""
-    ranks = np.empty_like(order)
-    ranks[order] = np.arange(len(order))
-    return ranks
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank
 
 
 def share_rankings(ranks: Ranks, counts: Sequence[int]) -> Sharing:

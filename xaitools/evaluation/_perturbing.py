@@ -20,20 +20,9 @@ Runs = dict[Curve, Float64[np.ndarray, "order batch step"]]
 class Items:
     """The parts of the images that are perturbed one after the other.
 
-    Parameters
-    ----------
-    relevance
-        Relevance of the items of image i, by each map.
-    filler
-        What stands in perturbed items of image i: the whole image, perturbed.
-    elements
-        Whether each element of an image is perturbed, from whether each item is.
-    counts
-        Number of items that are perturbed at each step.
-    share
-        Finds the perturbed images that orders have in common.
-    draw
-        Ranks of a random order.
+    `relevance` of the items of image i by each map; `filler` of image i: what stands in its perturbed items, the whole
+    image, perturbed; `elements` that are perturbed, given the items that are; `counts` of perturbed items at each step;
+    `share` finds the perturbed images that orders have in common; `draw` gives the ranks of a random order.
     """
 
     relevance: Callable[[int], Sequence[Float[np.ndarray, " item"]]]

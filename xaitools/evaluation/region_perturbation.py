@@ -142,10 +142,8 @@ def region_perturbation(
         A network, whose outputs are recorded as they are; it is used on its own device, in evaluation mode and
         without gradients, and left as it was. Or any callable of a batch of images, which it gets on the CPU. Either
         returns ``(batch,)`` or ``(batch, 1)`` of a regression, or ``(batch, n_classes)`` with `target`.
-    images
-        Images ``(batch, channel, *spatial)`` of two or three spatial axes.
-    maps
-        Relevance by name, ``(batch, 1, *spatial)`` or ``(batch, *spatial)``. One alone is named "map".
+    images, maps
+        As for :func:`~xaitools.evaluation.perturbation.fidelity_curves`.
     target
         Class whose output is recorded, one for all images, or one for each; None records the single output of a
         regression.
@@ -166,15 +164,8 @@ def region_perturbation(
         Smallest and largest value of a perturbed element, such as ``(0, 1)``; None leaves it as it comes.
     ranking
         ``"mean_abs"`` ranks windows by the mean absolute value of the map in each, ``"mean"`` by the mean.
-    controls
-        Add, for each map, the least relevant windows first (its exact reverse), and `n_random` random orders
-        of each image.
-    n_random
-        Random orders of each image.
-    seed
-        Fixes the noise and the random orders; they depend on an image's index, not on the maps.
-    batch_size, progress
-        As for :func:`~xaitools.evaluation.perturbation.fidelity_curves`.
+    controls, n_random, seed, batch_size, progress
+        As for :func:`~xaitools.evaluation.perturbation.fidelity_curves`; every random order is kept.
 
     Raises
     ------
