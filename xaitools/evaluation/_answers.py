@@ -95,16 +95,15 @@ def answers(
         If an output is not finite.
     """
     found, done = [], 0
-    tell = progress if callable(progress) else None
-    hidden = tell is not None or not progress
+    hidden = callable(progress) or not progress
     with tqdm(total=total, desc=what, unit="point", disable=hidden, delay=2, leave=False) as bar:
+        tell = progress if callable(progress) else lambda done, _: bar.update(done - bar.n)
+        tell(0, total)
         while batch := list(islice(questions, batch_size)):
             images, targets, points = zip(*batch, strict=True)
             found.append(_chosen(ask(torch.from_numpy(np.stack(images))), targets))
-            bar.update(sum(points))
             done += sum(points)
-            if tell is not None:
-                tell(done, total)
+            tell(done, total)
     return np.concatenate(found)
 
 
@@ -145,13 +144,14 @@ def _chosen(outputs: Any, targets: tuple[int | None, ...]) -> np.ndarray:
             f"the model returned shape {shape} for {n} images; expected ({n}, n_classes), or ({n},) or ({n}, 1) of a "
             "regression: give a callable that returns that."
         )
-    if not torch.isfinite(table).all():
+    rows = torch.tensor([0 if target is None else target for target in targets])
+    _check_target(rows, targets[0] is not None, table.shape[1])
+    chosen = table[torch.arange(n), rows]
+    if not torch.isfinite(chosen).all():
         raise DataError(
             "the model returned NaN or infinity; expected finite outputs: check it on the perturbed images."
         )
-    rows = torch.tensor([0 if target is None else target for target in targets])
-    _check_target(rows, targets[0] is not None, table.shape[1])
-    return table[torch.arange(n), rows].numpy()
+    return chosen.numpy()
 
 
 def _check_target(target: Tensor, given: bool, n_outputs: int) -> None:
@@ -163,6 +163,6 @@ def _check_target(target: Tensor, given: bool, n_outputs: int) -> None:
     if n_outputs == 1 and target.any():
         raise TargetError(
             f"target {int(target[target.nonzero()[0]])} with a model of a single output; expected None or 0: "
-            "leave target out for a regression."
+            "leave target out for a regression, or return an output for each class."
         )
     check_within(target, n_outputs)
