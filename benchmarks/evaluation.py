@@ -63,14 +63,14 @@ def naive_localization(maps, masks):
 
 
 def ours_fidelity(ask, images, maps):
-    return fidelity_curves(ask, images, maps, [0, 0], fractions=FRACTIONS, progress=False)
+    return fidelity_curves(ask, images, maps, 0, fractions=FRACTIONS, progress=False)
 
 
 def naive_fidelity(ask, images, maps):
     curves = {}
     evaluations = 0
     for name, values in maps.items():
-        alone = fidelity_curves(ask, images, {name: values}, [0, 0], fractions=FRACTIONS, progress=False)
+        alone = fidelity_curves(ask, images, {name: values}, 0, fractions=FRACTIONS, progress=False)
         curves |= alone.curves
         evaluations += alone.n_evaluations
     return curves, evaluations

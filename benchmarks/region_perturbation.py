@@ -1,4 +1,4 @@
-"""Eight maps, windows of a 4 x 4 grid perturbed one after the other: ours against Quantus and the usual loop.
+"""Eight maps, 4 x 4 windows perturbed one after the other: ours against Quantus and the usual loop.
 
 ResNet-50, one channel, 128 x 128. All get the same maps and the same noise, and must return the same outputs after
 each of the 16 steps. Quantus: `RegionPerturbation`, the score of a class. Loop: method by method, as iNNvestigate
@@ -39,8 +39,8 @@ METHODS = [
     "deconvolution+smoothgrad",
     "deconvolution+smoothgrad_squared",
 ]
-GRID, SIZE, TARGET = 4, 128, 1
-WINDOW = SIZE // GRID
+SIDE, SIZE, TARGET = 4, 128, 1
+WINDOW = SIZE // SIDE
 
 
 def example(n_images):
@@ -62,7 +62,7 @@ def by_quantus(model, images, maps, noisy):
 
     metric = quantus.RegionPerturbation(
         patch_size=WINDOW,
-        regions_evaluation=GRID**2,
+        regions_evaluation=SIDE**2,
         normalise=False,
         perturb_func=perturb,
         disable_warnings=True,
@@ -90,11 +90,11 @@ def by_loop(model, images, maps, noisy):
         means = torch.nn.functional.avg_pool2d(torch.from_numpy(values), WINDOW).flatten(1)
         orders = means.argsort(dim=1, descending=True)
         steps = []
-        for step in range(GRID**2 + 1):
+        for step in range(SIDE**2 + 1):
             perturbed = images.clone()
             for image, filler, order in zip(perturbed, noisy, orders, strict=True):
                 for window in order[:step].tolist():
-                    top, left = window // GRID * WINDOW, window % GRID * WINDOW
+                    top, left = window // SIDE * WINDOW, window % SIDE * WINDOW
                     place = (slice(None), slice(top, top + WINDOW), slice(left, left + WINDOW))
                     image[place] = filler[place]
             with torch.no_grad():
@@ -108,9 +108,7 @@ def ours(quick, images, maps):
         with torch.inference_mode():
             return quick(batch.contiguous(memory_format=torch.channels_last))
 
-    curves = region_perturbation(
-        predict, images, maps, targets=[TARGET] * len(images), controls=False, progress=False
-    )
+    curves = region_perturbation(predict, images, maps, TARGET, controls=False, progress=False)
     return {name: curves.outputs[name, "most"] for name in maps}, curves.n_evaluations
 
 
@@ -131,7 +129,7 @@ def main():
 
     model, images, maps = example(options.images)
     noisy = torch.stack(
-        [perturbed_images(own, own[0], grid=(1, 1), index=i)[1] for i, own in enumerate(images)]
+        [perturbed_images(own, own[0], windows=(1, 1), index=i)[1] for i, own in enumerate(images)]
     )
     quick, rounded = (explainable(model, images[:2], precision) for precision in ("float32", "bf16"))
     ways = {
@@ -148,7 +146,7 @@ def main():
             times[name].append((wall, processor))
 
     n = len(images)
-    asked = n * len(maps) * (GRID**2 + 1)
+    asked = n * len(maps) * (SIDE**2 + 1)
     print(f"{n} images, {len(maps)} maps, {torch.get_num_threads()} threads, {options.repeats} runs in turn")
     print(f"evaluations: {asked} one by one, {evaluations['ours']} shared")
     for name, runs in times.items():

@@ -190,7 +190,7 @@ def test_values_of_any_size_keep_their_angle():
 @pytest.mark.parametrize(
     ("maps", "message"),
     [
-        (np.ones((1, 4)), r"shape \(1, 4\): agreement needs at least two runs"),
+        (np.ones((1, 4)), "number of runs: 1; agreement needs at least two runs"),
         (np.ones((0, 4)), "at least two runs"),
         (np.ones(4), "at least two runs"),
         (np.ones((2, 0)), "at least two runs"),
@@ -264,8 +264,8 @@ def test_intersections_agree_with_the_definition():
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
-        ([], "got 0 runs"),
-        ([["a"]], "got 1 runs: agreement needs at least two"),
+        ([], "number of runs: 0"),
+        ([["a"]], "number of runs: 1; agreement needs at least two"),
         ([["a"], ["a", "b"]], r"the runs have \[1, 2\] regions"),
         ([[], []], r"the runs have \[0\] regions"),
         ([["a", "a"], ["a", "b"]], "stands twice in the list of a run"),
@@ -280,9 +280,9 @@ def test_mean_over_pairs():
     matrix = np.array([[100.0, 20, 40], [20, 100, 60], [40, 60, 100]])
     assert mean_over_pairs(matrix) == pytest.approx(40)
     assert mean_over_pairs(matrix, diagonal=True) == pytest.approx(60)
-    with pytest.raises(ShapeError, match=r"shape \(2, 3\): expected \(runs, runs\)"):
+    with pytest.raises(ShapeError, match=r"shape \(2, 3\); expected \(runs, runs\)"):
         mean_over_pairs(np.ones((2, 3)))
-    with pytest.raises(DataError, match="a matrix of one run"):
+    with pytest.raises(DataError, match="number of runs: 1"):
         mean_over_pairs(np.ones((1, 1)))
 
 
@@ -392,7 +392,7 @@ def slow_noise_coherence(sizes: np.ndarray, k: int, measure: str, pairs: int) ->
 @pytest.mark.parametrize(
     ("sizes", "options", "error", "message"),
     [
-        ([5, 5], {"k": 3}, DataError, "2 regions, the smallest of 5 voxels: expected k=3"),
+        ([5, 5], {"k": 3}, DataError, "2 regions, the smallest of 5 voxels; expected k=3"),
         ([5, 0, 7], {"k": 2}, DataError, "the smallest of 0 voxels"),
         ([5, 5], {"k": 0}, ParameterError, "k=0"),
         ([5, 5], {"k": 1, "measure": "volume"}, ParameterError, "measure='volume'"),

@@ -5,7 +5,10 @@ from scipy import stats
 
 from xaitools.errors import DataError, ParameterError, ShapeError
 from xaitools.evaluation import (
+    REASONS,
+    VERDICTS,
     Interval,
+    advantage_over_random,
     mean_interval,
     paired_comparisons,
     paired_difference,
@@ -71,10 +74,10 @@ def test_bad_input_is_named() -> None:
     values = np.array([0.1, np.nan, 0.3])
     for call, error, message in [
         (lambda: mean_interval(values), DataError, "1 images have NaN or infinite scores, first index 1"),
-        (lambda: mean_interval(np.array([0.4])), DataError, "needs at least two images"),
+        (lambda: mean_interval(np.array([0.4])), DataError, "expected at least two images"),
         (lambda: mean_interval(np.zeros(0)), DataError, r"shape \(0,\)"),
-        (lambda: mean_interval(np.ones(3), confidence=95.0), ParameterError, "confidence is 95"),
-        (lambda: mean_interval(np.ones(3), n_resamples=0), ParameterError, "n_resamples is 0"),
+        (lambda: mean_interval(np.ones(3), confidence=95.0), ParameterError, "confidence=95"),
+        (lambda: mean_interval(np.ones(3), n_resamples=0), ParameterError, "n_resamples=0"),
         (lambda: paired_difference(np.ones(3), np.ones(4)), ShapeError, "do not pair"),
     ]:
         with pytest.raises(error, match=message):
@@ -155,9 +158,30 @@ def test_verdict() -> None:
     assert verdict(interval(0.1, 0.3)) == "agrees"
     assert verdict(interval(-0.3, -0.1)) == "differs"
     for low, high in ((-0.1, 0.3), (0.0, 0.1), (-0.1, 0.0)):
-        assert verdict(interval(low, high)) == "undecided: the interval holds 0"
+        assert verdict(interval(low, high)) == "undecided"
+    assert verdict(None) == "not tested"
+    assert VERDICTS == ("agrees", "differs", "undecided", "not tested")
+    assert REASONS.keys() == set(VERDICTS)
     with pytest.raises(ShapeError, match="2 differences"):
         verdict(mean_interval(np.random.default_rng(0).random((5, 2))))
+
+
+def test_only_what_beats_random_orders_is_praised() -> None:
+    rng = np.random.default_rng(0)
+    difficulty = rng.normal(0, 10, size=60)
+    random = difficulty + rng.normal(0, 0.5, size=(5, 60))
+    for gain, expected in ((1.0, "agrees"), (0.0, "undecided"), (-1.0, "differs")):
+        scores = difficulty + gain + rng.normal(0, 0.3, size=60)
+        advantage = advantage_over_random(scores, random)
+        assert verdict(advantage) == expected
+        assert advantage.mean == pytest.approx((scores - random.mean(axis=0)).mean())
+        less = advantage_over_random(-scores, -random, larger_is_better=False)
+        np.testing.assert_allclose([less.low, less.high], [advantage.low, advantage.high], rtol=1e-12)
+        single = advantage_over_random(scores, random[0], seed=1)
+        alone = paired_difference(scores, random[0], seed=1)
+        assert (single.low, single.high) == (alone.low, alone.high)
+    with pytest.raises(ShapeError, match="do not pair"):
+        advantage_over_random(difficulty, random.T)
 
 
 def test_bad_comparisons_are_named() -> None:
@@ -168,7 +192,7 @@ def test_bad_comparisons_are_named() -> None:
         (lambda: paired_comparisons({k: v[:, None] for k, v in good.items()}), ShapeError, "same images"),
         (lambda: paired_comparisons({**good, "undecided": good["a"]}), DataError, "another name"),
         (lambda: paired_comparisons({**good, "b": good["b"] * np.nan}), DataError, "NaN"),
-        (lambda: paired_comparisons(good, correction="holm"), ParameterError, "known: bonferroni, none"),
+        (lambda: paired_comparisons(good, correction="holm"), ParameterError, "one of bonferroni, none"),
         (lambda: paired_comparisons(good, n_resamples=1999), ParameterError, "expected 2000 or more"),
         (lambda: paired_comparisons(good, confidence=1.5), ParameterError, "confidence"),
     ]:

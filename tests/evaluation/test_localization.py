@@ -90,6 +90,12 @@ def test_tensors_arrays_channels_and_one_mask_for_all_agree() -> None:
         assert all(np.array_equal(scores[name], expected[name]) for name in expected)
 
 
+def test_half_precision_maps_are_taken() -> None:
+    maps, masks = example(6, (9, 7), seed=1)
+    scores = localization(torch.tensor(maps).bfloat16(), masks)
+    assert all(np.array_equal(scores[name], values) for name, values in localization(maps, masks).items())
+
+
 def test_large_image_needs_exact_counts() -> None:
     values = np.arange(300_000.0).reshape(1, 500, 600)
     scores = localization(values, values >= 150_000)
@@ -106,7 +112,7 @@ def test_bad_input_is_named() -> None:
         (spoiled, masks, DataError, "map 2 has NaN"),
         (maps, black, DataError, "mask 1 is all black"),
         (maps, white, DataError, "mask 3 is all white"),
-        (maps, masks.astype(np.uint8) * 255, DataError, "of type uint8, expected bool"),
+        (maps, masks.astype(np.uint8) * 255, DataError, "of type uint8; expected bool"),
         (maps, masks[:, :, :6], ShapeError, r"\(4, 9, 7\) and masks of shape \(4, 9, 6\) do not fit"),
         (maps, masks[:3], ShapeError, "expected one mask for each map, or one for all"),
         (np.repeat(maps[:, None], 3, axis=1), masks, ShapeError, "reduce the channels"),

@@ -25,12 +25,12 @@ def example(*spatial: int, channels: int = 1) -> tuple[Callable, Tensor, dict[st
     return classifier(channels, *spatial), images, maps, torch.tensor([2, 0, 1])
 
 
-def curves(predict: Callable, images: Tensor, maps: dict, targets: Tensor, **options: object):
+def curves(model: Callable, images: Tensor, maps: dict, target: Tensor, **options: object):
     return fidelity_curves(
-        predict,
+        model,
         images,
         maps,
-        targets,
+        target,
         **{"fractions": FRACTIONS, "progress": False, "n_random": 3, **options},
     )
 
@@ -244,39 +244,35 @@ def test_bad_input_is_named() -> None:
     spoiled[1, 0, 0, 0] = torch.nan
     flat[2] = 0.5
     nan_map[1, 0, 3, 3] = torch.nan
-    good = {"predict": predict, "images": images, "maps": maps, "targets": targets}
+    good = {"model": predict, "images": images, "maps": maps, "target": targets}
     for bad, error, message in [
-        ({"images": spoiled}, DataError, "image 1 has NaN"),
-        ({"images": flat}, DataError, r"image 2 is constant \(0.5 everywhere\)"),
-        ({"images": images[:0]}, DataError, "no images"),
-        ({"maps": {}}, DataError, "no maps"),
+        ({"images": spoiled}, DataError, "images: number 1 of the batch contains NaN"),
+        ({"images": flat}, DataError, "number 2 of the batch is constant; expected contrast"),
+        ({"images": images[:0]}, ShapeError, "at least one image"),
+        ({"maps": {}}, DataError, "maps: got none"),
         ({"maps": {"x": nan_map}}, DataError, "map 'x' has NaN or infinite values for image 1"),
         (
             {"maps": {"x": maps["other"][:, :, :5]}},
             ShapeError,
-            r"map 'x' has shape \(3, 1, 5, 9\), expected \(3, 7, 9\)",
+            r"map 'x' has shape \(3, 1, 5, 9\); expected \(3, 7, 9\)",
         ),
-        ({"targets": [0, 1]}, ShapeError, "one class for each of the 3 images"),
-        (
-            {"targets": [0, 1, 3]},
-            TargetError,
-            "target 3 is not a class of the model, which has 3: expected 0 to 2",
-        ),
-        ({"targets": [0, -1, 0]}, TargetError, "target -1"),
-        ({"predict": lambda batch: batch.flatten()}, ShapeError, "predict returned shape"),
-        ({"predict": lambda batch: predict(batch) * torch.nan}, DataError, "predict returned NaN"),
-        (
-            {"replacement": "grey"},
-            ParameterError,
-            "unknown replacement 'grey'; known: black, mean, blur, noise",
-        ),
+        ({"maps": maps["other"][:2]}, ShapeError, r"map 'map' has shape \(2, 1, 7, 9\)"),
+        ({"target": [0, 1]}, ShapeError, r"target of shape \(2,\) for 3 images"),
+        ({"target": [0, 1, 3]}, TargetError, "target 3 with a network of 3 outputs; expected 0 to 2"),
+        ({"target": [0, -1, 0]}, TargetError, "target -1"),
+        ({"target": 3}, TargetError, "target 3"),
+        ({"target": None}, TargetError, "target=None; expected the class"),
+        ({"model": lambda batch: batch.flatten()}, ShapeError, "model returned shape"),
+        ({"model": lambda batch: {"logits": predict(batch)}}, ShapeError, "model returned a dict"),
+        ({"model": lambda batch: predict(batch) * torch.nan}, DataError, "model returned NaN"),
+        ({"replacement": "grey"}, ParameterError, "replacement='grey' .* one of black, mean, blur, noise"),
         ({"replacement": torch.zeros(5)}, ShapeError, r"replacement has shape \(5,\)"),
         ({"replacement": torch.tensor(torch.nan)}, DataError, "replacement has NaN"),
         ({"fractions": (0.0, 0.5, 0.5)}, ParameterError, "increasing values from 0 to 1"),
         ({"fractions": (0.0, 50.0, 100.0)}, ParameterError, "increasing values from 0 to 1"),
         ({"fractions": (0.5,)}, ParameterError, "two or more"),
-        ({"batch_size": 0}, ParameterError, "batch_size is 0"),
-        ({"n_random": 0}, ParameterError, "n_random is 0"),
+        ({"batch_size": 0}, ParameterError, "batch_size=0"),
+        ({"n_random": 0}, ParameterError, "n_random=0"),
     ]:
         with pytest.raises(error, match=message):
             curves(**{**good, **bad})

@@ -35,12 +35,12 @@ def example(*spatial: int, channels: int = 1) -> tuple[Callable, Tensor, dict[st
     return regression(channels, *spatial), images, maps
 
 
-def curves(predict: Callable, images: Tensor, maps: dict, **options: object):
+def curves(model: Callable, images: Tensor, maps: dict, **options: object):
     return region_perturbation(
-        predict,
+        model,
         images,
         maps,
-        **{"grid": (2, 3), "n_random": 3, "progress": False, **options},
+        **{"windows": (2, 3), "n_random": 3, "progress": False, **options},
     )
 
 
@@ -50,55 +50,57 @@ def edges(size: int, parts: int) -> list[tuple[int, int]]:
     return [(sum(lengths[:index]), sum(lengths[: index + 1])) for index in range(parts)]
 
 
-def boxes(spatial: tuple[int, ...], grid: tuple[int, ...]) -> list[tuple[slice, ...]]:
-    parts = [edges(size, n) for size, n in zip(spatial, grid, strict=True)]
+def boxes(spatial: tuple[int, ...], windows: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    parts = [edges(size, n) for size, n in zip(spatial, windows, strict=True)]
     return [
         tuple(slice(*parts[axis][position]) for axis, position in enumerate(place))
-        for place in np.ndindex(*grid)
+        for place in np.ndindex(*windows)
     ]
 
 
 def whole_noise(image: Tensor, index: int, **options: object) -> Tensor:
     """The image with every window perturbed, from a grid of one window."""
     flat = torch.zeros(image.shape[1:])
-    return perturbed_images(image, flat, grid=(1,) * flat.ndim, index=index, **options)[1].double()
+    return perturbed_images(image, flat, windows=(1,) * flat.ndim, index=index, **options)[1].double()
 
 
 def by_definition(
-    predict: Callable, image: Tensor, noisy: Tensor, values: Tensor, grid: tuple[int, ...], sign: int
+    predict: Callable, image: Tensor, noisy: Tensor, values: Tensor, windows: tuple[int, ...], sign: int
 ) -> list[float]:
     """Section 2.2 for one image and map: window after window, each step on its own, in double precision."""
-    windows = boxes(tuple(values.shape), grid)
-    windows.sort(key=lambda box: -sign * values[box].double().abs().mean().item())
+    places = boxes(tuple(values.shape), windows)
+    places.sort(key=lambda box: -sign * values[box].double().abs().mean().item())
     curve = []
-    for k in range(len(windows) + 1):
+    for k in range(len(places) + 1):
         perturbed = image.double().clone()
-        for box in windows[:k]:
+        for box in places[:k]:
             perturbed[(slice(None), *box)] = noisy[(slice(None), *box)]
         curve.append(predict(perturbed.unsqueeze(0))[0].item())
     return curve
 
 
 @pytest.mark.parametrize(
-    ("spatial", "grid", "channels"),
+    ("spatial", "windows", "channels"),
     [((8, 9), (2, 3), 1), ((7, 10), (3, 4), 3), ((5, 4, 6), (2, 2, 3), 1)],
 )
-def test_agrees_with_the_definition(spatial: tuple, grid: tuple, channels: int) -> None:
+def test_agrees_with_the_definition(spatial: tuple, windows: tuple, channels: int) -> None:
     predict, images, maps = example(*spatial, channels=channels)
-    result = curves(predict, images, maps, grid=grid, batch_size=7)
+    result = curves(predict, images, maps, windows=windows, batch_size=7)
     assert set(result.outputs) == {(name, order) for name in maps for order in ("most", "least")} | {RANDOM}
     for name in maps:
         for order, sign in (("most", 1), ("least", -1)):
             expected = np.array(
                 [
-                    by_definition(predict, images[i], whole_noise(images[i], i), maps[name][i, 0], grid, sign)
+                    by_definition(
+                        predict, images[i], whole_noise(images[i], i), maps[name][i, 0], windows, sign
+                    )
                     for i in range(3)
                 ]
             )
             np.testing.assert_allclose(result.outputs[name, order], expected, rtol=0, atol=1e-6)
             error = np.abs(expected - np.array(TRUTH)[:, None])
             np.testing.assert_allclose(result.errors(TRUTH)[name, order], error, rtol=0, atol=1e-6)
-            n_windows = int(np.prod(grid))
+            n_windows = int(np.prod(windows))
             area = [own[0] - sum(own) / (n_windows + 1) for own in error]
             np.testing.assert_allclose(result.aopc_regression(TRUTH)[name, order], area, rtol=0, atol=1e-6)
             area = [own[0] - sum(own) / (n_windows + 1) for own in expected]
@@ -131,7 +133,7 @@ def test_clip_bounds_what_is_perturbed() -> None:
 def test_every_pixel_is_perturbed_once_and_windows_are_contiguous() -> None:
     image = torch.rand(2, 10, 7, generator=torch.Generator().manual_seed(0))
     relevance = torch.randn(10, 7, generator=torch.Generator().manual_seed(1))
-    sequence = perturbed_images(image, relevance, grid=(4, 3))
+    sequence = perturbed_images(image, relevance, windows=(4, 3))
     assert sequence.shape == (13, 2, 10, 7)
     changed = (sequence[1:] != sequence[:-1]).all(dim=1).long()
     assert ((sequence[1:] != sequence[:-1]).any(dim=1) == changed).all()
@@ -140,7 +142,7 @@ def test_every_pixel_is_perturbed_once_and_windows_are_contiguous() -> None:
     assert sizes == sorted(h * w for h in (3, 3, 2, 2) for w in (3, 2, 2))
     means = [relevance[step.bool()].abs().mean().item() for step in changed]
     assert means == sorted(means, reverse=True)
-    signed = perturbed_images(image, relevance, grid=(4, 3), ranking="mean")
+    signed = perturbed_images(image, relevance, windows=(4, 3), ranking="mean")
     changed = (signed[1:] != signed[:-1]).all(dim=1)
     means = [relevance[step].mean().item() for step in changed]
     assert means == sorted(means, reverse=True)
@@ -148,10 +150,10 @@ def test_every_pixel_is_perturbed_once_and_windows_are_contiguous() -> None:
 
 def test_perturbed_images_are_those_that_the_model_sees() -> None:
     predict, images, maps = example(8, 9)
-    options = {"noise_unit": "image_sd", "mode": "replace", "seed": 4, "steps": 5}
+    options = {"noise_unit": "image_sd", "mode": "replace", "seed": 4, "n_perturbed": 5}
     result = curves(predict, images, maps, **options)
     for i in range(3):
-        own = perturbed_images(images[i], maps["other"][i], grid=(2, 3), index=i, **options)
+        own = perturbed_images(images[i], maps["other"][i], windows=(2, 3), index=i, **options)
         np.testing.assert_allclose(result.outputs["other", "most"][i], predict(own), atol=1e-12)
 
 
@@ -184,7 +186,7 @@ def test_constant_maps_share_one_random_order(spatial: tuple) -> None:
     image = torch.zeros(1, *spatial).index_fill(-1, torch.tensor(0), 1)
     firsts = {
         (sequence[1] != sequence[0])[0].nonzero()[0].tolist()[-1]
-        for sequence in (perturbed_images(image, flat[0], grid=(1, 4), index=i) for i in range(20))
+        for sequence in (perturbed_images(image, flat[0], windows=(1, 4), index=i) for i in range(20))
     }
     assert len(firsts) == 4
 
@@ -225,7 +227,7 @@ def test_sets_of_windows_are_evaluated_once() -> None:
         for name, values in {"a": blocks, "b": swapped}.items()
     }
     assert curves(predict, images, two, controls=False).n_evaluations == 3 * (7 + 1)
-    short = curves(predict, images, two, controls=False, steps=2)
+    short = curves(predict, images, two, controls=False, n_perturbed=2)
     assert short.n_evaluations == 3 * 4
     full = curves(predict, images, two, controls=False)
     np.testing.assert_array_equal(short.outputs["a", "most"], full.outputs["a", "most"][:, :3])
@@ -253,7 +255,7 @@ def test_random_orders_are_uniform() -> None:
     def column(batch: Tensor) -> Tensor:
         return (batch != image).any(dim=1).any(dim=1).double() @ torch.tensor([1.0, 10, 100, 1000]).double()
 
-    runs = curves(column, image, {"m": image}, grid=(1, 4), n_random=800).runs[RANDOM]
+    runs = curves(column, image, {"m": image}, windows=(1, 4), n_random=800).runs[RANDOM]
     first = np.unique(runs[:, 0, 1], return_counts=True)
     assert first[0].tolist() == [1, 10, 100, 1000]
     assert np.abs(first[1] - 200).max() < 60
@@ -262,9 +264,9 @@ def test_random_orders_are_uniform() -> None:
 def test_targets_choose_the_output() -> None:
     _, images, maps = example(8, 9)
     predict = classifier(1, 8, 9)
-    chosen = curves(predict, images, maps, targets=torch.tensor([2, 0, 1]))
+    chosen = curves(predict, images, maps, target=torch.tensor([2, 0, 1]))
     for i, target in enumerate([2, 0, 1]):
-        own = perturbed_images(images[i], maps["other"][i], grid=(2, 3), index=i)
+        own = perturbed_images(images[i], maps["other"][i], windows=(2, 3), index=i)
         expected = predict(own)[:, target]
         np.testing.assert_allclose(chosen.outputs["other", "most"][i], expected, atol=1e-12)
 
@@ -290,7 +292,7 @@ def test_the_right_map_disturbs_the_prediction_most() -> None:
         return (batch * weight).sum(dim=(1, 2, 3))[:, None]
 
     maps = {"right": weight.expand(6, 1, 16, 16), "wrong": 1 - weight.expand(6, 1, 16, 16)}
-    area = curves(total, images, maps, grid=(4, 4)).aopc_regression(total(images)[:, 0])
+    area = curves(total, images, maps, windows=(4, 4)).aopc_regression(total(images)[:, 0])
     mean = {key: values.mean() for key, values in area.items()}
     assert mean["right", "most"] < mean[RANDOM] < mean["wrong", "most"] < 0
     assert mean["right", "least"] == pytest.approx(mean["right", "most"] / 16)
@@ -303,38 +305,42 @@ def test_bad_input_is_named() -> None:
     flat[2] = 0.5
     nan_map[1, 0, 3, 3] = torch.nan
     classes = classifier(1, 8, 9)
-    good = {"predict": predict, "images": images, "maps": maps}
+    good = {"model": predict, "images": images, "maps": maps}
     for bad, error, message in [
-        ({"images": spoiled}, DataError, "image 1 has NaN"),
-        ({"images": flat}, DataError, r"image 2 is constant"),
-        ({"images": images[:0]}, DataError, "no images"),
-        ({"maps": {}}, DataError, "no maps"),
+        ({"images": spoiled}, DataError, "images: number 1 of the batch contains NaN"),
+        ({"images": flat}, DataError, "number 2 of the batch is constant"),
+        ({"images": images[:0]}, ShapeError, "at least one image"),
+        ({"maps": {}}, DataError, "maps: got none"),
         ({"maps": {"x": nan_map}}, DataError, "map 'x' has NaN or infinite values for image 1"),
         ({"maps": {"x": maps["other"][..., :5]}}, ShapeError, r"map 'x' has shape \(3, 1, 8, 5\)"),
-        ({"predict": classes}, TargetError, "returned 3 outputs .* pass targets"),
-        ({"predict": classes, "targets": [0, 1]}, ShapeError, "one class for each of the 3 images"),
-        ({"predict": classes, "targets": [0, 1, 3]}, TargetError, "target 3 .* which has 3: expected 0 to 2"),
+        ({"model": classes}, TargetError, "returned 3 outputs .* give target"),
+        ({"model": classes, "target": [0, 1]}, ShapeError, r"target of shape \(2,\) for 3 images"),
         (
-            {"targets": [0, 1, 0]},
+            {"model": classes, "target": [0, 1, 3]},
             TargetError,
-            "target 1 .* which has 1: .*leave targets out for a regression",
+            "target 3 with a network of 3 outputs; expected 0 to 2",
         ),
-        ({"predict": lambda batch: torch.ones(2)}, ShapeError, r"predict returned shape \(2,\) for"),
-        ({"predict": lambda batch: batch}, ShapeError, "predict returned shape"),
-        ({"predict": lambda batch: predict(batch) * torch.nan}, DataError, "predict returned NaN"),
-        ({"grid": (4,)}, ParameterError, r"grid is \(4,\), but the images have 2 spatial axes, \(8, 9\)"),
-        ({"grid": (9, 9)}, ParameterError, r"no more than the images' \(8, 9\)"),
-        ({"grid": (0, 2)}, ParameterError, "1 window or more"),
-        ({"steps": 0}, ParameterError, "steps is 0, expected 1 to 6"),
-        ({"steps": 7}, ParameterError, "steps is 7"),
-        ({"noise_sd": 0}, ParameterError, "noise_sd is 0"),
-        ({"noise_sd": -0.3}, ParameterError, "noise_sd is -0.3"),
-        ({"noise_unit": "sd"}, ParameterError, "unknown noise_unit 'sd'; known: value, image_sd"),
-        ({"mode": "blur"}, ParameterError, "unknown mode 'blur'; known: add, replace"),
-        ({"ranking": "sum"}, ParameterError, "unknown ranking 'sum'; known: mean_abs, mean"),
-        ({"clip": (1, 0)}, ParameterError, "clip is"),
-        ({"batch_size": 0}, ParameterError, "batch_size is 0"),
-        ({"n_random": 0}, ParameterError, "n_random is 0"),
+        (
+            {"target": [0, 1, 0]},
+            TargetError,
+            "target 1 with a model of a single output; .*leave target out for a regression",
+        ),
+        ({"model": lambda batch: torch.ones(2)}, ShapeError, r"model returned shape \(2,\) for"),
+        ({"model": lambda batch: batch}, ShapeError, "model returned shape"),
+        ({"model": lambda batch: predict(batch) * torch.nan}, DataError, "model returned NaN"),
+        ({"windows": (4,)}, ParameterError, r"windows=\(4,\), but the images have 2 spatial axes, \(8, 9\)"),
+        ({"windows": (9, 9)}, ParameterError, r"no more than the images' \(8, 9\)"),
+        ({"windows": (0, 2)}, ParameterError, "1 window or more"),
+        ({"n_perturbed": 0}, ParameterError, "n_perturbed=0; expected 1 to 6"),
+        ({"n_perturbed": 7}, ParameterError, "n_perturbed=7"),
+        ({"noise_sd": 0}, ParameterError, "noise_sd=0"),
+        ({"noise_sd": -0.3}, ParameterError, "noise_sd=-0.3"),
+        ({"noise_unit": "sd"}, ParameterError, "noise_unit='sd' is unknown; expected one of value, image_sd"),
+        ({"mode": "blur"}, ParameterError, "mode='blur' is unknown; expected one of add, replace"),
+        ({"ranking": "sum"}, ParameterError, "ranking='sum' is unknown; expected one of mean_abs, mean"),
+        ({"clip": (1, 0)}, ParameterError, r"clip=\(1, 0\)"),
+        ({"batch_size": 0}, ParameterError, "batch_size=0"),
+        ({"n_random": 0}, ParameterError, "n_random=0"),
     ]:
         with pytest.raises(error, match=message):
             curves(**{**good, **bad})

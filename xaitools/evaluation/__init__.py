@@ -12,7 +12,15 @@ from xaitools.evaluation.agreement import (
     top_k_intersection,
 )
 from xaitools.evaluation.bootstrap import (
+    AGREES,
+    DIFFERS,
+    NOT_TESTED,
+    REASONS,
+    UNDECIDED,
+    VERDICTS,
     Interval,
+    Verdict,
+    advantage_over_random,
     mean_interval,
     paired_comparisons,
     paired_difference,
@@ -24,10 +32,18 @@ from xaitools.evaluation.perturbation import REPLACEMENTS, Fidelity, fidelity_cu
 from xaitools.evaluation.region_perturbation import RegionCurves, perturbed_images, region_perturbation
 
 __all__ = [
+    "AGREES",
+    "DIFFERS",
+    "NOT_TESTED",
+    "REASONS",
     "REPLACEMENTS",
+    "UNDECIDED",
+    "VERDICTS",
     "Fidelity",
     "Interval",
     "RegionCurves",
+    "Verdict",
+    "advantage_over_random",
     "cosine",
     "fidelity_curves",
     "localization",

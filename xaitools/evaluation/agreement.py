@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float64, Shaped
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata
 from torch import Tensor
 
-from xaitools.errors import DataError, ParameterError, ShapeError
+from xaitools.checks import check_choice, check_counts
+from xaitools.errors import DataError, ShapeError
+from xaitools.evaluation._maps import as_array
 
 Values = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."]
 
@@ -59,16 +60,17 @@ def mean_maps(
     means: list[np.ndarray] = []
     for number, (maps, predictions) in enumerate(zip_longest(run_maps, all_predictions), start=1):
         if maps is None or predictions is None:
-            raise ShapeError(
-                "there are not as many runs of maps as of predictions; expected both for each run"
-            )
+            raise ShapeError("not as many runs of maps as of predictions; expected both for each run.")
         means.append(
             _mean_map(maps, predictions, truth, label, f"run {number} of {len(all_predictions)}", scale)
         )
     if not means:
-        raise DataError("there is no run; expected the maps and predictions of one or more")
+        raise DataError("there is no run; expected the maps and predictions of one or more.")
     if len({mean.shape for mean in means}) > 1:
-        raise ShapeError(f"maps of the runs have different sizes, {sorted({mean.shape for mean in means})}")
+        raise ShapeError(
+            f"maps of the runs have different sizes, {sorted({mean.shape for mean in means})}; expected one grid: "
+            "resample them to it."
+        )
     return np.stack(means)
 
 
@@ -120,7 +122,7 @@ def cosine(run_maps: Values) -> Float64[np.ndarray, "runs runs"]:
     largest = np.abs(rows).max(axis=1, keepdims=True)
     if not largest.all():
         raise DataError(
-            f"{_run(int(np.argmin(largest)), rows)} is 0 everywhere and has no direction; leave it out"
+            f"{_run(int(np.argmin(largest)), rows)} is 0 everywhere; expected a direction: leave the run out."
         )
     rows = rows / largest
     return _products(rows / np.linalg.norm(rows, axis=1, keepdims=True))
@@ -147,7 +149,9 @@ def rank_correlation(run_maps: Values) -> Float64[np.ndarray, "runs runs"]:
     rows = _runs(run_maps)
     constant = np.flatnonzero(rows.min(axis=1) == rows.max(axis=1))
     if len(constant):
-        raise DataError(f"{_run(int(constant[0]), rows)} has one value only and ranks nothing; leave it out")
+        raise DataError(
+            f"{_run(int(constant[0]), rows)} has one value only; expected a ranking: leave the run out."
+        )
     ranks = rankdata(rows, axis=1)
     ranks -= ranks.mean(axis=1, keepdims=True)
     return _products(ranks / np.linalg.norm(ranks, axis=1, keepdims=True))
@@ -179,13 +183,12 @@ def top_k(table: pd.DataFrame, k: int = 10, *, measure: str = "sum") -> list[lis
     ----------
     Eitel and Ritter 2019, section 3.
     """
-    if k < 1:
-        raise ParameterError(f"k={k}: expected 1 or more regions")
+    check_counts(k=k)
     chosen = []
     for _, which, values in _per_map(table, measure):
         values = values.dropna().sort_index()
         if len(values) < k:
-            raise DataError(f"{which} has {measure} in {len(values)} regions only; expected k={k} or more")
+            raise DataError(f"{which} has {measure} in {len(values)} regions only; expected k={k} or more.")
         chosen.append(list(values.sort_values(ascending=False, kind="stable").index[:k]))
     return chosen
 
@@ -213,15 +216,14 @@ def top_k_intersection(regions: Sequence[Sequence[str]]) -> Float64[np.ndarray, 
     ----------
     Eitel and Ritter 2019, figure 3 and table 2.
     """
-    sets = [set(names) for names in regions]
-    if len(sets) < 2:
-        raise DataError(f"got {len(sets)} runs: agreement needs at least two")
+    _check_several(len(regions))
     sizes = {len(names) for names in regions}
     if len(sizes) > 1 or sizes == {0}:
-        raise DataError(f"the runs have {sorted(sizes)} regions; expected the same k, 1 or more, for all")
-    if any(len(own) < len(names) for own, names in zip(sets, regions, strict=True)):
-        raise DataError("a region stands twice in the list of a run; expected k different ones")
+        raise DataError(f"the runs have {sorted(sizes)} regions; expected the same k, 1 or more, for all.")
     (k,) = sizes
+    sets = [set(names) for names in regions]
+    if min(map(len, sets)) < k:
+        raise DataError("a region stands twice in the list of a run; expected k different ones.")
     return np.array([[100 * len(first & second) / k for second in sets] for first in sets])
 
 
@@ -263,14 +265,12 @@ def noise_coherence(
         If `k` or `pairs` is below 1, or the measure another one.
     """
     sizes = np.asarray(n_voxels, dtype=np.float64)
-    if min(k, pairs) < 1 or measure not in ("sum", "density", "gain"):
-        raise ParameterError(
-            f"k={k}, pairs={pairs}, measure={measure!r}: expected 1 or more of both, and sum, density or gain"
-        )
+    check_counts(k=k, pairs=pairs)
+    check_choice(measure=(measure, ("sum", "density", "gain")))
     if sizes.ndim != 1 or len(sizes) < k or sizes.min() < 1:
         raise DataError(
-            f"{sizes.size} regions, the smallest of {sizes.min(initial=np.inf):g} voxels: expected k={k} "
-            "regions or more, of one voxel or more each"
+            f"{sizes.size} regions, the smallest of {sizes.min(initial=np.inf):g} voxels; expected k={k} "
+            "regions or more, of one voxel or more each."
         )
     rng = np.random.default_rng(seed)
 
@@ -306,9 +306,8 @@ def mean_over_pairs(matrix: Shaped[np.ndarray, "..."], *, diagonal: bool = False
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     if matrix.ndim != 2 or len(matrix) != matrix.shape[1]:
-        raise ShapeError(f"a matrix of shape {matrix.shape}: expected (runs, runs)")
-    if len(matrix) < 2:
-        raise DataError("a matrix of one run: agreement needs at least two")
+        raise ShapeError(f"matrix of shape {matrix.shape}; expected (runs, runs).")
+    _check_several(len(matrix))
     return float(matrix.mean() if diagonal else matrix[np.triu_indices(len(matrix), 1)].mean())
 
 
@@ -346,10 +345,10 @@ def recovered_regions(
         marked = values.index.isin(list(true))
         if missing := sorted(true - set(values.index)):
             raise DataError(
-                f"{which} has no {measure} for the true regions {missing}; check their names and the grid"
+                f"{which} has no {measure} for the true regions {missing}; check their names and the grid."
             )
         if not true or marked.all():
-            raise DataError(f"{len(true)} of {len(values)} regions are true; expected some, and some others")
+            raise DataError(f"{len(true)} of {len(values)} regions are true; expected some, and some others.")
         n, others = len(true), len(values) - len(true)
         wins = rankdata(values)[marked].sum() - n * (n + 1) / 2
         hits = len(true.intersection(chosen))
@@ -357,20 +356,13 @@ def recovered_regions(
     return pd.DataFrame(rows)
 
 
-def _array(values: Values | Sequence[Any]) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        return np.asarray(values.float() if values.dtype is torch.bfloat16 else values)
-    return np.asarray(values)
-
-
 def _classes(values: Values | Sequence[Any], what: str) -> np.ndarray:
-    array = _array(values)
+    array = as_array(values)
     array = array.astype(int) if array.dtype == bool else array
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise DataError(
-            f"{what} of type {array.dtype} and shape {array.shape}: expected one class, a whole number, for each "
-            "image; turn probabilities into classes first, by argmax or a threshold"
+            f"{what} of type {array.dtype} and shape {array.shape}; expected one class, a whole number, for each "
+            "image: turn probabilities into classes first, by argmax or a threshold."
         )
     return array
 
@@ -388,39 +380,48 @@ def _mean_map(
     total, n_maps = np.zeros(()), 0
     for n_maps, own in enumerate(maps, start=1):
         if n_maps <= len(right) and right[n_maps - 1]:
-            total = total + _array(own).astype(np.float64)
+            total = total + as_array(own).astype(np.float64)
     if not n_maps == len(predicted) == len(truth):
         raise ShapeError(
             f"{run} has {n_maps} maps and {len(predicted)} predictions for {len(truth)} labels; "
-            "expected one of each for each image"
+            "expected one of each for each image."
         )
     if not right.any():
         raise DataError(
-            f"{run} predicts none of the {int((truth == label).sum())} images of class {label} correctly, so there is "
-            "no mean map; train it longer, or leave it out"
+            f"{run} predicts none of the {int((truth == label).sum())} images of class {label} correctly; expected one "
+            "or more for a mean map: train it longer, or leave the run out."
         )
     mean = total / right.sum()
     if not np.isfinite(mean).all():
         raise DataError(
-            f"the maps of {run} have NaN or infinite values; the method that made them failed there"
+            f"the maps of {run} have NaN or infinite values; expected finite ones: their method failed there."
         )
     largest = np.abs(mean).max()
     if scale and largest == 0:
-        raise DataError(f"the mean map of {run} is 0 everywhere and cannot be scaled; leave the run out")
+        raise DataError(
+            f"the mean map of {run} is 0 everywhere; expected relevance to scale by: leave the run out."
+        )
     return mean / largest if scale else mean
 
 
-def _runs(run_maps: Values) -> np.ndarray:
+def _runs(run_maps: Values) -> Float64[np.ndarray, "runs voxel"]:
     """One flat float64 row a run."""
-    array = _array(run_maps)
-    if array.ndim < 2 or len(array) < 2 or not array[0].size:
-        raise DataError(f"maps of shape {array.shape}: agreement needs at least two runs, (runs, *map)")
+    array = as_array(run_maps)
+    if array.ndim < 2 or not array[:1].size:
+        raise DataError(f"maps of shape {array.shape}; expected at least two runs, (runs, *map).")
+    _check_several(len(array))
     rows = array.reshape(len(array), -1).astype(np.float64)
     if len(bad := np.flatnonzero(~np.isfinite(rows).all(axis=1))):
         raise DataError(
-            f"{_run(int(bad[0]), rows)} has NaN or infinite values; correct it, or drop the regions without voxels"
+            f"{_run(int(bad[0]), rows)} has NaN or infinite values; expected finite ones: correct it, or drop the "
+            "regions without voxels."
         )
     return rows
+
+
+def _check_several(n_runs: int) -> None:
+    if n_runs < 2:
+        raise DataError(f"number of runs: {n_runs}; agreement needs at least two runs.")
 
 
 def _run(index: int, runs: np.ndarray) -> str:
@@ -439,8 +440,8 @@ def _per_map(table: pd.DataFrame, measure: str) -> list[tuple[object, str, pd.Se
     """Each map as the table names it, as messages do (counted from 1), and its values by region."""
     if missing := [column for column in ("map", "region", measure) if column not in table]:
         raise DataError(
-            f"the table has no column {missing}, only {list(table.columns)}; expected that of region_table "
-            "(gain needs controls)"
+            f"the table has no column {missing}, only {list(table.columns)}; expected that of region_table: "
+            "make one, with controls for gain."
         )
     groups = table.groupby("map", sort=False)
     parts = [
@@ -451,8 +452,8 @@ def _per_map(table: pd.DataFrame, measure: str) -> list[tuple[object, str, pd.Se
         if values.index.has_duplicates:
             repeated = values.index[values.index.duplicated()][0]
             raise DataError(
-                f"region {repeated!r} stands twice in {which}; number the maps of several tables apart"
+                f"region {repeated!r} stands twice in {which}; expected once: number the maps of several tables apart."
             )
     if not parts:
-        raise DataError("the table is empty; expected that of region_table")
+        raise DataError("the table is empty; expected that of region_table.")
     return parts

@@ -3,12 +3,28 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Shaped
 
+from xaitools.checks import check_choice, check_counts
 from xaitools.errors import DataError, ParameterError, ShapeError
+
+Verdict = Literal["agrees", "differs", "undecided", "not tested"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+AGREES, DIFFERS, UNDECIDED, NOT_TESTED = VERDICTS
+
+REASONS: dict[Verdict, str] = {
+    AGREES: "the interval lies above 0",
+    DIFFERS: "the interval lies below 0",
+    UNDECIDED: "the interval holds 0",
+    NOT_TESTED: "nothing in this run tests it",
+}
+"""What each verdict rests on."""
+
+CORRECTIONS = ("bonferroni", "none")
 
 
 @dataclass(frozen=True)
@@ -102,15 +118,11 @@ def paired_difference(
     """
     if np.shape(values) != np.shape(reference):
         raise ShapeError(
-            f"scores of shapes {np.shape(values)} and {np.shape(reference)} do not pair: "
-            "expected the same images for both methods"
+            f"scores of shapes {np.shape(values)} and {np.shape(reference)} do not pair; "
+            "expected the same images for both methods: leave out those that one lacks."
         )
     difference = np.subtract(values, reference, dtype=np.float64)
     return mean_interval(difference, confidence=confidence, n_resamples=n_resamples, seed=seed)
-
-
-CORRECTIONS = ("bonferroni", "none")
-UNDECIDED = "undecided"
 
 
 def paired_comparisons(
@@ -155,21 +167,14 @@ def paired_comparisons(
     ----------
     Dunn, Multiple comparisons among means, Journal of the American Statistical Association 1961.
     """
-    if correction not in CORRECTIONS:
-        raise ParameterError(f"unknown correction {correction!r}; known: {', '.join(CORRECTIONS)}")
-    if len(values) < 2:
-        raise DataError(f"got the scores of {len(values)} methods, expected at least two to compare")
-    if UNDECIDED in values:
-        raise DataError(f"a method is named {UNDECIDED!r}, which is a verdict here; give it another name")
-    shapes = {name: np.shape(scores) for name, scores in values.items()}
-    if len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) != 1:
-        raise ShapeError(f"the scores have shapes {shapes}, expected one score for each of the same images")
+    check_choice(correction=(correction, CORRECTIONS))
+    _check_methods(values)
     pairs = list(combinations(values, 2))
     tail = (1 - confidence) / 2 / (len(pairs) if correction == "bonferroni" else 1)
     if 0 < tail < 0.5 and n_resamples * tail < 5 * (1 - 1e-9):
         raise ParameterError(
-            f"n_resamples is {n_resamples}, which puts fewer than 5 resamples beyond each end of {len(pairs)} "
-            f"intervals; expected {int(np.ceil(5 / tail))} or more"
+            f"n_resamples={n_resamples} puts fewer than 5 resamples beyond each end of {len(pairs)} intervals; "
+            f"expected {int(np.ceil(5 / tail))} or more."
         )
     first, second = (np.stack([values[pair[side]] for pair in pairs], axis=1) for side in (0, 1))
     interval = paired_difference(first, second, confidence=1 - 2 * tail, n_resamples=n_resamples, seed=seed)
@@ -215,46 +220,105 @@ def rank_ranges(comparisons: pd.DataFrame, *, larger_is_better: bool = True) -> 
     return pd.DataFrame(ranks, columns=["method", "best", "worst"])
 
 
-def verdict(difference: Interval) -> str:
+def advantage_over_random(
+    scores: Shaped[np.ndarray, " n"],
+    random: Shaped[np.ndarray, " m"] | Shaped[np.ndarray, "n_random m"],
+    *,
+    larger_is_better: bool = True,
+    confidence: float = 0.95,
+    n_resamples: int = 5000,
+    seed: int = 0,
+) -> Interval:
+    """How much better a method is than random orders on the same images; only above 0 does it deserve praise.
+
+    Parameters
+    ----------
+    scores
+        One score an image.
+    random
+        Scores of a random order, the same image in the same place; or of several, one row each, whose mean counts.
+    larger_is_better
+        False where smaller scores are better, as for the fidelity area or the AOPC of a regression.
+    confidence, n_resamples, seed
+        As for :func:`mean_interval`.
+
+    Returns
+    -------
+    Interval
+        Of the paired difference in the method's favour: its :func:`verdict` is "agrees" if it beats the random order.
+
+    Raises
+    ------
+    ShapeError, DataError, ParameterError
+        As for :func:`paired_difference`.
+
+    Examples
+    --------
+    >>> area, random = np.array([0.2, 0.3, 0.25]), np.array([0.5, 0.55, 0.5])
+    >>> verdict(advantage_over_random(area, random, larger_is_better=False))
+    'agrees'
+    """
+    chance = np.atleast_2d(random).mean(axis=0)
+    better, worse = (scores, chance) if larger_is_better else (chance, scores)
+    return paired_difference(better, worse, confidence=confidence, n_resamples=n_resamples, seed=seed)
+
+
+def verdict(difference: Interval | None) -> Verdict:
     """Does a difference bear out the claim that it is positive?
 
     Parameters
     ----------
     difference
-        Of what is claimed to be larger minus what is claimed to be smaller; one number, not several.
+        Of what is claimed to be larger minus what is claimed to be smaller; one number, not several. None if there is
+        nothing that tests the claim.
 
     Returns
     -------
     str
-        ``"agrees"`` if the interval lies above 0, ``"differs"`` if it lies below, else
-        ``"undecided: the interval holds 0"``.
+        One of :data:`VERDICTS`: ``"agrees"`` if the interval lies above 0, ``"differs"`` if it lies below,
+        ``"undecided"`` if it holds 0, ``"not tested"`` if there is none; :data:`REASONS` has what each rests on.
 
     Raises
     ------
     ShapeError
         If the interval is that of several differences.
+
+    Examples
+    --------
+    >>> verdict(mean_interval(np.array([-0.1, 0.2, 0.1])))
+    'undecided'
     """
+    if difference is None:
+        return NOT_TESTED
     if np.ndim(difference.mean):
         raise ShapeError(
-            f"got an interval of {np.size(difference.mean)} differences, expected a single one; "
-            "take them one at a time"
+            f"difference is of {np.size(difference.mean)} differences; expected a single one: take them one at a time."
         )
     if difference.low > 0:
-        return "agrees"
-    return "differs" if difference.high < 0 else f"{UNDECIDED}: the interval holds 0"
+        return AGREES
+    return DIFFERS if difference.high < 0 else UNDECIDED
+
+
+def _check_methods(values: Mapping[str, np.ndarray]) -> None:
+    if len(values) < 2:
+        raise DataError(f"values are the scores of {len(values)} methods; expected at least two to compare.")
+    if UNDECIDED in values:
+        raise DataError(f"a method is named {UNDECIDED!r}, which is a verdict here; give it another name.")
+    shapes = {name: np.shape(scores) for name, scores in values.items()}
+    if len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) != 1:
+        raise ShapeError(f"scores have shapes {shapes}; expected one score for each of the same images.")
 
 
 def _check(values: np.ndarray, confidence: float, n_resamples: int) -> None:
     if values.ndim == 0 or len(values) < 2:
         raise DataError(
-            f"got values of shape {values.shape}: the spread over images needs at least two images"
+            f"values have shape {values.shape}; expected at least two images, for the spread over images: add some."
         )
-    if not np.isfinite(values).all():
-        bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    if len(bad):
         raise DataError(
-            f"{len(bad)} images have NaN or infinite scores, first index {bad[0]}; leave them out"
+            f"{len(bad)} images have NaN or infinite scores, first index {bad[0]}; expected numbers: leave them out."
         )
     if not 0 < confidence < 1:
-        raise ParameterError(f"confidence is {confidence}, expected a value between 0 and 1, such as 0.95")
-    if n_resamples < 1:
-        raise ParameterError(f"n_resamples is {n_resamples}, expected 1 or more")
+        raise ParameterError(f"confidence={confidence}; expected a value between 0 and 1, such as 0.95.")
+    check_counts(n_resamples=n_resamples)

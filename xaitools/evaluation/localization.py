@@ -1,11 +1,11 @@
 """Does a map highlight what an expert's mask marks?"""
 
 import numpy as np
-import torch
 from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from xaitools.errors import DataError, ShapeError
+from xaitools.evaluation._maps import as_array
 
 
 def localization(
@@ -47,7 +47,7 @@ def localization(
     Hanley and McNeil, The meaning and use of the area under a receiver operating characteristic (ROC) curve,
     Radiology 1982. Dice, Measures of the amount of ecologic association between species, Ecology 1945.
     """
-    values, marked = _aligned(_array(maps), _array(masks))
+    values, marked = _aligned(as_array(maps), as_array(masks))
     _check(values, marked)
     scores = [
         _score(row, marked[index if len(marked) > 1 else 0].ravel())
@@ -72,10 +72,6 @@ def _score(values: np.ndarray, mask: np.ndarray) -> tuple[float, float, float]:
     return float(auc), float(dice[best]), float(kept[best] / len(ranked))
 
 
-def _array(values: Tensor | np.ndarray) -> np.ndarray:
-    return np.asarray(torch.as_tensor(values).detach().cpu())
-
-
 def _aligned(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if maps.ndim == masks.ndim + 1 and maps.shape[1] == 1:
         maps = maps[:, 0]
@@ -83,9 +79,9 @@ def _aligned(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarra
         masks = masks[:, 0]
     if maps.shape[1:] != masks.shape[1:] or len(masks) not in (1, len(maps)):
         raise ShapeError(
-            f"maps of shape {maps.shape} and masks of shape {masks.shape} do not fit: expected one mask for each map, "
-            "or one for all, of the same size and with at most one channel; resample one to the other's grid, "
-            "or reduce the channels of the maps"
+            f"maps of shape {maps.shape} and masks of shape {masks.shape} do not fit; expected one mask for each map, "
+            "or one for all, of the same size and with at most one channel: resample one to the other's grid, "
+            "or reduce the channels of the maps."
         )
     return maps, masks
 
@@ -93,15 +89,16 @@ def _aligned(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _check(maps: np.ndarray, masks: np.ndarray) -> None:
     if masks.dtype != bool:
         raise DataError(
-            f"the masks are of type {masks.dtype}, expected bool; compare with a threshold first: mask > 0.5"
+            f"masks are of type {masks.dtype}; expected bool: compare with a threshold, mask > 0.5."
         )
     for index, mask in enumerate(masks):
         if mask.all() or not mask.any():
-            colour = "white" if mask.all() else "black"
             raise DataError(
-                f"mask {index} is all {colour}: it marks nothing to be found against the rest; "
-                "leave its image out, or correct it"
+                f"mask {index} is all {'white' if mask.all() else 'black'}; expected something marked against a rest: "
+                "leave its image out, or correct it."
             )
     for index, values in enumerate(maps):
         if not np.isfinite(values).all():
-            raise DataError(f"map {index} has NaN or infinite values; the method that made it failed there")
+            raise DataError(
+                f"map {index} has NaN or infinite values; expected finite ones: its method failed there, leave it out."
+            )

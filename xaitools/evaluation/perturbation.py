@@ -1,23 +1,22 @@
 """Is a map faithful to its model: does the prediction fall when what it ranks first is taken away?"""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Float64, Int64, Shaped
+from jaxtyping import Float, Float64, Shaped
 from scipy import ndimage
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from xaitools.checks import Target, check_choice, check_counts, checked_target
 from xaitools.errors import DataError, ParameterError, ShapeError, TargetError
-from xaitools.evaluation.checks import check_counts, checked_images, checked_maps, checked_targets
+from xaitools.evaluation._answers import Model, Progress
+from xaitools.evaluation._maps import as_array, checked_maps
+from xaitools.evaluation._orders import Curve, share_rankings
+from xaitools.evaluation._perturbing import Items, checked_pixels, perturbed_runs
+from xaitools.models.images import ImageStack
 
-Predict = Callable[[Tensor], Tensor]
-Curve = tuple[str, str]
-
-RANDOM: Curve = ("random", "random")
 FRACTIONS = tuple(step / 20 for step in range(21))
 
 
@@ -55,18 +54,20 @@ class Fidelity:
 
 
 def fidelity_curves(
-    predict: Predict,
-    images: Float[Tensor, "n channel *spatial"],
-    maps: Mapping[str, Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."]],
-    targets: Shaped[Tensor, " n_targets"] | Sequence[int],
+    model: Model,
+    images: Float[Tensor, "batch channel *spatial"]
+    | Float[np.ndarray, "batch channel *spatial"]
+    | ImageStack,
+    maps: Mapping[str, Any] | Shaped[Tensor, "n_maps *map"] | Shaped[np.ndarray, "n_maps *map"],
+    target: Target | np.integer,
     *,
-    fractions: Sequence[float] | Float64[np.ndarray, " n_fractions"] = FRACTIONS,
-    replacement: str | Tensor = "black",
+    fractions: Sequence[float] | Float64[np.ndarray, " step"] = FRACTIONS,
+    replacement: str | Tensor | np.ndarray = "black",
     controls: bool = True,
     n_random: int = 5,
     seed: int = 0,
     batch_size: int = 32,
-    progress: bool = True,
+    progress: bool | Progress = True,
 ) -> Fidelity:
     """Replace the most relevant fraction q of the pixels, for growing q, and record the target's probability.
 
@@ -78,19 +79,21 @@ def fidelity_curves(
 
     Parameters
     ----------
-    predict
-        Gives the class probabilities ``(batch, n_classes)`` of images ``(batch, channel, *spatial)``, which
-        it gets on the CPU, at most `batch_size` at once.
+    model
+        A network that returns logits ``(batch, n_classes)``, of which the softmax is taken; it is used on its own
+        device, in evaluation mode and without gradients, and left as it was. Or any callable that returns the
+        probabilities of a batch of images, which it gets on the CPU.
     images
-        Images; two or three spatial axes.
+        Images ``(batch, channel, *spatial)`` of two or three spatial axes.
     maps
-        Relevance by name, ``(n, 1, *spatial)`` or ``(n, *spatial)``; larger means more relevant.
-    targets
-        Class of each image whose probability is recorded.
+        Relevance by name, ``(batch, 1, *spatial)`` or ``(batch, *spatial)``; larger means more relevant. One alone is
+        named "map".
+    target
+        Class whose probability is recorded, one for all images, or one for each.
     fractions
         Increasing values of q in [0, 1]; ``round(q * n_pixels)`` pixels are replaced.
     replacement
-        What pixels are replaced with: a key of :data:`REPLACEMENTS`, or a tensor that broadcasts to `images`.
+        What pixels are replaced with: a key of :data:`REPLACEMENTS`, or an array that broadcasts to `images`.
     controls
         Add, for each map, the least relevant pixels first (its exact reverse), and the mean curve of
         `n_random` random orders of each image.
@@ -99,18 +102,20 @@ def fidelity_curves(
     seed
         Fixes the random orders and the noise; they depend on an image's index, not on the maps.
     batch_size
-        Images in one call of `predict`.
+        Images that the model gets at once.
     progress
-        Show a progress bar.
+        Show a bar if the work takes more than two seconds; or a function that is called after each batch with the
+        points of curves that are known, and how many there will be. What it raises ends the call.
 
     Raises
     ------
     DataError
-        If there is no image or no map, an image is constant, or a value is not finite.
+        If there is no image or no map, an image is constant, a value is not finite, or a network returns
+        probabilities.
     ShapeError
-        If maps, targets or replacement do not fit the images, or `predict` does not return a row an image.
+        If maps, target or replacement do not fit the images, or the model does not return a row an image.
     TargetError
-        If a target is not one of the classes.
+        If there is no target, or one is not among the classes.
     ParameterError
         If an option is unknown or out of its range.
 
@@ -122,33 +127,35 @@ def fidelity_curves(
     """
     steps = _checked_fractions(fractions)
     check_counts(n_random=n_random, batch_size=batch_size)
-    pixels = checked_images(images)
+    pixels = checked_pixels(images)
     relevance = checked_maps(maps, pixels)
-    classes = checked_targets(targets, len(pixels))
+    classes = checked_target(target, len(pixels))
+    if classes is None:
+        raise TargetError("target=None; expected the class whose probability is recorded: give one.")
     fill = _checked_replacement(replacement, pixels)
 
-    counts = np.rint(steps * pixels[0, 0].size).astype(int).tolist()
-    keys: list[Curve] = [(name, "most") for name in relevance]
-    if controls:
-        keys += [(name, "least") for name in relevance] + [RANDOM] * n_random
-    state_of = np.empty((len(pixels), len(keys), len(counts)), dtype=int)
-
-    def states() -> Iterator[tuple[np.ndarray, int]]:
-        """Every distinct perturbed image once, with its target; fills `state_of` on the way."""
-        n_states = 0
-        for i in tqdm(range(len(pixels)), desc="fidelity", unit="image", disable=not progress):
-            ranks = _ranks([values[i] for values in relevance.values()], controls, n_random, (seed, i))
-            distinct, state_of[i] = _share(ranks, counts)
-            state_of[i] += n_states
-            n_states += len(distinct)
-            filler = fill(i, np.random.default_rng([seed, i, 2]))
-            for row, count in distinct:
-                yield np.where(ranks[row] < count, filler, pixels[i]), classes[i]
-
-    probabilities = _evaluate(predict, states(), batch_size)
-    curves = probabilities[state_of]
-    means = {key: curves[:, [row for row, own in enumerate(keys) if own == key]].mean(axis=1) for key in keys}
-    return Fidelity(steps, means, len(probabilities))
+    spatial = pixels.shape[2:]
+    items = Items(
+        relevance=lambda i: [values[i].ravel() for values in relevance.values()],
+        filler=lambda i: fill(i, np.random.default_rng([seed, i, 2])),
+        elements=lambda replaced: replaced.reshape(spatial),
+        counts=np.rint(steps * pixels[0, 0].size).astype(int).tolist(),
+        share=share_rankings,
+    )
+    runs, n_evaluations = perturbed_runs(
+        model,
+        pixels,
+        list(relevance),
+        items,
+        classes,
+        n_random=n_random if controls else 0,
+        seed=seed,
+        batch_size=batch_size,
+        progress=progress,
+        what="fidelity",
+        softmax=True,
+    )
+    return Fidelity(steps, {curve: own.mean(axis=0) for curve, own in runs.items()}, n_evaluations)
 
 
 Replacement = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -194,95 +201,30 @@ def _spatial(image: np.ndarray) -> tuple[int, ...]:
     return tuple(range(1, image.ndim))
 
 
-def _ranks(
-    maps: list[np.ndarray], controls: bool, n_random: int, seed: tuple[int, int]
-) -> Int64[np.ndarray, "order *spatial"]:
-    """Rank of each pixel (0 is replaced first) in every order: most relevant first, then the controls."""
-    shape = maps[0].shape
-    scattered = np.random.default_rng([*seed, 0]).permutation(maps[0].size)
-    most = []
-    for values in maps:
-        order = scattered[np.argsort(-values.ravel()[scattered], kind="stable")]
-        most.append(_inverse(order))
-    if not controls:
-        return np.reshape(most, (-1, *shape))
-    rng = np.random.default_rng([*seed, 1])
-    least = [maps[0].size - 1 - ranks for ranks in most]
-    random = [rng.permutation(maps[0].size) for _ in range(n_random)]
-    return np.reshape(most + least + random, (-1, *shape))
-
-
-def _inverse(order: np.ndarray) -> np.ndarray:
-    ranks = np.empty_like(order)
-    ranks[order] = np.arange(len(order))
-    return ranks
-
-
-def _share(ranks: np.ndarray, counts: list[int]) -> tuple[list[tuple[int, int]], np.ndarray]:
-    """The distinct perturbed images as (order, pixels replaced), and which of them each order has at each step."""
-    n_pixels = ranks[0].size
-    first_row: dict[bytes, int] = {}
-    number: dict[tuple[int, int], int] = {}
-    index = np.empty((len(ranks), len(counts)), dtype=int)
-    for row, own in enumerate(ranks):
-        same = first_row.setdefault(own.tobytes(), row)
-        for step, count in enumerate(counts):
-            state = (0 if count in (0, n_pixels) else same, count)
-            index[row, step] = number.setdefault(state, len(number))
-    return list(number), index
-
-
-def _evaluate(
-    predict: Predict, states: Iterator[tuple[np.ndarray, int]], batch_size: int
-) -> Float64[np.ndarray, " n_states"]:
-    found = []
-    while batch := list(islice(states, batch_size)):
-        images = torch.from_numpy(np.stack([image for image, _ in batch]))
-        probabilities = np.asarray(torch.as_tensor(predict(images)).detach().cpu(), dtype=np.float64)
-        if probabilities.ndim != 2 or len(probabilities) != len(batch):
-            raise ShapeError(
-                f"predict returned shape {probabilities.shape} for {len(batch)} images, "
-                f"expected ({len(batch)}, n_classes)"
-            )
-        targets = np.array([target for _, target in batch])
-        if (outside := targets[(targets < 0) | (targets >= probabilities.shape[1])]).size:
-            raise TargetError(
-                f"target {outside[0]} is not a class of the model, which has {probabilities.shape[1]}: "
-                f"expected 0 to {probabilities.shape[1] - 1}"
-            )
-        found.append(probabilities[np.arange(len(batch)), targets])
-    probability = np.concatenate(found)
-    if not np.isfinite(probability).all():
-        raise DataError("predict returned NaN or infinite probabilities; check the model on these images")
-    return probability
-
-
 def _checked_fractions(fractions: Sequence[float] | np.ndarray) -> np.ndarray:
     steps = np.asarray(fractions, dtype=np.float64)
     if steps.ndim != 1 or len(steps) < 2 or steps[0] < 0 or steps[-1] > 1 or not (np.diff(steps) > 0).all():
         raise ParameterError(
-            f"fractions are {fractions!r}, expected two or more increasing values from 0 to 1"
+            f"fractions={fractions!r}; expected two or more increasing values from 0 to 1: give shares, not percent."
         )
     return steps
 
 
 def _checked_replacement(
-    replacement: str | Tensor, images: np.ndarray
+    replacement: str | Tensor | np.ndarray, images: np.ndarray
 ) -> Callable[[int, np.random.Generator], np.ndarray]:
     if isinstance(replacement, str):
-        if replacement not in REPLACEMENTS:
-            raise ParameterError(
-                f"unknown replacement {replacement!r}; known: {', '.join(REPLACEMENTS)}, or a tensor like the images"
-            )
+        check_choice(replacement=(replacement, REPLACEMENTS))
         function = REPLACEMENTS[replacement]
         return lambda i, rng: function(images[i], rng)
-    values = replacement.detach().cpu().float().numpy()
+    values = as_array(replacement).astype(np.float32)
     try:
         filled = np.broadcast_to(values, images.shape)
     except ValueError as error:
         raise ShapeError(
-            f"the replacement has shape {values.shape}, expected one that broadcasts to the images' {images.shape}"
+            f"replacement has shape {values.shape}; expected one that broadcasts to the images' {images.shape}: "
+            "reshape it."
         ) from error
     if not np.isfinite(values).all():
-        raise DataError("the replacement has NaN or infinite values")
+        raise DataError("replacement has NaN or infinite values; expected finite ones: repair it.")
     return lambda i, _: filled[i]

@@ -1,19 +1,23 @@
 """Is a map faithful to its model: what do noisy windows, those it ranks first before the others, do to the output?"""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64, Shaped
+from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from xaitools.errors import DataError, ParameterError, ShapeError, TargetError
-from xaitools.evaluation.checks import check_counts, checked_images, checked_maps, checked_targets
-from xaitools.evaluation.perturbation import RANDOM, Curve, Predict
+from xaitools.checks import Target, check_choice, check_counts, check_positive, checked_target
+from xaitools.errors import DataError, ParameterError, ShapeError
+from xaitools.evaluation._answers import Model, Progress
+from xaitools.evaluation._maps import as_array, checked_maps
+from xaitools.evaluation._orders import Curve, inverse, ranks, share_sets
+from xaitools.evaluation._perturbing import Items, checked_pixels, perturbed_runs
+from xaitools.models.images import ImageStack
 
-GRID = (4, 4)
+WINDOWS = (4, 4)
 MODES = ("add", "replace")
 NOISE_UNITS = ("value", "image_sd")
 RANKINGS = ("mean_abs", "mean")
@@ -38,7 +42,7 @@ class RegionCurves:
 
     @property
     def outputs(self) -> dict[Curve, Float64[np.ndarray, "n_images n_steps"]]:
-        """Output after 0 to K windows, in the unit of `predict`; under random the mean over the orders."""
+        """Output after 0 to K windows, in the unit of the model; under random the mean over the orders."""
         return {key: runs.mean(axis=0) for key, runs in self.runs.items()}
 
     def errors(
@@ -49,7 +53,7 @@ class RegionCurves:
         Parameters
         ----------
         truth
-            True value of each image, in the unit of `predict`.
+            True value of each image, in the unit of the model.
 
         Raises
         ------
@@ -59,18 +63,18 @@ class RegionCurves:
             If a value is not finite.
         """
         n = next(iter(self.runs.values())).shape[1]
-        true = np.asarray(torch.as_tensor(truth).detach().cpu(), dtype=np.float64)
+        true = as_array(truth).astype(np.float64)
         if true.shape != (n,):
-            raise ShapeError(f"truth has shape {true.shape}, expected one value for each of the {n} images")
-        if not np.isfinite(true).all():
+            raise ShapeError(f"truth has shape {true.shape}; expected one value for each of the {n} images.")
+        bad = np.flatnonzero(~np.isfinite(true))
+        if len(bad):
             raise DataError(
-                f"the true value of image {np.flatnonzero(~np.isfinite(true))[0]} is NaN or infinite; "
-                "leave the image out"
+                f"the true value of image {bad[0]} is NaN or infinite; expected a number: leave the image out."
             )
         return {key: np.abs(runs - true[:, None]).mean(axis=0) for key, runs in self.runs.items()}
 
     def aopc(self) -> dict[Curve, Float64[np.ndarray, " n_images"]]:
-        """Area over the perturbation curve of each image, in the unit of `predict`: larger is more faithful.
+        """Area over the perturbation curve of each image, in the unit of the model: larger is more faithful.
 
         The output for the untouched image less the mean output over steps 0 to K.
 
@@ -86,7 +90,7 @@ class RegionCurves:
     def aopc_regression(
         self, truth: Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."] | Sequence[float]
     ) -> dict[Curve, Float64[np.ndarray, " n_images"]]:
-        """Area over the error curve of each image, in the unit of `predict`: more negative is more faithful.
+        """Area over the error curve of each image, in the unit of the model: more negative is more faithful.
 
         The error for the untouched image less the mean error over steps 0 to K.
 
@@ -105,13 +109,15 @@ class RegionCurves:
 
 
 def region_perturbation(
-    predict: Predict,
-    images: Float[Tensor, "n channel *spatial"],
-    maps: Mapping[str, Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."]],
+    model: Model,
+    images: Float[Tensor, "batch channel *spatial"]
+    | Float[np.ndarray, "batch channel *spatial"]
+    | ImageStack,
+    maps: Mapping[str, Any] | Shaped[Tensor, "n_maps *map"] | Shaped[np.ndarray, "n_maps *map"],
+    target: Target | np.integer = None,
     *,
-    targets: Shaped[Tensor, " n_targets"] | Sequence[int] | None = None,
-    grid: Sequence[int] = GRID,
-    steps: int | None = None,
+    windows: Sequence[int] = WINDOWS,
+    n_perturbed: int | None = None,
     noise_sd: float = 0.3,
     noise_unit: str = "value",
     mode: str = "add",
@@ -121,9 +127,9 @@ def region_perturbation(
     n_random: int = 5,
     seed: int = 0,
     batch_size: int = 32,
-    progress: bool = True,
+    progress: bool | Progress = True,
 ) -> RegionCurves:
-    """Perturb the windows of a grid with noise, the most relevant first, and record the output after each.
+    """Perturb windows of the images with noise, the most relevant first, and record the output after each.
 
     A faithful map makes the error of a regression grow fast, or the score of a class fall fast. An image has
     one noise field, which all maps, orders and steps share, so that maps differ by their order alone. Windows
@@ -132,20 +138,19 @@ def region_perturbation(
 
     Parameters
     ----------
-    predict
-        Gives the outputs of images ``(batch, channel, *spatial)``, which it gets on the CPU, at most
-        `batch_size` at once: ``(batch,)`` or ``(batch, 1)`` of a regression, ``(batch, n_classes)`` with
-        `targets`.
-    images
-        Images; two or three spatial axes.
-    maps
-        Relevance by name, ``(n, 1, *spatial)`` or ``(n, *spatial)``.
-    targets
-        Class of each image whose output is recorded; None records the single output of a regression.
-    grid
+    model
+        A network, whose outputs are recorded as they are; it is used on its own device, in evaluation mode and
+        without gradients, and left as it was. Or any callable of a batch of images, which it gets on the CPU. Either
+        returns ``(batch,)`` or ``(batch, 1)`` of a regression, or ``(batch, n_classes)`` with `target`.
+    images, maps
+        As for :func:`~xaitools.evaluation.perturbation.fidelity_curves`.
+    target
+        Class whose output is recorded, one for all images, or one for each; None records the single output of a
+        regression.
+    windows
         Number of windows along each spatial axis. Where it does not divide the size, the first windows are
         one element longer, as those of :func:`numpy.array_split`.
-    steps
+    n_perturbed
         Number K of windows that are perturbed; None perturbs all.
     noise_sd
         Standard deviation of the Gaussian noise, in `noise_unit`.
@@ -159,26 +164,17 @@ def region_perturbation(
         Smallest and largest value of a perturbed element, such as ``(0, 1)``; None leaves it as it comes.
     ranking
         ``"mean_abs"`` ranks windows by the mean absolute value of the map in each, ``"mean"`` by the mean.
-    controls
-        Add, for each map, the least relevant windows first (its exact reverse), and `n_random` random orders
-        of each image.
-    n_random
-        Random orders of each image.
-    seed
-        Fixes the noise and the random orders; they depend on an image's index, not on the maps.
-    batch_size
-        Images in one call of `predict`.
-    progress
-        Show a progress bar.
+    controls, n_random, seed, batch_size, progress
+        As for :func:`~xaitools.evaluation.perturbation.fidelity_curves`; every random order is kept.
 
     Raises
     ------
     DataError
         If there is no image or no map, an image is constant, or a value is not finite.
     ShapeError
-        If maps or targets do not fit the images, or `predict` does not return a row an image.
+        If maps or target do not fit the images, or the model does not return a row an image.
     TargetError
-        If there is no target but several outputs, or a target is not one of the classes.
+        If there is no target but several outputs, or a target is not one of them.
     ParameterError
         If an option is unknown or out of its range.
 
@@ -189,37 +185,44 @@ def region_perturbation(
     that it standardised, which is ``mode="replace", noise_unit="image_sd"``. Samek et al., Evaluating the
     visualization of what a deep neural network has learned, IEEE TNNLS 2017, section III.
     """
-    pixels = checked_images(images)
-    labels = _windows(pixels.shape[2:], grid)
-    k = _checked_steps(steps, int(labels.max()) + 1)
+    pixels = checked_pixels(images)
+    label_map = _label_map(pixels.shape[2:], windows)
+    k = _checked_number(n_perturbed, int(label_map.max()) + 1)
     noise = _Noise(noise_sd, noise_unit, mode, clip, seed)
+    check_choice(ranking=(ranking, RANKINGS))
     check_counts(n_random=n_random, batch_size=batch_size)
     relevance = checked_maps(maps, pixels)
-    classes = None if targets is None else checked_targets(targets, len(pixels))
 
-    keys: list[Curve] = [(name, "most") for name in relevance]
-    if controls:
-        keys += [(name, "least") for name in relevance] + [RANDOM] * n_random
-    orders = [
-        _orders([own[i] for own in relevance.values()], labels, ranking, controls, n_random, (seed, i))
-        for i in range(len(pixels))
-    ]
-    shared = [_share(own, k) for own in orders]
-    sets = [(i, windows) for i, (distinct, _) in enumerate(shared) for windows in distinct]
-    outputs = _evaluate(predict, pixels, sets, labels, noise, classes, batch_size, progress)
-
-    first = np.cumsum([0, *(len(distinct) for distinct, _ in shared[:-1])])
-    runs = np.stack([outputs[start + index] for start, (_, index) in zip(first, shared, strict=True)], axis=1)
-    rows = {key: [row for row, own in enumerate(keys) if own == key] for key in keys}
-    return RegionCurves({key: runs[own] for key, own in rows.items()}, len(outputs))
+    items = Items(
+        relevance=lambda i: [_window_means(values[i], label_map, ranking) for values in relevance.values()],
+        filler=lambda i: noise.fill(pixels[i], i),
+        elements=lambda perturbed: perturbed[label_map],
+        counts=range(k + 1),
+        share=share_sets,
+        draw=lambda rng, n: inverse(rng.permutation(n)),
+    )
+    return RegionCurves(
+        *perturbed_runs(
+            model,
+            pixels,
+            list(relevance),
+            items,
+            checked_target(target, len(pixels)),
+            n_random=n_random if controls else 0,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+            what="perturbation",
+        )
+    )
 
 
 def perturbed_images(
-    image: Float[Tensor, "channel *spatial"],
-    relevance: Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."],
+    image: Float[Tensor, "channel *spatial"] | Float[np.ndarray, "channel *spatial"],
+    relevance: Shaped[Tensor, "*map"] | Shaped[np.ndarray, "*map"],
     *,
-    grid: Sequence[int] = GRID,
-    steps: int | None = None,
+    windows: Sequence[int] = WINDOWS,
+    n_perturbed: int | None = None,
     noise_sd: float = 0.3,
     noise_unit: str = "value",
     mode: str = "add",
@@ -227,7 +230,7 @@ def perturbed_images(
     ranking: str = "mean_abs",
     seed: int = 0,
     index: int = 0,
-) -> Float[Tensor, "n_steps channel *spatial"]:
+) -> Float32[Tensor, "step channel *spatial"]:
     """The images that :func:`region_perturbation` shows the model: after 0 to K windows, most relevant first.
 
     Parameters
@@ -236,7 +239,7 @@ def perturbed_images(
         One image.
     relevance
         Its map, ``(*spatial)`` or ``(1, *spatial)``.
-    grid, steps, noise_sd, noise_unit, mode, clip, ranking, seed
+    windows, n_perturbed, noise_sd, noise_unit, mode, clip, ranking, seed
         As for :func:`region_perturbation`.
     index
         The image's index there, on which its noise depends.
@@ -246,15 +249,15 @@ def perturbed_images(
     DataError, ShapeError, ParameterError
         As for :func:`region_perturbation`.
     """
-    pixels = checked_images(image[None])
-    labels = _windows(pixels.shape[2:], grid)
-    k = _checked_steps(steps, int(labels.max()) + 1)
+    pixels = checked_pixels(image[None])
+    label_map = _label_map(pixels.shape[2:], windows)
+    k = _checked_number(n_perturbed, int(label_map.max()) + 1)
     noise = _Noise(noise_sd, noise_unit, mode, clip, seed)
-    own = checked_maps({"relevance": torch.as_tensor(relevance)[None]}, pixels)["relevance"]
-    (order,) = _orders([own[0]], labels, ranking, False, 0, (seed, index))
-    filler = noise.fill(pixels[0], index)
-    perturbed = _after_each(order, k)[:, labels]
-    return torch.from_numpy(np.where(perturbed[:, None], filler, pixels[0]))
+    check_choice(ranking=(ranking, RANKINGS))
+    values = checked_maps({"relevance": relevance[None]}, pixels)["relevance"][0]
+    (rank,) = ranks([_window_means(values, label_map, ranking)], 0, (seed, index))
+    perturbed = rank[label_map] < np.arange(k + 1).reshape(-1, *[1] * label_map.ndim)
+    return torch.from_numpy(np.where(perturbed[:, None], noise.fill(pixels[0], index), pixels[0]))
 
 
 @dataclass(frozen=True)
@@ -266,14 +269,14 @@ class _Noise:
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.sd < np.inf:
-            raise ParameterError(f"noise_sd is {self.sd}, expected a positive number")
-        _checked_choice("noise_unit", self.unit, NOISE_UNITS)
-        _checked_choice("mode", self.mode, MODES)
+        check_positive(noise_sd=self.sd)
+        check_choice(noise_unit=(self.unit, NOISE_UNITS), mode=(self.mode, MODES))
         if self.clip is not None and not self.clip[0] < self.clip[1]:
-            raise ParameterError(f"clip is {self.clip}, expected the smaller value first, such as (0, 1)")
+            raise ParameterError(f"clip={self.clip}; expected the smaller value first, such as (0, 1).")
 
-    def fill(self, image: np.ndarray, index: int) -> np.ndarray:
+    def fill(
+        self, image: Float32[np.ndarray, "channel *spatial"], index: int
+    ) -> Float32[np.ndarray, "channel *spatial"]:
         """What stands in the perturbed windows of an image: the whole image, perturbed."""
         mean, sd = (image.mean(), image.std()) if self.unit == "image_sd" else (0, 1)
         rng = np.random.default_rng([self.seed, index, 2])
@@ -282,143 +285,39 @@ class _Noise:
         return filler if self.clip is None else filler.clip(*self.clip)
 
 
-def _windows(spatial: tuple[int, ...], grid: Sequence[int]) -> Int64[np.ndarray, "*spatial"]:
+def _label_map(spatial: tuple[int, ...], windows: Sequence[int]) -> Int64[np.ndarray, "*spatial"]:
     """Number of the window that each element lies in."""
-    if len(grid) != len(spatial):
+    if len(windows) != len(spatial):
         raise ParameterError(
-            f"grid is {tuple(grid)}, but the images have {len(spatial)} spatial axes, {spatial}: "
-            "expected one number of windows for each axis"
+            f"windows={tuple(windows)}, but the images have {len(spatial)} spatial axes, {spatial}; "
+            "expected one number of windows for each axis."
         )
-    if not all(1 <= n <= size for n, size in zip(grid, spatial, strict=True)):
+    if not all(1 <= n <= size for n, size in zip(windows, spatial, strict=True)):
         raise ParameterError(
-            f"grid is {tuple(grid)}, expected 1 window or more along each axis, and no more than the "
-            f"images' {spatial} elements"
+            f"windows={tuple(windows)}; expected 1 window or more along each axis, and no more than the "
+            f"images' {spatial} elements."
         )
     axes = [
         np.repeat(np.arange(n), [len(part) for part in np.array_split(np.arange(size), n)])
-        for n, size in zip(grid, spatial, strict=True)
+        for n, size in zip(windows, spatial, strict=True)
     ]
-    return np.ravel_multi_index(tuple(np.meshgrid(*axes, indexing="ij")), tuple(grid))
+    return np.ravel_multi_index(tuple(np.meshgrid(*axes, indexing="ij")), tuple(windows))
 
 
-def _orders(
-    maps: list[np.ndarray],
-    labels: np.ndarray,
-    ranking: str,
-    controls: bool,
-    n_random: int,
-    seed: tuple[int, int],
-) -> Int64[np.ndarray, "order window"]:
-    """Windows of one image in every order: most relevant first, then the controls."""
-    _checked_choice("ranking", ranking, RANKINGS)
-    n_windows = int(labels.max()) + 1
-    scattered = np.random.default_rng([*seed, 0]).permutation(n_windows)
-    most = []
-    for values in maps:
-        means = _window_means(np.abs(values) if ranking == "mean_abs" else values, labels)
-        most.append(scattered[np.argsort(-means[scattered], kind="stable")])
-    if not controls:
-        return np.array(most)
-    rng = np.random.default_rng([*seed, 1])
-    least = [order[::-1] for order in most]
-    random = [rng.permutation(n_windows) for _ in range(n_random)]
-    return np.array(most + least + random)
-
-
-def _window_means(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _window_means(
+    values: Float[np.ndarray, "*spatial"], label_map: Int64[np.ndarray, "*spatial"], ranking: str
+) -> Float32[np.ndarray, " window"]:
     """Means of the windows relative to the largest; in float32, so that rounding does not undo ties."""
-    means = np.bincount(labels.ravel(), weights=values.ravel()) / np.bincount(labels.ravel())
+    weights = np.abs(values) if ranking == "mean_abs" else values
+    means = np.bincount(label_map.ravel(), weights=weights.ravel()) / np.bincount(label_map.ravel())
     return (means / (np.abs(means).max() or 1)).astype(np.float32)
 
 
-def _after_each(order: np.ndarray, k: int) -> np.ndarray:
-    """Whether each window is perturbed after 0 to k steps: bool, (k + 1, window)."""
-    step_of = np.empty_like(order)
-    step_of[order] = np.arange(len(order))
-    return step_of < np.arange(k + 1)[:, None]
-
-
-def _share(orders: np.ndarray, k: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """The distinct sets of perturbed windows, and which of them each order has after each step."""
-    after = np.stack([_after_each(order, k) for order in orders])
-    distinct, index = np.unique(after.reshape(-1, after.shape[-1]), axis=0, return_inverse=True)
-    return list(distinct), index.reshape(after.shape[:2])
-
-
-def _evaluate(
-    predict: Predict,
-    images: np.ndarray,
-    sets: list[tuple[int, np.ndarray]],
-    labels: np.ndarray,
-    noise: _Noise,
-    classes: list[int] | None,
-    batch_size: int,
-    progress: bool,
-) -> Float64[np.ndarray, " set"]:
-    """Output of the model for every set of perturbed windows of an image."""
-    found = []
-    build = _builder(images, labels, noise)
-    with tqdm(total=len(sets), desc="perturbation", unit="image", disable=not progress) as bar:
-        for start in range(0, len(sets), batch_size):
-            batch = sets[start : start + batch_size]
-            targets = None if classes is None else np.array([classes[i] for i, _ in batch])
-            found.append(_outputs(predict, torch.from_numpy(np.stack(list(build(batch)))), targets))
-            bar.update(len(batch))
-    outputs = np.concatenate(found)
-    if not np.isfinite(outputs).all():
-        raise DataError("predict returned NaN or infinite outputs; check the model on the perturbed images")
-    return outputs
-
-
-def _builder(
-    images: np.ndarray, labels: np.ndarray, noise: _Noise
-) -> Callable[[list[tuple[int, np.ndarray]]], Iterator[np.ndarray]]:
-    """Makes the perturbed images of a batch; the noise of an image is drawn once, as its sets follow each other."""
-    current: tuple[int, np.ndarray] = (-1, images[0])
-
-    def build(batch: list[tuple[int, np.ndarray]]) -> Iterator[np.ndarray]:
-        nonlocal current
-        for i, windows in batch:
-            if current[0] != i:
-                current = i, noise.fill(images[i], i)
-            yield np.where(windows[labels], current[1], images[i])
-
-    return build
-
-
-def _outputs(predict: Predict, images: Tensor, targets: np.ndarray | None) -> np.ndarray:
-    outputs = np.asarray(torch.as_tensor(predict(images)).detach().cpu(), dtype=np.float64)
-    n = len(images)
-    table = outputs[:, None] if outputs.ndim == 1 else outputs
-    if table.ndim != 2 or len(table) != n:
-        raise ShapeError(
-            f"predict returned shape {outputs.shape} for {n} images, expected ({n},) or ({n}, 1) of a regression, "
-            f"or ({n}, n_classes)"
-        )
-    n_classes = table.shape[1]
-    if targets is None:
-        if n_classes != 1:
-            raise TargetError(
-                f"predict returned {n_classes} outputs for an image, and no target says which one to record: "
-                "for a classifier pass targets, one class for each image; a regression has a single output"
-            )
-        return table[:, 0]
-    if (outside := targets[(targets < 0) | (targets >= n_classes)]).size:
-        raise TargetError(
-            f"target {outside[0]} is not an output of the model, which has {n_classes}: "
-            f"expected 0 to {n_classes - 1}; leave targets out for a regression"
-        )
-    return table[np.arange(n), targets]
-
-
-def _checked_steps(steps: int | None, n_windows: int) -> int:
-    if steps is None:
+def _checked_number(n_perturbed: int | None, n_windows: int) -> int:
+    if n_perturbed is None:
         return n_windows
-    if not 1 <= steps <= n_windows:
-        raise ParameterError(f"steps is {steps}, expected 1 to {n_windows}, the number of windows, or None")
-    return steps
-
-
-def _checked_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ParameterError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+    if not 1 <= n_perturbed <= n_windows:
+        raise ParameterError(
+            f"n_perturbed={n_perturbed}; expected 1 to {n_windows}, the number of windows, or None for all."
+        )
+    return n_perturbed

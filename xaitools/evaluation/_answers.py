@@ -1,0 +1,168 @@
+"""What a model says of many images, a batch at a time: any callable, or a network where and as it is."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from xaitools.checks import check_within
+from xaitools.errors import DataError, ParameterError, ShapeError, TargetError
+from xaitools.models.images import to_device
+
+Model = nn.Module | Callable[[Tensor], Tensor]
+Progress = Callable[[int, int], object]
+Question = tuple[Float[np.ndarray, "channel *spatial"], int | None, int]
+"""An image, the target whose output is asked for, and how many points of curves the answer is for."""
+
+
+@contextmanager
+def asking(model: Any, *, softmax: bool = False) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The outputs of a model for a batch of images on the CPU.
+
+    A network is used on its own device and in its own precision, in evaluation mode and without gradients; its modes
+    are restored. With `softmax` it is expected to return logits, of which the softmax is taken. Any other callable is
+    used as it is.
+
+    Raises
+    ------
+    ParameterError
+        If the model is neither.
+    TargetError, DataError
+        If the softmax is asked for of a single output, or of probabilities.
+    """
+    if not isinstance(model, nn.Module):
+        if not callable(model):
+            raise ParameterError(
+                f"model is of type {type(model).__name__}; expected a network or a callable of a batch: load it first."
+            )
+        yield model
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            forward = _forward(model)
+            yield lambda batch: (_softmax if softmax else _tensor)(forward(batch))
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _forward(model: nn.Module) -> Callable[[Tensor], Any]:
+    """The network on its device, with the channel last in memory, as is fastest, unless a view of it needs it first."""
+    like = next(filter(torch.is_floating_point, chain(model.parameters(), model.buffers())), torch.empty(0))
+    channel_last = True
+
+    def forward(batch: Tensor) -> Any:
+        nonlocal channel_last
+        images = batch.to(like)
+        if channel_last:
+            try:
+                return model(to_device(images, like.device))
+            except RuntimeError as error:
+                if "view" not in str(error):
+                    raise
+                channel_last = False
+        return model(images)
+
+    return forward
+
+
+def answers(
+    ask: Callable[[Tensor], Tensor],
+    questions: Iterator[Question],
+    batch_size: int,
+    *,
+    total: int,
+    progress: bool | Progress,
+    what: str,
+) -> Float64[np.ndarray, " question"]:
+    """The output for each image's target, or the single output where the target is None.
+
+    Raises
+    ------
+    ShapeError
+        If the model does not return a row an image.
+    TargetError
+        If a target is not one of its outputs, or there is none but several outputs.
+    DataError
+        If an output is not finite.
+    """
+    found, done = [], 0
+    hidden = callable(progress) or not progress
+    with tqdm(total=total, desc=what, unit="point", disable=hidden, delay=2, leave=False) as bar:
+        tell = progress if callable(progress) else lambda done, _: bar.update(done - bar.n)
+        tell(0, total)
+        while batch := list(islice(questions, batch_size)):
+            images, targets, points = zip(*batch, strict=True)
+            found.append(_chosen(ask(torch.from_numpy(np.stack(images))), targets))
+            done += sum(points)
+            tell(done, total)
+    return np.concatenate(found)
+
+
+def _tensor(outputs: Any) -> Tensor:
+    try:
+        return torch.as_tensor(outputs).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ShapeError(
+            f"the model returned a {type(outputs).__name__}; expected a tensor with a row for each image: "
+            "give a callable that returns that."
+        ) from error
+
+
+def _softmax(outputs: Any) -> Tensor:
+    logits = _tensor(outputs).float()
+    if logits.ndim != 2 or logits.shape[1] == 1:
+        raise TargetError(
+            f"the network returned shape {tuple(logits.shape)}; expected a row of logits, one for each class, of which "
+            "the softmax is taken: for a regression use region_perturbation, else give a callable that returns "
+            "probabilities."
+        )
+    sums = logits.sum(dim=1)
+    if len(sums) > 1 and (logits >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+        raise DataError(
+            "the network returned probabilities; expected logits, of which the softmax is taken here: "
+            "give a callable, lambda images: network(images)."
+        )
+    return logits.softmax(dim=1)
+
+
+def _chosen(outputs: Any, targets: tuple[int | None, ...]) -> np.ndarray:
+    table, n = _tensor(outputs).double(), len(targets)
+    shape = tuple(table.shape)
+    if table.ndim == 1:
+        table = table[:, None]
+    if table.ndim != 2 or len(table) != n or not table.shape[1]:
+        raise ShapeError(
+            f"the model returned shape {shape} for {n} images; expected ({n}, n_classes), or ({n},) or ({n}, 1) of a "
+            "regression: give a callable that returns that."
+        )
+    rows = torch.tensor([0 if target is None else target for target in targets])
+    _check_target(rows, targets[0] is not None, table.shape[1])
+    chosen = table[torch.arange(n), rows]
+    if not torch.isfinite(chosen).all():
+        raise DataError(
+            "the model returned NaN or infinity; expected finite outputs: check it on the perturbed images."
+        )
+    return chosen.numpy()
+
+
+def _check_target(target: Tensor, given: bool, n_outputs: int) -> None:
+    if not given and n_outputs != 1:
+        raise TargetError(
+            f"the model returned {n_outputs} outputs for an image, and target=None; expected the single output of a "
+            "regression: for a classifier give target, one class for all images, or one for each."
+        )
+    if n_outputs == 1 and target.any():
+        raise TargetError(
+            f"target {int(target[target.nonzero()[0]])} with a model of a single output; expected None or 0: "
+            "leave target out for a regression, or return an output for each class."
+        )
+    check_within(target, n_outputs)
