@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xaitools.attribution._progress import Progress, Teller
 from xaitools.attribution._stream import Key, Plan, Stream, grouped
 from xaitools.attribution.names import MethodName, parse
 from xaitools.attribution.registry import Setting, find
@@ -24,6 +23,7 @@ from xaitools.checks import (
 )
 from xaitools.errors import MethodError, UnsupportedModelError, XaitoolsError
 from xaitools.models.network import Network
+from xaitools.progress import Progress, Teller
 
 
 class Maps(dict[str, Tensor]):

@@ -20,11 +20,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from xaitools.attribution._gradients import gradients
-from xaitools.attribution._progress import Progress, Teller
 from xaitools.attribution._stream import Passes, Plan, Stream, grouped
 from xaitools.checks import check_counts, checked_images, checked_options
 from xaitools.errors import MethodError, XaitoolsError
 from xaitools.models.network import Network
+from xaitools.progress import Progress, Teller
 
 Kind = Literal["path", "rule", "perturbation"]
 

@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from xaitools.checks import check_within
 from xaitools.errors import DataError, ParameterError, ShapeError, TargetError
 from xaitools.models.images import to_device
+from xaitools.progress import Progress, Teller
 
 Model = nn.Module | Callable[[Tensor], Tensor]
-Progress = Callable[[int, int], object]
 Question = tuple[Float[np.ndarray, "channel *spatial"], int | None, int]
 """An image, the target whose output is asked for, and how many points of curves the answer is for."""
 
@@ -94,16 +93,12 @@ def answers(
     DataError
         If an output is not finite.
     """
-    found, done = [], 0
-    hidden = callable(progress) or not progress
-    with tqdm(total=total, desc=what, unit="point", disable=hidden, delay=2, leave=False) as bar:
-        tell = progress if callable(progress) else lambda done, _: bar.update(done - bar.n)
-        tell(0, total)
+    found = []
+    with Teller(total, progress, what, "point") as tell:
         while batch := list(islice(questions, batch_size)):
             images, targets, points = zip(*batch, strict=True)
             found.append(_chosen(ask(torch.from_numpy(np.stack(images))), targets))
-            done += sum(points)
-            tell(done, total)
+            tell(sum(points))
     return np.concatenate(found)
 
 

@@ -9,9 +9,10 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from xaitools.checks import checked_contrast, checked_images
-from xaitools.evaluation._answers import Model, Progress, Question, answers, asking
+from xaitools.evaluation._answers import Model, Question, answers, asking
 from xaitools.evaluation._orders import Curve, Ranks, Sharing, curve_names, ranks
 from xaitools.models.images import ImageStack
+from xaitools.progress import Progress
 
 Runs = dict[Curve, Float64[np.ndarray, "order batch step"]]
 

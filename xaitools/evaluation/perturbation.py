@@ -11,11 +11,12 @@ from torch import Tensor
 
 from xaitools.checks import Target, check_choice, check_counts, checked_target
 from xaitools.errors import DataError, ParameterError, ShapeError, TargetError
-from xaitools.evaluation._answers import Model, Progress
+from xaitools.evaluation._answers import Model
 from xaitools.evaluation._maps import as_array, checked_maps
 from xaitools.evaluation._orders import Curve, share_rankings
 from xaitools.evaluation._perturbing import Items, checked_pixels, perturbed_runs
 from xaitools.models.images import ImageStack
+from xaitools.progress import Progress
 
 FRACTIONS = tuple(step / 20 for step in range(21))
 

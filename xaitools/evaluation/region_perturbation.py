@@ -11,11 +11,12 @@ from torch import Tensor
 
 from xaitools.checks import Target, check_choice, check_counts, check_positive, checked_target
 from xaitools.errors import DataError, ParameterError, ShapeError
-from xaitools.evaluation._answers import Model, Progress
+from xaitools.evaluation._answers import Model
 from xaitools.evaluation._maps import as_array, checked_maps
 from xaitools.evaluation._orders import Curve, inverse, ranks, share_sets
 from xaitools.evaluation._perturbing import Items, checked_pixels, perturbed_runs
 from xaitools.models.images import ImageStack
+from xaitools.progress import Progress
 
 WINDOWS = (4, 4)
 MODES = ("add", "replace")

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from xaitools.attribution.attribute import attribute
 from xaitools.attribution.names import parse
-from xaitools.attribution.passes import Progress
 from xaitools.attribution.xrai import Segments, segment_all
 from xaitools.errors import ParameterError, XaitoolsError
+from xaitools.progress import Progress
 from xaitools.widgets.viewer import SliceViewer
 
 METHODS = (

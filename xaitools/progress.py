@@ -22,6 +22,8 @@ class Teller:
         How many there will be.
     show
         A `Progress`, or whether to show a bar, which appears only if the work takes more than two seconds.
+    what, unit
+        Written on the bar.
 
     Attributes
     ----------
@@ -29,19 +31,15 @@ class Teller:
         What the function raised, if it did.
     """
 
-    def __init__(self, total: int, show: bool | Progress) -> None:
+    def __init__(
+        self, total: int, show: bool | Progress, what: str = "explaining", unit: str = "pass"
+    ) -> None:
         self.done, self.total = 0, total
         self.stopped_by: BaseException | None = None
         self._ask_after = 0.0
         self._tell = show if callable(show) else None
-        self._bar: Any = tqdm(
-            total=total,
-            desc="explaining",
-            unit="pass",
-            disable=self._tell is not None or not show,
-            delay=2,
-            leave=False,
-        )
+        hidden = callable(show) or not show
+        self._bar: Any = tqdm(total=total, desc=what, unit=unit, disable=hidden, delay=2, leave=False)
 
     def __call__(self, passes: int = 0) -> None:
         """Tell that so many more are done; 0 only asks whether to go on."""
