@@ -26,11 +26,18 @@ import torch
 from captum.log import log_usage
 
 from xaitools.attribution import attribute, combine, xrai
-from xaitools.attribution.names import CT_BASES
 from xaitools.data import chest_slices
 from xaitools.models import build_network
 
 SMOOTHINGS = ["", "smoothgrad", "smoothgrad_squared"]
+CT_BASES = (
+    "gradient",
+    "integrated_gradients[black]",
+    "integrated_gradients[black+white]",
+    "expected_gradients",
+    "deconvolution",
+)
+"""The five methods of the CT study."""
 METHODS = combine(CT_BASES, SMOOTHINGS, ["", "xrai"])
 NOISE = 0.15
 BATCH = 16  # for both; GradientShap has no such option and takes all samples at once

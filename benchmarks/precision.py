@@ -8,11 +8,18 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from xaitools.attribution import attribute, combine, parse
-from xaitools.attribution.names import CT_BASES
 from xaitools.data import chest_slices, split
 from xaitools.evaluation import localization
 from xaitools.models import accuracy, fit, predict
 
+CT_BASES = (
+    "gradient",
+    "integrated_gradients[black]",
+    "integrated_gradients[black+white]",
+    "expected_gradients",
+    "deconvolution",
+)
+"""The five methods of the CT study."""
 METHODS = combine(CT_BASES, ["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
 SLICES = 4
 

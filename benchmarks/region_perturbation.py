@@ -3,7 +3,7 @@
 ResNet-50, one channel, 128 x 128. All get the same maps and the same noise, and must return the same outputs after
 each of the 16 steps. Quantus: `RegionPerturbation`, the score of a class. Loop: method by method, as iNNvestigate
 does: every step perturbs all windows so far anew and asks the network about all images. Ours: one call, on the network
-as `explainable` prepares it, in float32 and in bf16. All run in turn in this process, several times. How much one call
+as `Network` prepares it, in float32 and in bf16. All run in turn in this process, several times. How much one call
 saves depends on how much the maps agree, so the evaluations are printed; on a busy machine trust the processor time.
 
     python benchmarks/region_perturbation.py
@@ -26,8 +26,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 from xaitools.attribution import attribute
 from xaitools.data import chest_slices
 from xaitools.evaluation import perturbed_images, region_perturbation
-from xaitools.models import build_network
-from xaitools.models.surgery import explainable
+from xaitools.models import Network, build_network
 
 METHODS = [
     "gradient",
@@ -131,7 +130,7 @@ def main():
     noisy = torch.stack(
         [perturbed_images(own, own[0], windows=(1, 1), index=i)[1] for i, own in enumerate(images)]
     )
-    quick, rounded = (explainable(model, images[:2], precision) for precision in ("float32", "bf16"))
+    quick, rounded = (Network(model, images, precision).quick for precision in ("float32", "bf16"))
     ways = {
         "Quantus": lambda: (by_quantus(model, images, maps, noisy), None),
         "loop": lambda: (by_loop(model, images, maps, noisy), None),

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from xaitools.attribution._gradients import backward, forward
 from xaitools.attribution._stream import Batch, Passes
 from xaitools.errors import UnsupportedModelError
+from xaitools.models.network import Network, gradients_of
 from xaitools.models.surgery import autograd_nodes
 
 BackwardRule = Callable[[Tensor, Tensor], Tensor]
@@ -38,57 +38,52 @@ _OTHER_ACTIVATIONS = {
 }
 
 
-def rectified(name: str, model: nn.Module, rule: BackwardRule) -> Passes:
-    """Passes back through the network with a rule for ReLUs, see `rectified_gradients`."""
-
-    def run(batch: Batch) -> Tensor:
-        return rectified_gradients(model, batch.points, batch.target, rule)
-
-    return Passes(name, run)
-
-
-def rectified_gradients(
-    model: nn.Module, points: Tensor, target: Tensor | None, rule: BackwardRule
-) -> Tensor:
-    """Gradient in which each ReLU passes back ``rule(plain, incoming)`` instead of the plain gradient.
+def rectified(name: str, network: Network, rule: BackwardRule) -> Passes:
+    """Passes in which each ReLU sends back ``rule(plain, incoming)`` instead of the plain gradient.
 
     Parameters
     ----------
+    name
+        Of the passes.
     rule
         Gets the plain gradient of the ReLU's input and the gradient that came to its output.
 
     Raises
     ------
     UnsupportedModelError
-        If the network has no ReLU, another activation for which the rule is not defined, or a part whose
-        operations were not recorded.
+        When they run, if the network has no ReLU, another activation for which the rule is not defined, or a part
+        whose operations were not recorded.
     """
-    leaf, scores = forward(model, points, target)
-    relus = 0
-    for node in autograd_nodes(scores.grad_fn):
-        name = node.name()
-        if name == _RELU:
-            relus += 1
-            node.register_hook(lambda plain, incoming: (rule(plain[0], incoming[0]),))
-        else:
-            _refuse(name, node, model)
-    if relus == 0:
-        raise UnsupportedModelError(
-            f"No ReLU was found in {type(model).__name__}, and this method is defined by what it does at ReLUs; "
-            "use gradient or integrated_gradients on this network."
-        )
-    return backward(leaf, scores)
+
+    def run(batch: Batch) -> Tensor:
+        leaf, scores = network.forward(batch.points, batch.target)
+        relus = 0
+        for node in autograd_nodes(scores.grad_fn):
+            if node.name() == _RELU:
+                relus += 1
+                node.register_hook(lambda plain, incoming: (rule(plain[0], incoming[0]),))
+            else:
+                _refuse(node, network.name)
+        if relus == 0:
+            raise UnsupportedModelError(
+                f"No ReLU was found in {network.name}, and this method is defined by what it does at ReLUs; "
+                "use gradient or integrated_gradients on this network."
+            )
+        return gradients_of(leaf, scores)
+
+    return Passes(name, run)
 
 
-def _refuse(name: str, node: Any, model: nn.Module) -> None:
+def _refuse(node: Any, network: str) -> None:
+    name = node.name()
     activation = _OTHER_ACTIVATIONS.get(name.rstrip("0123456789"))
     if activation:
         raise UnsupportedModelError(
-            f"{type(model).__name__} applies {activation}, and this method has a rule for ReLU only; "
+            f"{network} applies {activation}, and this method has a rule for ReLU only; "
             "use gradient or integrated_gradients on this network."
         )
     if isinstance(node, torch.autograd.function.BackwardCFunction) or "Graph" in name:
         raise UnsupportedModelError(
-            f"{type(model).__name__} contains the custom or compiled operation {name}, inside which ReLUs cannot be "
+            f"{network} contains the custom or compiled operation {name}, inside which ReLUs cannot be "
             "seen; give the plain PyTorch network without checkpointing, scripting or compilation."
         )

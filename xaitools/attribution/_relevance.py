@@ -26,7 +26,7 @@ from xaitools.attribution._stream import AT_THE_IMAGE, Batch, Gap, Passes, Plan
 from xaitools.attribution.registry import Setting
 from xaitools.errors import UnsupportedModelError
 from xaitools.models.network import select
-from xaitools.models.surgery import outputs_of, same_outputs, twin, without_owner
+from xaitools.models.surgery import same_outputs, twin, without_owner
 
 
 def relevance_plan(setting: Setting, composite: Composite) -> Plan:
@@ -40,7 +40,7 @@ def relevance_plan(setting: Setting, composite: Composite) -> Plan:
     network = setting.network
     propagation = _Propagation(without_owner(twin(network.graph)), composite)
     outputs, _ = propagation(network.example)
-    if not same_outputs(outputs, outputs_of(network.plain, network.example)):
+    if not same_outputs(outputs, network.expected):
         raise UnsupportedModelError(
             f"Taken apart into its layers, {network.name} returns other outputs, so its relevance would be "
             "wrong. Look for operations in place on views, or randomness, in its forward pass."

@@ -36,4 +36,4 @@ def deconvolution(setting: Setting) -> Plan:
     UnsupportedModelError
         If the network has no ReLU, or another kind of activation.
     """
-    return Plan(rectified("deconvolution", setting.network.quick, _keep_positive), {"image": AT_THE_IMAGE})
+    return Plan(rectified("deconvolution", setting.network, _keep_positive), {"image": AT_THE_IMAGE})

@@ -36,5 +36,5 @@ def guided_backprop(setting: Setting) -> Plan:
     UnsupportedModelError
         If the network has no ReLU, or another kind of activation.
     """
-    passes = rectified("guided_backprop", setting.network.quick, _keep_positive_where_on)
+    passes = rectified("guided_backprop", setting.network, _keep_positive_where_on)
     return Plan(passes, {"image": AT_THE_IMAGE})

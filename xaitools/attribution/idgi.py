@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from xaitools.attribution._gradients import backward, forward
 from xaitools.attribution._stream import AT_THE_IMAGE, Batch, Gap, Passes, Plan
 from xaitools.attribution.integrated_gradients import Baseline, chosen_baselines, completeness_gap
 from xaitools.attribution.registry import Option, Setting, method
 from xaitools.checks import check_counts
 from xaitools.errors import MethodError
+from xaitools.models.network import gradients_of
 
 
 @method(
@@ -96,8 +96,8 @@ def _map(
 
 def _gradients_and_outputs(setting: Setting, points: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
     classes = None if target is None else target.expand(len(points))
-    leaf, scores = forward(setting.network.quick, points, classes)
-    return backward(leaf, scores), scores.detach()
+    leaf, scores = setting.network.forward(points, classes)
+    return gradients_of(leaf, scores), scores.detach()
 
 
 def _shared_out(gradients: Tensor, changes: Tensor) -> Tensor:

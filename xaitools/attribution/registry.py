@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from xaitools.attribution._gradients import gradients
 from xaitools.attribution._stream import Passes, Plan, Stream, grouped
 from xaitools.checks import check_counts, checked_images, checked_options
 from xaitools.errors import MethodError, XaitoolsError
@@ -98,8 +97,8 @@ class Setting:
     @property
     def gradients(self) -> Passes:
         """Plain gradients of the network, which all methods share that ask for them."""
-        quick = self.network.quick
-        return Passes("gradients", lambda batch: gradients(quick, batch.points, batch.target))
+        network = self.network
+        return Passes("gradients", lambda batch: network.gradients(batch.points, batch.target))
 
 
 @dataclass(frozen=True)

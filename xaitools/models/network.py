@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.fx.proxy import TraceError
 
 from xaitools.checks import check_choice, check_within, checked_target
 from xaitools.errors import MethodError, ParameterError, TargetError, UnsupportedModelError
@@ -16,10 +17,10 @@ from xaitools.models.surgery import (
     channels_last,
     folded,
     frozen_copy,
+    gradients_of_its_own,
     in_precision,
     log_odds,
     outputs_of,
-    refuse_custom_functions,
     same_outputs,
     trace,
     twin,
@@ -51,6 +52,8 @@ class Network:
         Copy whose modules have their own names and places.
     example
         The first image, on the device and of the type of the weights.
+    expected
+        What the model returns for it.
 
     Raises
     ------
@@ -67,7 +70,10 @@ class Network:
         self.precision = precision
         self.plain = frozen_copy(model)
         self.example = self.place(example[:1])
-        self._expected = outputs_of(self.plain, self.example)
+        with torch.enable_grad():
+            outputs = self.plain(self.example.clone().requires_grad_().clone())
+        self.expected = outputs.detach()
+        self._own_gradients = gradients_of_its_own(outputs)
         self._check_finite()
         self._check_independence()
 
@@ -93,7 +99,10 @@ class Network:
 
         A torch.fx graph where the model can be traced; folding is kept only if the outputs stay the same.
         """
-        return channels_last(folded(twin(self.plain), self.example, self._expected), self.example)
+        model = twin(self.plain)
+        if not self._own_gradients:
+            model = folded(model, self.example, self.expected)
+        return channels_last(model, self.example)
 
     @cached_property
     def quick(self) -> nn.Module:
@@ -112,7 +121,8 @@ class Network:
         if isinstance(self.folded, GraphModule):
             return self.folded
         try:
-            refuse_custom_functions(self.plain, self.example)
+            if self._own_gradients:
+                raise TraceError(f"{self._own_gradients[0]} has a gradient of its own")
             return channels_last(trace(twin(self.plain)), self.example)
         except NOT_TRACED as error:
             raise UnsupportedModelError(
@@ -133,7 +143,7 @@ class Network:
     @property
     def n_outputs(self) -> int:
         """Number of classes, or 1 for a regression."""
-        return 1 if self._expected.ndim == 1 else self._expected.shape[1]
+        return 1 if self.expected.ndim == 1 else self.expected.shape[1]
 
     @property
     def first_class(self) -> Tensor | None:
@@ -151,7 +161,7 @@ class Network:
             If the network returns neither (batch, classes) nor (batch,).
         """
         classes = checked_target(target, n_images, self.example.device)
-        select(self._expected.expand(n_images, *self._expected.shape[1:]), classes)
+        select(self.expected.expand(n_images, *self.expected.shape[1:]), classes)
         return classes
 
     @cached_property
@@ -188,6 +198,28 @@ class Network:
                 reset()
         return Network(other, self.example, self.precision)
 
+    def forward(self, images: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The images as a leaf of the autograd graph, and their outputs to explain, (batch,), of `quick`.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the outputs do not depend on the images.
+        """
+        with torch.enable_grad():
+            leaf = images.detach().requires_grad_()
+            scores = select(self.quick(leaf.clone()), target)  # a clone, as the first layer may work in place
+        if not scores.requires_grad:
+            raise UnsupportedModelError(
+                f"The output of {self.name} does not depend on its input through differentiable operations, so it has no "
+                "gradient. Remove torch.no_grad, detach or argmax from its forward pass."
+            )
+        return leaf, scores
+
+    def gradients(self, images: Tensor, target: Tensor | None) -> Tensor:
+        """Gradient of each image's output to explain with respect to that image, shaped like `images`."""
+        return gradients_of(*self.forward(images, target))
+
     def scores(self, images: Tensor, target: Tensor | None, batch_size: int = 16) -> Tensor:
         """The output to explain for each image, (batch,), without a gradient."""
         with torch.no_grad():
@@ -196,7 +228,7 @@ class Network:
             )
 
     def _check_finite(self) -> None:
-        if not torch.isfinite(self._expected).all():
+        if not torch.isfinite(self.expected).all():
             raise UnsupportedModelError(
                 f"The network {self.name} returns NaN or infinity on these images, so they have no explanation. Check "
                 "its weights and the range of the images."
@@ -204,11 +236,16 @@ class Network:
 
     def _check_independence(self) -> None:
         company = torch.cat([self.example, 1 - self.example.flip(-1)])
-        if not same_outputs(outputs_of(self.plain, company)[:1], self._expected):
+        if not same_outputs(outputs_of(self.plain, company)[:1], self.expected):
             raise UnsupportedModelError(
                 f"The outputs of {self.name} for an image depend on the other images of the batch, so its gradients "
                 "mix images. Look for normalisation by batch statistics (track_running_stats=False)."
             )
+
+
+def gradients_of(leaf: Tensor, scores: Tensor) -> Tensor:
+    """Gradient of each score with respect to its own image, of what `Network.forward` returned."""
+    return torch.autograd.grad(scores, leaf, torch.ones_like(scores))[0]
 
 
 def select(outputs: Tensor, target: Tensor | None) -> Tensor:
