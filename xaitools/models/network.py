@@ -211,8 +211,8 @@ class Network:
             scores = select(self.quick(leaf.clone()), target)  # a clone, as the first layer may work in place
         if not scores.requires_grad:
             raise UnsupportedModelError(
-                f"The output of {self.name} does not depend on its input through differentiable operations, so it has no "
-                "gradient. Remove torch.no_grad, detach or argmax from its forward pass."
+                f"The output of {self.name} does not depend on its input through differentiable operations, so it has "
+                "no gradient. Remove torch.no_grad, detach or argmax from its forward pass."
             )
         return leaf, scores
 
