@@ -68,6 +68,7 @@ def test_slices(residual_net, images, targets, name, smoothing) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_volumes(volume_net, volumes, name) -> None:
+    volume_net.head.weight.data.abs_()  # some signal speaks for the output
     maps = run(volume_net, volumes, None, name)
     assert maps.shape == volumes.shape
     assert maps.any()
@@ -114,7 +115,8 @@ def test_in_company_as_alone(residual_net, images, targets, name) -> None:
 def test_same_seed_same_bits(residual_net, images, targets, name) -> None:
     one, same = (run(residual_net, images, targets, f"{name}+smoothgrad", seed=3) for _ in range(2))
     assert torch.equal(one, same)
-    assert not torch.equal(one, run(residual_net, images, targets, f"{name}+smoothgrad", seed=4))
+    if name != "deconvolution":  # which, on a network without max pooling, does not depend on the image
+        assert not torch.equal(one, run(residual_net, images, targets, f"{name}+smoothgrad", seed=4))
 
 
 @pytest.mark.parametrize("name", NAMES)
