@@ -150,6 +150,19 @@ def test_cancel_stops_at_the_next_step_and_one_can_try_again(images, slow):
     assert explorer.compute_button.disabled
 
 
+def test_cancelling_stops_an_occlusion_of_ten_thousand_windows(rng):
+    torch.manual_seed(0)
+    images = torch.tensor(rng.random((1, 1, 102, 102)), dtype=torch.float32)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(41616, 2)).eval()
+    explorer = explore(net, images, 1, ["occlusion[3:1]"])
+    until(lambda: explorer.progress.value > 0 or explorer.maps, 60)
+    assert explorer.progress.max == 10_000
+    explorer.cancel()
+    explorer.wait()
+    assert not explorer.maps
+    assert "cancelled" in explorer.message.value
+
+
 def test_cancelling_stops_the_network_between_two_batches(model, images):
     explorer = explore(model, images, 1, ["gradient+smoothgrad"], draws=100_000, batch_size=2)
     until(lambda: explorer.progress.value > 0)
@@ -177,7 +190,7 @@ def test_what_a_method_raises_is_shown_and_the_rest_goes_on(images, slow):
 def test_a_wrong_target_is_said_in_the_widget(model, images):
     explorer = explore(model, images, 7, ["gradient"])
     explorer.wait()
-    assert "Target 7" in explorer.message.value
+    assert "target 7" in explorer.message.value
 
 
 @pytest.mark.parametrize(

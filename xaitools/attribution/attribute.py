@@ -182,8 +182,10 @@ def attribute(
         for source, plan in plans.items():
             if plan.gap and (source, "") in computed:
                 getattr(maps, plan.gap.name)[source] = plan.gap.of(computed[source, ""]).to(images.device)
-        if any(name.regions for name in keeper.left.values()) and segments is None:
-            segments = segment_all(inputs, tell)
+        regions = [text for text, name in keeper.left.items() if name.regions]
+        if regions and segments is None:
+            with keeper.keeping(*regions):
+                segments = segment_all(inputs, tell)
         for text, name in list(keeper.left.items()):
             with keeper.keeping(text):
                 value = computed[name.source, name.smoothing]
