@@ -26,6 +26,12 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def notebooks() -> Path:
+    """The tests' own notebooks: tiny, broken and slow."""
+    return Path(__file__).parent / "notebooks"
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data that XAITOOLS_DATA names."""
     if not (folder := os.environ.get("XAITOOLS_DATA")):

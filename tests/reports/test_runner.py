@@ -11,9 +11,9 @@ import pytest
 
 from xaitools.errors import DataError, ParameterError, XaitoolsError
 from xaitools.reports import runner
-from xaitools.reports.notebooks import find_notebook, read_parameters, studies
-from xaitools.reports.output import read_manifest
 from xaitools.reports.runner import run_study
+from xaitools.study.manifest import read_manifest
+from xaitools.study.notebooks import find_notebook, read_parameters, studies
 
 
 def test_a_study_writes_its_whole_folder(notebooks, tmp_path, browser):
@@ -34,6 +34,7 @@ def test_a_study_writes_its_whole_folder(notebooks, tmp_path, browser):
         "metrics.csv",
         "maps/map-3.txt",
         "figures/line.html",
+        "figures/line.svg",
         "figures/plotly.min.js",
     }
     manifest = read_manifest(out)

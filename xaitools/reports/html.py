@@ -11,8 +11,9 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
-from xaitools.reports.notebooks import parse_parameters
-from xaitools.reports.output import without_paths, write_text
+from xaitools.files import write_text
+from xaitools.study.manifest import without_paths
+from xaitools.study.notebooks import parse_parameters
 
 _PLOTLY = "application/vnd.plotly.v1+json"
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -58,7 +59,7 @@ def to_html(notebook: str | Path, path: str | Path) -> Path:
             }
         },
     )
-    return write_text(Path(path), page)
+    return write_text(path, page)
 
 
 def title(node: NotebookNode) -> str:

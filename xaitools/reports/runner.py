@@ -1,6 +1,5 @@
 """Run a study's notebook through Papermill, strictly, into its output folder."""
 
-import hashlib
 import json
 import re
 import signal
@@ -19,9 +18,11 @@ from tqdm.auto import tqdm
 
 from xaitools import errors
 from xaitools.errors import ParameterError, XaitoolsError
+from xaitools.files import digest, write_text
 from xaitools.reports.html import to_html
-from xaitools.reports.notebooks import check_parameters, find_notebook, read_parameters, read_preset
-from xaitools.reports.output import read_manifest, write_manifest, write_text
+from xaitools.reports.parameters import check_parameters, read_preset
+from xaitools.study.manifest import ending, write_manifest
+from xaitools.study.notebooks import find_notebook, read_parameters
 
 
 def run_study(
@@ -80,7 +81,7 @@ def content_key(notebook: Path, values: Mapping[str, Any]) -> str:
     """Same key, same run: a hash of the notebook and of its parameters, wherever the output goes."""
     where_to = {"output_dir": None}
     text = json.dumps({**values, **where_to}, sort_keys=True, default=str)
-    return hashlib.sha256(notebook.read_bytes() + text.encode()).hexdigest()
+    return digest([notebook.read_bytes(), text])
 
 
 def run_notebook(
@@ -97,7 +98,7 @@ def run_notebook(
     if "output_dir" in read_parameters(notebook):
         values = {**values, "output_dir": str(folder)}
     key = content_key(notebook, values)
-    write_manifest(folder, {"study": notebook.stem, "status": "running", "key": key})
+    write_manifest(folder, {"study": notebook.stem, "status": "running"}, fresh=True)
     try:
         try:
             _execute(notebook, executed, values, cwd or Path.cwd(), progress)
@@ -105,10 +106,9 @@ def run_notebook(
             _hide_paths(executed, folder, values)
         to_html(executed, report)
     except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        _update_manifest(folder, status=status, key=key, error=f"{type(error).__name__}: {error}")
+        write_manifest(folder, {"key": key, **ending(error)})
         raise
-    _update_manifest(folder, status="done", key=key)
+    write_manifest(folder, {"key": key, "status": "done"})
     return report
 
 
@@ -195,10 +195,6 @@ def _failure(notebook: Path, executed: Path, error: PapermillExecutionError) -> 
     message = error.evalue.strip().splitlines()[-1] if error.evalue.strip() else "no message"
     kind = getattr(errors, error.ename, XaitoolsError)
     return kind(f"{notebook.stem} failed {where}: {error.ename}: {message} (the notebook so far: {executed})")
-
-
-def _update_manifest(folder: Path, **facts: Any) -> None:
-    write_manifest(folder, read_manifest(folder) | facts)
 
 
 def _hide_paths(executed: Path, folder: Path, values: Mapping[str, Any]) -> None:
