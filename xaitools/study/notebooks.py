@@ -8,7 +8,7 @@ import tokenize
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from xaitools.errors import ParameterError
 
@@ -89,7 +89,7 @@ def parse_parameters(source: str) -> dict[str, Parameter]:
         found[name] = Parameter(
             name=name,
             types=_type_names(node),
-            default=ast.literal_eval(node.value),
+            default=ast.literal_eval(cast(ast.expr, node.value)),
             help=" ".join(comments[line] for line in lines if line in comments),
         )
     return found
