@@ -21,7 +21,7 @@ else:
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "plotly", "nilearn", "lightning", "captum", "papermill", "pandas", "numpy"}
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"torch": "pytorch", "kaleido": "python-kaleido"}
 
 
 def loads_heavy_packages(statement):

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from xaitools.errors import DataError
-from xaitools.plots.style import CONTROL, DASHES, PALETTE, SYMBOLS, checked_table, plain, titled
+from xaitools.plots.style import CONTROL, DASHES, PALETTE, SYMBOLS, checked_table, plain, plain_facets, titled
 
 BAND = 0.1  # opacity of an interval, so that eight of them can overlap
 
@@ -134,7 +134,8 @@ def training_plot(
         render_mode="svg",
     )
     fig.update_traces(hovertemplate=None)
-    fig.layout.annotations = ()
+    plain_facets(fig).update_layout(margin={"t": 90})
+    fig.layout.annotations = ()  # for the axes name the panels
     fig.update_yaxes(matches=None, showticklabels=True, rangemode="tozero")
     for column, panel in enumerate(panels, start=1):
         fig.update_yaxes(title=panel, col=column)

@@ -14,8 +14,8 @@ from xaitools.plots.style import (
     SMOOTHINGS,
     SYMBOLS,
     checked_table,
-    panel_titles,
     plain,
+    plain_facets,
     titled,
 )
 
@@ -193,13 +193,11 @@ def region_plot(
         error_x={"thickness": 1.5, "width": 3, "color": "#444"},
         hovertemplate="%{customdata[0]}<br>%{y}: %{x:.3g}<extra></extra>",
     )
-    panel_titles(fig)
+    plain_facets(fig)
     fig.update_xaxes(rangemode="tozero", matches=None, title="")
     fig.update_xaxes(title={"text": value, "standoff": 8}, col=(len(methods) + 1) // 2)
     fig.update_yaxes(title="")
-    fig.update_layout(
-        height=170 + 26 * len(order), barmode="overlay", showlegend=bool(len(marked)), margin={"t": 120}
-    )
+    fig.update_layout(height=170 + 26 * len(order), barmode="overlay", showlegend=bool(len(marked)))
     return titled(fig, title, finding)
 
 
@@ -255,7 +253,7 @@ def prediction_plot(
     fig.update_yaxes(
         title=f"predicted {quantity} ({unit})", range=bounds, constrain="domain", nticks=8, scaleanchor="x"
     )
-    fig.update_layout(width=720, height=640, margin={"t": 120})
+    plain_facets(fig).update_layout(width=720, height=640)
     errors = (table["predicted"] - table["truth"]).abs().groupby(table["split"], sort=False)
     subtitle = "Mean absolute error: " + ", ".join(
         f"{split} {error.mean():.3g} {unit} (n = {len(error)})" for split, error in errors
@@ -289,10 +287,9 @@ def _dots(
     )
     fig.update_traces(error_y={"thickness": 1.5, "width": 3}, hovertemplate=hover)
     fig.for_each_trace(lambda trace: trace.update(offsetgroup=trace.name))
-    panel_titles(fig)
+    plain_facets(fig)
     fig.update_xaxes(categoryorder="array", categoryarray=methods)
-    fig.update_layout(scattermode="group", margin={"t": 120})
-    return fig
+    return fig.update_layout(scattermode="group")
 
 
 def _hover_interval(digits: str) -> str:

@@ -127,6 +127,7 @@ def checked_table(
     return table
 
 
-def panel_titles(fig: go.Figure) -> None:
-    """Facets of plotly.express titled by their value alone, not as "column=value"."""
+def plain_facets(fig: go.Figure) -> go.Figure:
+    """A figure of plotly.express with the value alone as title of each panel, and none of its legend."""
     fig.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2], font_size=16))
+    return fig.update_layout(legend={"title": {"text": ""}, "tracegroupgap": None}, margin={"t": 120})
