@@ -110,8 +110,9 @@ def test_bad_parameters_run_nothing(notebooks, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_ctrl_c_marks_the_run_and_leaves_no_kernel(notebooks, tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "scheduler"])
+def test_ctrl_c_and_a_scheduler_mark_the_run_and_leave_no_kernel(notebooks, tmp_path, number):
     command = [
         sys.executable,
         "-m",
@@ -124,7 +125,7 @@ def test_ctrl_c_marks_the_run_and_leaves_no_kernel(notebooks, tmp_path):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     manifest = _wait_for(lambda: read_manifest(tmp_path), lambda found: "versions" in found)
     assert manifest["status"] == "running"
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Interrupted" in messages

@@ -136,26 +136,31 @@ def _execute(notebook: Path, executed: Path, values: Mapping[str, Any], cwd: Pat
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], None]]:
-    """Remember Ctrl-C, for a library may swallow the exception: the function given, and the end, raise it again."""
-    pressed: list[int] = []
+    """Remember Ctrl-C, for a library may swallow the exception: the function given, and the end, raise it again.
+
+    The polite signal by which a scheduler ends a job counts as Ctrl-C, so that the manifest can tell of it.
+    """
+    received: list[int] = []
 
     def remember(number: int, frame: Any) -> None:
-        pressed.append(number)
-        signal.default_int_handler(number, frame)
+        received.append(number)
+        raise KeyboardInterrupt
 
     def check() -> None:
-        if pressed:
+        if received:
             raise KeyboardInterrupt
 
-    usual = signal.default_int_handler
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is usual
-    if ours:
-        signal.signal(signal.SIGINT, remember)
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    if threading.current_thread() is not threading.main_thread():
+        usual = {}
+    ours = {number: handler for number, handler in usual.items() if signal.getsignal(number) is handler}
+    for number in ours:
+        signal.signal(number, remember)
     try:
         yield check
     finally:
-        if ours:
-            signal.signal(signal.SIGINT, usual)
+        for number, handler in ours.items():
+            signal.signal(number, handler)
     check()
 
 
