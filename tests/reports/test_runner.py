@@ -16,7 +16,7 @@ from xaitools.study.manifest import read_manifest
 from xaitools.study.notebooks import find_notebook, read_parameters, studies
 
 
-def test_a_study_writes_its_whole_folder(notebooks, tmp_path, browser):
+def test_a_study_writes_its_whole_folder(notebooks, tmp_path, browser, draws_stills):
     data = tmp_path / "jane" / "ct"
     report = run_study(
         notebooks / "tiny.ipynb",
