@@ -54,6 +54,7 @@ def map_panel(
         If the image or a map holds NaN or infinity.
     """
     images = finite(image, "the image")
+    shape = images.shape[-2:]
     maps = {plain(row): {plain(name): tile for name, tile in tiles.items()} for row, tiles in maps.items()}
     columns = list(dict.fromkeys(name for row in maps.values() for name in row))
     if not columns:
@@ -63,23 +64,26 @@ def map_panel(
         raise ShapeError(
             f"Got {len(images)} images for {len(maps)} rows of maps; give one image, or one a row."
         )
-    shape = images.shape[-2:]
+    if mask is not None and np.shape(mask) != images.shape:
+        raise ShapeError(f"The mask has shape {np.shape(mask)}; expected that of the image, {images.shape}.")
     tiles = {
         (row, name): _percent(values, shape, f"the map '{row}, {name}'")
         for row in maps
         for name, values in maps[row].items()
     }
     signed = any(tile.min() < 0 for tile in tiles.values())
-    if mask is not None and np.shape(mask) != images.shape:
-        raise ShapeError(f"The mask has shape {np.shape(mask)}; expected that of the image, {images.shape}.")
     masks = [None] * len(maps) if mask is None else np.broadcast_to(mask, (len(maps), *shape))
-    outlines = [_outline(own, shape) for own in masks]
+    outlines = [_outline_trace(_outline(own, shape), mask_name) for own in masks]
+    if several:
+        slices = list(zip(images, outlines, strict=True))
+    else:  # the slice, and below it the slice with its outline
+        slices = [(images, None), *([] if mask is None else [(images, outlines[0])])]
 
-    n_rows = len(maps) if several else max(len(maps), 1 if mask is None else 2)
+    n_rows = max(len(maps), len(slices))
     roomy = not several and n_rows >= 4  # the first column is empty below the slice
-    tile_height = (width * 0.97 - (0 if roomy else 110)) / (len(columns) + 1.1) * shape[0] / shape[1]
-    labels = [_row_title(label, tile_height) for label in maps]
-    margin = 12 + 18 * max(caption["text"].count("<br>") + 1 for caption in labels)
+    height = (width * 0.97 - (0 if roomy else 110)) / (len(columns) + 1.1) * shape[0] / shape[1]
+    captions = [_row_title(label, height) for label in maps]
+    margin = 12 + 18 * max(caption["text"].count("<br>") + 1 for caption in captions)
     fig = make_subplots(
         n_rows,
         len(columns) + 2,
@@ -87,35 +91,37 @@ def map_panel(
         horizontal_spacing=0.006,
         vertical_spacing=0.03 / n_rows,
     )
-    for row in range(1, n_rows + 1) if several else [1] if mask is None else [1, 2]:
-        fig.add_trace(_grey_tile(images[row - 1] if several else images, "image"), row, 1)
-        if mask is not None and (several or row == 2):
-            own = outlines[row - 1 if several else 0]
-            fig.add_trace(_outline_trace(own, mask_name, legend=several is False or row == 1), row, 1)
+    for row, (own, outline) in enumerate(slices, start=1):
+        _add_tile(fig, _grey_tile(own, "image"), outline, row, 1)
     for (label, name), tile in tiles.items():
-        row, column = list(maps).index(label) + 1, columns.index(name) + 3
-        fig.add_trace(_map_tile(tile, f"{label}, {name}"), row, column)
-        if mask is not None:
-            fig.add_trace(_outline_trace(outlines[row - 1], mask_name), row, column)
+        row = list(maps).index(label) + 1
+        outline = None if mask is None else outlines[row - 1]
+        _add_tile(fig, _map_tile(tile, f"{label}, {name}"), outline, row, columns.index(name) + 3)
+    next(fig.select_traces({"type": "scatter"}), go.Scatter()).update(showlegend=True)
     for column, name in [(1, "image"), *enumerate(columns, start=3)]:
         fig.update_xaxes(title={"text": name, "standoff": 4}, side="top", row=1, col=column)
-    for row, caption in enumerate(labels, start=1):
+    for row, caption in enumerate(captions, start=1):
         fig.update_yaxes(title={**caption, "standoff": 4}, row=row, col=3)
     _show_pixels(fig, shape)
-    beside = {"x": 1.01, "y": 0.5, "yanchor": "middle", "len": 1 if tile_height * n_rows < 400 else 0.4}
+    _lay_out(fig, signed, height * n_rows, width, n_rows if roomy else None)
+    return titled(fig, title, subtitle)
+
+
+def _lay_out(fig: go.Figure, signed: bool, height: float, width: int, n_rows: int | None) -> None:
+    """Place colour bar and legend: below the slice, where the first column of `n_rows` has room, or beside the maps."""
     axis = _percent_axis(signed)
-    axis["colorbar"] |= {} if roomy else beside
-    below = {"x": 0, "y": -0.01, "yanchor": "top", "orientation": "h"}
+    if n_rows:
+        legend = {"x": 0, "y": 1 - 2 / n_rows, "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"}
+    else:
+        axis["colorbar"] |= {"x": 1.01, "y": 0.5, "yanchor": "middle", "len": 1 if height < 400 else 0.4}
+        legend = {"x": 0, "y": -0.01, "yanchor": "top", "orientation": "h"}
     fig.update_layout(
         coloraxis=axis,
         width=width,
-        height=round(tile_height * n_rows * 1.03 + (130 if roomy else 160)),
-        margin={"l": 10, "r": 10 if roomy else 120, "t": 120, "b": 10 if roomy else 40},
-        legend={"x": 0, "y": 1 - 2 / n_rows, "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"}
-        if roomy
-        else below,
+        height=round(height * 1.03 + (130 if n_rows else 160)),
+        margin={"l": 10, "r": 10 if n_rows else 120, "t": 120, "b": 10 if n_rows else 40},
+        legend=legend,
     )
-    return titled(fig, title, subtitle)
 
 
 def _row_title(label: str, height: float) -> dict[str, Any]:
@@ -243,6 +249,11 @@ def _outline(mask: npt.ArrayLike | None, shape: tuple[int, ...]) -> list[np.ndar
     if mask.shape != shape:
         raise ShapeError(f"The mask has shape {mask.shape}; expected that of the image, {shape}.")
     return [line - 1 for line in find_contours(np.pad(mask, 1).astype(np.float32), 0.5)]
+
+
+def _add_tile(fig: go.Figure, tile: go.Heatmap, outline: go.Scatter | None, row: int, column: int) -> None:
+    for trace in [tile] if outline is None else [tile, outline]:
+        fig.add_trace(trace, row, column)
 
 
 def _outline_trace(outline: list[np.ndarray], name: str, *, legend: bool = False) -> go.Scatter:
