@@ -45,6 +45,16 @@ def test_a_notebook_without_its_parameters_tag_is_refused(notebooks, tmp_path):
         read_parameters(untagged)
 
 
+@pytest.mark.parametrize("computed", ["seed + 1", "("])
+def test_a_parameters_cell_that_computes_is_refused(notebooks, tmp_path, computed):
+    changed = tmp_path / "changed.ipynb"
+    changed.write_text(
+        (notebooks / "tiny.ipynb").read_text().replace("seed: int = 0 ", f"seed: int = {computed} ")
+    )
+    with pytest.raises(ParameterError, match=r"the parameters cell of changed\.ipynb is not plain"):
+        read_parameters(changed)
+
+
 def test_studies_are_the_notebooks_of_the_checkout():
     assert studies() == sorted(path.stem for path in notebooks_dir().glob("*.ipynb"))
     assert (notebooks_dir().parent / "pyproject.toml").exists()

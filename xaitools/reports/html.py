@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import nbformat
@@ -80,9 +81,12 @@ def _headings(node: NotebookNode) -> list[tuple[int, str]]:
 
 
 def parameters_table(node: NotebookNode) -> list[dict[str, str]]:
-    """Name, value and meaning of every parameter, as the notebook was run."""
+    """Name, value and meaning of every parameter, as the notebook was run; none if its cell computes one of them."""
     cells = {tag: cell.source for cell in node.cells for tag in cell.metadata.get("tags", [])}
-    declared = parse_parameters(cells.get("parameters", ""))
+    try:
+        declared = parse_parameters(cells.get("parameters", ""))
+    except (ValueError, SyntaxError, TokenError):
+        return []
     given = parse_parameters(cells.get("injected-parameters", ""))
     return [
         {"name": name, "value": _shown(given.get(name, parameter).default), "help": parameter.help}

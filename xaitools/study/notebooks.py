@@ -72,7 +72,7 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
         raise ParameterError(f"{notebook.name} has no cell tagged 'parameters': tag the one that sets them")
     try:
         return parse_parameters(source)
-    except (ValueError, SyntaxError) as error:
+    except (ValueError, SyntaxError, tokenize.TokenError) as error:
         raise ParameterError(f"the parameters cell of {notebook.name} is not plain: {error}") from error
 
 

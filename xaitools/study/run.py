@@ -175,6 +175,7 @@ class Run:
 
     def finish(self) -> None:
         """Draw the still pictures of the figures, where there is a browser, and end with the status ``done``."""
+        self._save()
         write_stills(self._figures)
         self._figures.clear()
         self._save(status="done")
