@@ -19,10 +19,23 @@ install_import_hook("xaitools", "beartype.beartype(conf=beartype.BeartypeConf(is
 
 @pytest.fixture(scope="session", autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or fills the user's cache of weights."""
+    """No test reads or fills the user's cache of weights, and few draw still pictures: see `draws_stills`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XAITOOLS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("BROWSER_PATH", "no browser, to save its seconds")
         yield
+
+
+@pytest.fixture
+def draws_stills(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs find the browser that draws still pictures."""
+    monkeypatch.delenv("BROWSER_PATH")
+
+
+@pytest.fixture(scope="session")
+def notebooks() -> Path:
+    """The tests' own notebooks: tiny, broken and slow."""
+    return Path(__file__).parent / "notebooks"
 
 
 @pytest.fixture(scope="session")

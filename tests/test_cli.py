@@ -45,7 +45,7 @@ def test_sweep_prints_the_table_and_fails_if_a_run_did(tmp_path):
 
 
 def test_studies_lists_parameters_with_type_default_and_comment(monkeypatch):
-    monkeypatch.setattr("xaitools.reports.notebooks.notebooks_dir", lambda: Path(TINY).parent)
+    monkeypatch.setattr("xaitools.study.notebooks.notebooks_dir", lambda: Path(TINY).parent)
     result = call("studies")
     assert result.exit_code == 0
     assert "tiny  (presets: quick)" in result.stdout
@@ -57,9 +57,9 @@ def test_studies_lists_parameters_with_type_default_and_comment(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["report", "nothing"], 2, "unknown study 'nothing'"),
-        (["report", TINY, "--preset", "papre"], 2, "unknown preset of tiny 'papre'"),
-        (["report", TINY, "-p", "sed", "1"], 2, "did you mean 'seed'"),
+        (["report", "nothing"], 2, "study 'nothing' is unknown"),
+        (["report", TINY, "--preset", "papre"], 2, "preset of tiny 'papre' is unknown"),
+        (["report", TINY, "-p", "sed", "1"], 2, "Did you mean 'seed'?"),
         (["report", TINY, "-p", "seed", "x"], 2, "seed='x' does not fit"),
         (
             ["report", BROKEN, "-p", "data_dir", "ct", "--no-progress"],

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import xaitools
-from xaitools.reports.notebooks import studies
+from xaitools.study.notebooks import studies
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,7 +21,7 @@ else:
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "plotly", "nilearn", "captum", "papermill", "pandas", "numpy"}
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"torch": "pytorch", "kaleido": "python-kaleido"}
 
 
 def loads_heavy_packages(statement):
@@ -97,7 +97,7 @@ def test_the_wheel_brings_notebooks_presets_templates_and_scripts(tmp_path):
         if not {"output", ".ipynb_checkpoints"} & set(path.parts)
     }
 
-    listing = "from xaitools.reports.notebooks import studies; print(*studies())"
+    listing = "from xaitools.study.notebooks import studies; print(*studies())"
     found = subprocess.run(
         [sys.executable, "-c", listing],
         cwd=tmp_path,

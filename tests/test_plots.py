@@ -147,8 +147,11 @@ def test_quality_plot_shows_every_number_with_its_interval(quality):
         np.testing.assert_array_equal(trace.y, rows["value"])
         np.testing.assert_allclose(trace.error_y.array, 0.05)
         np.testing.assert_allclose(trace.error_y.arrayminus, 0.03)
-        np.testing.assert_array_equal(trace.customdata, rows[["low", "high"]])
-        assert f"%{{x}}, {trace.name}, {unit}<br>ROC AUC %{{y:.3f}} (95 % CI %{{c" in trace.hovertemplate
+        np.testing.assert_array_equal(trace.customdata, rows[["low", "high", "smoothing", "unit"]])
+        assert trace.hovertemplate == (
+            "%{x}, %{customdata[2]}, %{customdata[3]}<br>ROC AUC %{y:.3f} "
+            "(95 % CI %{customdata[0]:.3f} to %{customdata[1]:.3f})<extra></extra>"
+        )
     assert len(fig.data) == 6
     assert [trace.name for trace in fig.data if trace.showlegend] == ROWS
     assert [note.text for note in fig.layout.annotations] == ["pixel", "region", "chance", "chance"]
@@ -271,9 +274,16 @@ def test_score_plot_marks_the_published_value_beside_ours(scores):
         assert published.marker.symbol == "diamond-open"
         assert published.error_y.array is None
         assert ours.offsetgroup != published.offsetgroup
-        np.testing.assert_array_equal(ours.customdata, rows[["low", "high"]])
-        assert f"%{{x}}, {network}<br>this run: %{{y:.3g}} (95 % CI" in ours.hovertemplate
-        assert published.hovertemplate.endswith("published: %{y:.3g}<extra></extra>")
+        np.testing.assert_array_equal(np.array(ours.customdata)[:, :2], rows[["low", "high"]])
+        for trace in (ours, published):
+            assert np.unique(np.array(trace.customdata)[:, 2:]).tolist() == sorted([network, trace.name])
+        assert ours.hovertemplate == (
+            "%{x}, %{customdata[3]}<br>%{customdata[2]}: %{y:.3g} "
+            "(95 % CI %{customdata[0]:.3g} to %{customdata[1]:.3g})<extra></extra>"
+        )
+        assert (
+            published.hovertemplate == "%{x}, %{customdata[3]}<br>%{customdata[2]}: %{y:.3g}<extra></extra>"
+        )
         assert list(dots["control", axis].x) == ["random"]
         assert dots["control", axis].marker.color == plots.CONTROL
     assert len([trace for trace in fig.data if trace.showlegend]) == 3
@@ -339,7 +349,8 @@ def test_prediction_plot_shows_each_split_and_its_error():
     assert subtitle == "Mean absolute error: training 3 mm (n = 2), test 0.5 mm (n = 1)<br>published 4.8 mm"
     assert fig.layout.xaxis.title.text == "true head circumference (mm)"
     assert fig.layout.yaxis.title.text == "predicted head circumference (mm)"
-    assert "test<br>true %{x:.4g}, predicted %{y:.4g} mm" in traces["test"].hovertemplate
+    assert "%{customdata[0]}<br>true %{x:.4g}, predicted %{y:.4g} mm" in traces["test"].hovertemplate
+    assert np.unique(traces["test"].customdata).tolist() == ["test"]
     assert traces["test"].marker.color != traces["training"].marker.color
     assert traces["identity"].mode == "lines"
     assert fig.layout.yaxis.scaleanchor == "x"
@@ -473,7 +484,8 @@ def test_region_plot_marks_what_is_known_to_matter_and_keeps_the_largest():
     np.testing.assert_array_equal(bars["other region"].error_x.arrayminus, [0, 0])
     assert bars["known to matter"].marker.color != bars["other region"].marker.color
     assert {trace.orientation for trace in fig.data} == {"h"}
-    assert "%{y}: %{x:.3g}" in bars["other region"].hovertemplate
+    assert bars["other region"].hovertemplate == "%{customdata[0]}<br>%{y}: %{x:.3g}<extra></extra>"
+    assert np.unique(bars["other region"].customdata).tolist() == ["LRP"]
     assert (fig.layout.xaxis.title.text, fig.layout.showlegend) == ("sum (%)", True)
     assert plots.region_plot(table).layout.showlegend is False
     with pytest.raises(DataError, match="region"):
@@ -492,3 +504,88 @@ def test_region_plot_has_a_panel_a_method_and_ranks_by_the_mean_share():
     assert found == {"x": {"a": 100, "b": 50}, "x2": {"a": 0, "b": 1, "c": 0.9}}
     assert [trace.showlegend for trace in fig.data] == [True, False]
     assert fig.layout.yaxis2.matches == "y"
+
+
+def test_a_smoothing_keeps_its_look_and_its_legend_entry_whichever_others_are_there(quality):
+    quality = quality.assign(
+        smoothing=quality["smoothing"].map(dict(zip(ROWS, ["plain", "SG", "SG²"], strict=True)))
+    )
+    looks = {
+        trace.name: (trace.marker.color, trace.marker.symbol) for trace in plots.quality_plot(quality).data
+    }
+    assert len(set(looks.values())) == 3
+    part = quality[
+        (quality["smoothing"] != "plain") & ((quality["smoothing"] != "SG") | (quality["unit"] == "region"))
+    ]
+    fig = plots.quality_plot(part)
+    assert {trace.name: (trace.marker.color, trace.marker.symbol) for trace in fig.data} == {
+        name: looks[name] for name in ("SG", "SG²")
+    }
+    assert sorted(trace.name for trace in fig.data if trace.showlegend) == ["SG", "SG²"]
+    assert {trace.offsetgroup for trace in fig.data} == {"SG", "SG²"}
+
+
+def test_region_plot_has_a_legend_entry_for_a_kind_that_the_first_panel_lacks():
+    table = pd.DataFrame(
+        {"method": ["LRP", "OCC"], "region": ["a", "b"], "value": [1.0, 2], "low": 0.5, "high": 3.0}
+    )
+    fig = plots.region_plot(table, marked=["b"])
+    assert sorted(trace.name for trace in fig.data if trace.showlegend) == ["known to matter", "other region"]
+
+
+def test_two_rows_on_one_place_are_refused(quality, errors, scores):
+    curves = pd.DataFrame({"method": "a", "fraction": [0, 0.5], "value": 1.0, "low": 1.0, "high": 1.0})
+    regions = pd.DataFrame({"method": "a", "region": ["b", "c"], "value": 1.0, "low": 1.0, "high": 1.0})
+    pairs = paired_comparisons({"a": np.arange(9.0), "b": np.arange(9.0) ** 2})
+    for plot, table in {
+        plots.quality_plot: quality,
+        plots.error_plot: errors,
+        plots.score_plot: scores,
+        plots.fidelity_plot: curves,
+        plots.region_plot: regions,
+        plots.comparison_plot: pairs,
+    }.items():
+        plot(table)
+        with pytest.raises(DataError, match=r"expected .*: give each method a label of its own"):
+            plot(pd.concat([table, table.tail(1)]))
+    with pytest.raises(DataError, match="compares 'b' with 'a' again"):
+        plots.comparison_plot(
+            pd.concat([pairs, pairs.rename(columns={"first": "second", "second": "first"})])
+        )
+    with pytest.raises(DataError, match="one name for each, all different"):
+        plots.matrices_plot({"LRP": {"sum": np.eye(2)}}, names=["a", "a"])
+
+
+def test_names_are_shown_as_they_are(quality, scores):
+    name = "G<sub> & I*G"
+    shown = "G&lt;sub&gt; &amp; I*G"
+    fig = plots.quality_plot(quality.replace({"gradient": name}))
+    assert fig.data[0].x[0] == fig.layout.xaxis.categoryarray[0] == shown
+    fig = plots.score_plot(scores.replace({"random": name}), controls=[name])
+    assert list(next(trace for trace in fig.data if trace.name == "control").x) == [shown]
+    panel = plots.map_panel(np.eye(3), {"plain": {name: np.eye(3)}})
+    assert axes_of(panel, heatmaps(panel)[1])[0].title.text == shown
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [
+        (0, "< 0.001"),
+        (0.0004, "< 0.001"),
+        (0.001, "0.001"),
+        (0.0042, "0.004"),
+        (0.0496, "0.050"),
+        (0.0994, "0.099"),
+        (0.0996, "0.10"),
+        (0.314, "0.31"),
+        (1.0, "> 0.99"),
+    ],
+)
+def test_a_p_value_never_reads_as_zero(p, text):
+    assert plots.p_value(p) == text
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
+def test_what_is_no_p_value_is_refused(p):
+    with pytest.raises(ParameterError, match="expected a number from 0 to 1"):
+        plots.p_value(p)

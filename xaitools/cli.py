@@ -101,12 +101,13 @@ def sweep(
 def studies() -> None:
     """List the studies, their presets and their parameters."""
     with _plain_errors():
-        from xaitools.reports import notebooks
+        from xaitools.reports.parameters import presets
+        from xaitools.study import notebooks
 
         for study in notebooks.studies():
             notebook = notebooks.find_notebook(study)
             click.secho(study, bold=True, nl=False)
-            click.echo(f"  (presets: {', '.join(notebooks.presets(notebook))})")
+            click.echo(f"  (presets: {', '.join(presets(notebook))})")
             for parameter in notebooks.read_parameters(notebook).values():
                 declared = (
                     f"  {parameter.name}: {' | '.join(parameter.types)} = {_ellipsis(parameter.default)}"

@@ -1,10 +1,13 @@
 """Files that are never half written, and digests of contents."""
 
+import csv
 import hashlib
+import io
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -47,3 +50,12 @@ def digest(parts: Iterable[bytes | memoryview | str]) -> str:
     for part in parts:
         content.update(part.encode() if isinstance(part, str) else part)
     return content.hexdigest()
+
+
+def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write a table in one step: a line of column names, then one line a row."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return write_text(path, text.getvalue())

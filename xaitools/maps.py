@@ -7,7 +7,6 @@ made; a map made under another key is made again.
 
 import json
 import logging
-import os
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from xaitools.errors import ShapeError
+from xaitools.files import replacing, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -65,20 +65,19 @@ def save_map(
     path = map_path(folder, name, method, volume=array.ndim == 3)
     if array.ndim == 3 and affine is None:
         raise ShapeError(
-            f"The map of {name} is a volume of shape {array.shape}; pass the affine of its image."
+            f"The map of {name} is a volume of shape {array.shape}; expected its affine too: "
+            "pass the affine of its image."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
-    if array.ndim == 3:
-        import nibabel as nib
+    values = array.astype(np.float32)
+    with replacing(path) as temporary:
+        if array.ndim == 3:
+            import nibabel as nib
 
-        nib.save(nib.Nifti1Image(array.astype(np.float32), affine), partial)
-    else:
-        np.savez_compressed(partial, map=array.astype(np.float32))
-    partial.replace(path)
+            nib.save(nib.Nifti1Image(values, affine), temporary)
+        else:
+            np.savez_compressed(temporary, map=values)
     sidecar = {"method": method, "sample": name, "shape": list(array.shape), "key": dict(key)}
-    partial.write_text(json.dumps(sidecar, indent=1, sort_keys=True))
-    partial.replace(_sidecar(path))
+    write_text(_sidecar(path), json.dumps(sidecar, indent=1, sort_keys=True))
     return path
 
 

@@ -155,3 +155,11 @@ def test_the_table_shows_the_parameters_as_run(write, browser):
     page = browser.open(write(declared, injected))
     page.click("details.parameters summary")
     assert page.locator("details.parameters tr").all_inner_texts()[0].split("\t")[:2] == ["seed", "0"]
+
+
+@pytest.mark.parametrize("source", ["seed: int = 0\nwidth = 2 * seed", "%load_ext x", "a = ("])
+def test_a_parameters_cell_that_computes_gives_a_page_without_the_table(write, source):
+    cell = new_code_cell(source)
+    cell.metadata["tags"] = ["parameters"]
+    assert parameters_table(new_notebook(cells=[cell])) == []
+    assert write(cell).exists()

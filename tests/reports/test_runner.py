@@ -11,12 +11,12 @@ import pytest
 
 from xaitools.errors import DataError, ParameterError, XaitoolsError
 from xaitools.reports import runner
-from xaitools.reports.notebooks import find_notebook, read_parameters, studies
-from xaitools.reports.output import read_manifest
 from xaitools.reports.runner import run_study
+from xaitools.study.manifest import read_manifest
+from xaitools.study.notebooks import find_notebook, read_parameters, studies
 
 
-def test_a_study_writes_its_whole_folder(notebooks, tmp_path, browser):
+def test_a_study_writes_its_whole_folder(notebooks, tmp_path, browser, draws_stills):
     data = tmp_path / "jane" / "ct"
     report = run_study(
         notebooks / "tiny.ipynb",
@@ -34,6 +34,7 @@ def test_a_study_writes_its_whole_folder(notebooks, tmp_path, browser):
         "metrics.csv",
         "maps/map-3.txt",
         "figures/line.html",
+        "figures/line.svg",
         "figures/plotly.min.js",
     }
     manifest = read_manifest(out)
@@ -109,8 +110,9 @@ def test_bad_parameters_run_nothing(notebooks, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_ctrl_c_marks_the_run_and_leaves_no_kernel(notebooks, tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "scheduler"])
+def test_ctrl_c_and_a_scheduler_mark_the_run_and_leave_no_kernel(notebooks, tmp_path, number):
     command = [
         sys.executable,
         "-m",
@@ -123,7 +125,7 @@ def test_ctrl_c_marks_the_run_and_leaves_no_kernel(notebooks, tmp_path):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     manifest = _wait_for(lambda: read_manifest(tmp_path), lambda found: "versions" in found)
     assert manifest["status"] == "running"
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Interrupted" in messages

@@ -3,8 +3,8 @@ import csv
 import pytest
 
 from xaitools.errors import ParameterError
-from xaitools.reports.output import read_manifest
 from xaitools.reports.sweep import folder_name, grid_points, sweep
+from xaitools.study.manifest import read_manifest
 
 
 def read(path):
@@ -78,7 +78,7 @@ def test_a_sweep_runs_on_a_dask_cluster(notebooks, tmp_path):
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
-        ({"sed": [1]}, "did you mean 'seed'"),
+        ({"sed": [1]}, "Did you mean 'seed'"),
         ({"seed": [1, "x"]}, "seed='x' does not fit"),
         ({"seed": []}, "no values for seed"),
         ({}, "grid is empty"),

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import nbformat
@@ -11,8 +12,9 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
-from xaitools.reports.notebooks import parse_parameters
-from xaitools.reports.output import without_paths, write_text
+from xaitools.files import write_text
+from xaitools.study.manifest import without_paths
+from xaitools.study.notebooks import parse_parameters
 
 _PLOTLY = "application/vnd.plotly.v1+json"
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -58,7 +60,7 @@ def to_html(notebook: str | Path, path: str | Path) -> Path:
             }
         },
     )
-    return write_text(Path(path), page)
+    return write_text(path, page)
 
 
 def title(node: NotebookNode) -> str:
@@ -79,9 +81,12 @@ def _headings(node: NotebookNode) -> list[tuple[int, str]]:
 
 
 def parameters_table(node: NotebookNode) -> list[dict[str, str]]:
-    """Name, value and meaning of every parameter, as the notebook was run."""
+    """Name, value and meaning of every parameter, as the notebook was run; none if its cell computes one of them."""
     cells = {tag: cell.source for cell in node.cells for tag in cell.metadata.get("tags", [])}
-    declared = parse_parameters(cells.get("parameters", ""))
+    try:
+        declared = parse_parameters(cells.get("parameters", ""))
+    except (ValueError, SyntaxError, TokenError):
+        return []
     given = parse_parameters(cells.get("injected-parameters", ""))
     return [
         {"name": name, "value": _shown(given.get(name, parameter).default), "help": parameter.help}

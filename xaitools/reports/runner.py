@@ -1,6 +1,5 @@
 """Run a study's notebook through Papermill, strictly, into its output folder."""
 
-import hashlib
 import json
 import re
 import signal
@@ -19,9 +18,11 @@ from tqdm.auto import tqdm
 
 from xaitools import errors
 from xaitools.errors import ParameterError, XaitoolsError
+from xaitools.files import digest, write_text
 from xaitools.reports.html import to_html
-from xaitools.reports.notebooks import check_parameters, find_notebook, read_parameters, read_preset
-from xaitools.reports.output import read_manifest, write_manifest, write_text
+from xaitools.reports.parameters import check_parameters, read_preset
+from xaitools.study.manifest import ending, write_manifest
+from xaitools.study.notebooks import find_notebook, read_parameters
 
 
 def run_study(
@@ -80,7 +81,7 @@ def content_key(notebook: Path, values: Mapping[str, Any]) -> str:
     """Same key, same run: a hash of the notebook and of its parameters, wherever the output goes."""
     where_to = {"output_dir": None}
     text = json.dumps({**values, **where_to}, sort_keys=True, default=str)
-    return hashlib.sha256(notebook.read_bytes() + text.encode()).hexdigest()
+    return digest([notebook.read_bytes(), text])
 
 
 def run_notebook(
@@ -97,7 +98,7 @@ def run_notebook(
     if "output_dir" in read_parameters(notebook):
         values = {**values, "output_dir": str(folder)}
     key = content_key(notebook, values)
-    write_manifest(folder, {"study": notebook.stem, "status": "running", "key": key})
+    write_manifest(folder, {"study": notebook.stem, "status": "running"}, fresh=True)
     try:
         try:
             _execute(notebook, executed, values, cwd or Path.cwd(), progress)
@@ -105,10 +106,9 @@ def run_notebook(
             _hide_paths(executed, folder, values)
         to_html(executed, report)
     except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        _update_manifest(folder, status=status, key=key, error=f"{type(error).__name__}: {error}")
+        write_manifest(folder, {"key": key, **ending(error)})
         raise
-    _update_manifest(folder, status="done", key=key)
+    write_manifest(folder, {"key": key, "status": "done"})
     return report
 
 
@@ -136,26 +136,31 @@ def _execute(notebook: Path, executed: Path, values: Mapping[str, Any], cwd: Pat
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], None]]:
-    """Remember Ctrl-C, for a library may swallow the exception: the function given, and the end, raise it again."""
-    pressed: list[int] = []
+    """Remember Ctrl-C, for a library may swallow the exception: the function given, and the end, raise it again.
+
+    The polite signal by which a scheduler ends a job counts as Ctrl-C, so that the manifest can tell of it.
+    """
+    received: list[int] = []
 
     def remember(number: int, frame: Any) -> None:
-        pressed.append(number)
-        signal.default_int_handler(number, frame)
+        received.append(number)
+        raise KeyboardInterrupt
 
     def check() -> None:
-        if pressed:
+        if received:
             raise KeyboardInterrupt
 
-    usual = signal.default_int_handler
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is usual
-    if ours:
-        signal.signal(signal.SIGINT, remember)
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    if threading.current_thread() is not threading.main_thread():
+        usual = {}
+    ours = {number: handler for number, handler in usual.items() if signal.getsignal(number) is handler}
+    for number in ours:
+        signal.signal(number, remember)
     try:
         yield check
     finally:
-        if ours:
-            signal.signal(signal.SIGINT, usual)
+        for number, handler in ours.items():
+            signal.signal(number, handler)
     check()
 
 
@@ -195,10 +200,6 @@ def _failure(notebook: Path, executed: Path, error: PapermillExecutionError) -> 
     message = error.evalue.strip().splitlines()[-1] if error.evalue.strip() else "no message"
     kind = getattr(errors, error.ename, XaitoolsError)
     return kind(f"{notebook.stem} failed {where}: {error.ename}: {message} (the notebook so far: {executed})")
-
-
-def _update_manifest(folder: Path, **facts: Any) -> None:
-    write_manifest(folder, read_manifest(folder) | facts)
 
 
 def _hide_paths(executed: Path, folder: Path, values: Mapping[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Run a study over a grid of parameters: each point a run in a folder of its own, then one table of all."""
 
 import csv
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +13,12 @@ import joblib
 from tqdm.auto import tqdm
 
 from xaitools.errors import ParameterError, XaitoolsError
-from xaitools.reports.notebooks import check_parameters, find_notebook
-from xaitools.reports.output import METRIC_COLUMNS, read_manifest, without_paths, write_csv
+from xaitools.files import digest, write_csv
+from xaitools.reports.parameters import check_parameters
 from xaitools.reports.runner import content_key, inputs, run_notebook
+from xaitools.study.manifest import read_manifest, without_paths
+from xaitools.study.notebooks import find_notebook
+from xaitools.study.run import METRIC_COLUMNS
 
 DASK_TIMEOUT = 20.0  # seconds until a scheduler that does not answer is given up
 
@@ -102,7 +104,7 @@ def folder_name(point: Mapping[str, Any]) -> str:
     plain = re.sub(r"[^\w.-]+", "-", shown)
     if plain == text and len(plain) <= 80:
         return plain
-    return f"{plain[:70].strip('-.')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{plain[:70].strip('-.')}-{digest([text])[:8]}"
 
 
 def _run_point(

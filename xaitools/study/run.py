@@ -1,36 +1,29 @@
-"""The output folder of a study: numbers, figures, maps and the manifest that says how they came about."""
+"""What a study's notebook writes its output folder with: numbers, figures, maps and the manifest."""
 
-import csv
-import importlib.metadata
-import io
-import json
-import os
-import platform
+import atexit
 import re
+import sys
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from operator import index
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex
 
-from xaitools.errors import DataError, ParameterError
-from xaitools.reports.notebooks import find_notebook, read_parameters
+from xaitools.errors import ParameterError, XaitoolsError
+from xaitools.files import write_csv, write_text
+from xaitools.study.manifest import ending, now, read_manifest, surroundings, write_manifest
+from xaitools.study.notebooks import run_parameters
+from xaitools.study.stills import write_stills
 
 METRIC_COLUMNS = ("study", "model", "run", "fold", "method", "metric", "value", "n")
-
-_ABSOLUTE_PATH = re.compile(
-    r"(?<![\w.~/\\-])(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\",;()<>]+[\\/])*([^\s\\/'\",;()<>]+)"
-)
 
 
 class Run:
     """What a study's notebook writes its output folder with.
 
-    The folder is whole after every stage, so that a run which fails or is interrupted leaves what it had.
-    Nothing in the manifest names the user or the machine: absolute paths are cut to their last part.
+    The folder is whole after every stage, so that a run which fails or is interrupted leaves what it had, and
+    says so in its manifest: also when a cell fails outside of every stage, or the notebook is closed.
 
     Parameters
     ----------
@@ -62,55 +55,58 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         self._study = study
         self._metrics: list[dict[str, Any]] = []
-        self._manifest: dict[str, Any] = {
+        self._seconds: dict[str, float] = {}
+        self._figures: dict[Path, Any] = {}
+        facts = {
             "study": study,
             "status": "running",
-            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "started": now(),
             "parameters": dict(parameters),
             "seeds": {"seed": seed},
             "seconds": {},
-            "versions": versions(),
-            "python": platform.python_version(),
-            "platform": f"{platform.system()} {platform.machine()}",
-            "cpus": os.cpu_count(),
+            **surroundings(),
         }
+        write_manifest(self.output_dir, facts, fresh=True)
         self._save()
+        self._watch()
 
     @classmethod
-    def of_notebook(cls, study: str | Path, namespace: Mapping[str, Any]) -> "Run":
-        """The run of a study's notebook, with the parameters that its parameters cell names.
+    def of_notebook(cls, study: str, namespace: Mapping[str, Any]) -> "Run":
+        """The run of the notebook that calls this, with the parameters that its parameters cell names.
 
         Parameters
         ----------
-        study : str or Path
-            Name of the study, or the path of its notebook.
+        study : str
+            Name of the study.
         namespace : mapping
-            The notebook's variables: ``globals()``. Among them `output_dir` and `seed`.
+            The notebook's variables: ``globals()``. Among them `output_dir`, and `seed` if it has one.
+
+        Raises
+        ------
+        ParameterError
+            If no parameter is called `output_dir`.
         """
-        notebook = find_notebook(study)
-        parameters = {name: namespace[name] for name in read_parameters(notebook)}
-        return cls(
-            parameters["output_dir"], study=notebook.stem, parameters=parameters, seed=parameters["seed"]
-        )
+        parameters = run_parameters(study, namespace)
+        return cls(parameters["output_dir"], study=study, parameters=parameters, seed=parameters.get("seed"))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count the seconds spent in the block under `name`, and write the folder at its end."""
+        self._save(status="running")
+        outcome: dict[str, str] = {}
         start = time.perf_counter()
         try:
             yield
         except BaseException as error:
-            self._manifest["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            outcome = ending(error)
             raise
         finally:
-            seconds = self._manifest["seconds"]
-            seconds[name] = round(seconds.get(name, 0) + time.perf_counter() - start, 3)
-            self._save()
+            self._seconds[name] = round(self._seconds.get(name, 0) + time.perf_counter() - start, 3)
+            self._save(seconds=self._seconds, **outcome)
 
     def note(self, **facts: Any) -> None:
         """Put facts into the manifest, for instance ``data=samples.fingerprint(), device="cpu"``."""
-        self._manifest.update(facts)
-        self._save()
+        self._save(**facts)
 
     def record(
         self,
@@ -160,7 +156,10 @@ class Run:
         return write_text(self.output_dir / "per_image.csv", table.to_csv(index=False))
 
     def save_figure(self, figure: Any, name: str) -> Path:
-        """Write a plotly figure to ``figures/NAME.html``; the figures share one copy of plotly's script."""
+        """Write a plotly figure to ``figures/NAME.html``, and at the end of the run to ``figures/NAME.svg``.
+
+        The pages share one copy of plotly's script. The still pictures need a browser; see `finish`.
+        """
         if not re.fullmatch(r"[\w-]+", name):
             raise ParameterError(f"figure name '{name}': use letters, digits, '_' and '-' only")
         page = figure.to_html(include_plotlyjs="plotly.min.js", include_mathjax=False)
@@ -169,81 +168,33 @@ class Run:
             from plotly.offline import get_plotlyjs
 
             write_text(script, get_plotlyjs())
-        return write_text(self.figures_dir / f"{name}.html", page)
+        still = self.figures_dir / f"{name}.svg"
+        still.unlink(missing_ok=True)  # one of an earlier run would be another figure
+        self._figures[still] = figure
+        return write_text(still.with_suffix(".html"), page)
 
     def finish(self) -> None:
-        """Write everything, with the status ``done``."""
-        self._manifest["status"] = "done"
+        """Draw the still pictures of the figures, where there is a browser, and end with the status ``done``."""
         self._save()
+        write_stills(self._figures)
+        self._figures.clear()
+        self._save(status="done")
 
-    def _save(self) -> None:
+    def _save(self, **facts: Any) -> None:
         write_csv(self.output_dir / "metrics.csv", METRIC_COLUMNS, self._metrics)
-        write_manifest(self.output_dir, self._manifest)
+        write_manifest(self.output_dir, facts)
 
+    def _watch(self) -> None:
+        """Hear of cells that fail outside of every stage, where IPython runs them, and of the end of the process."""
+        atexit.register(self._end, KeyboardInterrupt("the notebook was closed before its end"))
+        if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
+            shell.events.register(
+                "post_run_cell", lambda result: self._end(result.error_before_exec or result.error_in_exec)
+            )
 
-def versions() -> dict[str, str]:
-    """Versions of xaitools and of the packages that it requires, as far as they are installed."""
-    required = importlib.metadata.requires("xaitools") or []
-    names = [re.split(r"[^\w.-]", line)[0] for line in required if "extra ==" not in line]
-    found = {}
-    for name in ["xaitools", *sorted(names, key=str.lower)]:
+    def _end(self, error: BaseException | None) -> None:
         try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def read_manifest(output_dir: Path) -> dict[str, Any]:
-    """The manifest of an output folder; empty if there is none.
-
-    Raises
-    ------
-    DataError
-        If the file is not valid JSON.
-    """
-    path = output_dir / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}): delete it and run the study again") from error
-    return manifest
-
-
-def write_manifest(output_dir: Path, manifest: Mapping[str, Any]) -> Path:
-    """Write ``manifest.json``, with every absolute path cut to its last part."""
-    text = json.dumps(without_paths(manifest), indent=2, ensure_ascii=False)
-    return write_text(output_dir / "manifest.json", text + "\n")
-
-
-def without_paths(value: Any) -> Any:
-    """`value`, made JSON-able, with every absolute path in its texts cut to the path's last part."""
-    if isinstance(value, Mapping):
-        return {str(key): without_paths(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [without_paths(item) for item in value]
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return _ABSOLUTE_PATH.sub(r"\1", str(value))
-
-
-def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> Path:
-    """Write a table; readers see the old file or the new one, never a part."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return write_text(path, text.getvalue())
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file; readers see the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+            if error is not None and read_manifest(self.output_dir).get("status") == "running":
+                write_manifest(self.output_dir, ending(error))
+        except (XaitoolsError, OSError):
+            return  # the folder has been moved or its manifest damaged: nothing is left to be said there

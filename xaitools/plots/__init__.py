@@ -1,0 +1,24 @@
+"""Arrays and tables in, plotly figures out: nothing here computes a result or keeps a state."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "curves": ["error_plot", "fidelity_plot", "training_plot"],
+        "matrices": ["comparison_plot", "matrices_plot"],
+        "points": ["prediction_plot", "quality_plot", "region_plot", "score_plot"],
+        "style": [
+            "CONTROL",
+            "DIVERGING",
+            "OUTLINE",
+            "PALETTE",
+            "SEQUENTIAL",
+            "SMOOTHINGS",
+            "TEMPLATE",
+            "p_value",
+            "plain",
+        ],
+        "tiles": ["map_panel", "slices_plot"],
+    },
+)

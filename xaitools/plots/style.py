@@ -1,0 +1,133 @@
+"""What all figures share: colours, template, the check of tables, and how names and p values are written."""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+
+from xaitools.errors import DataError, ParameterError
+
+# Okabe & Ito (2008), readable with every common colour blindness.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "star")
+DASHES = ("solid", "dash", "dot", "dashdot")
+SMOOTHINGS = ("plain", "SG", "SG²", "VG")  # each keeps its colour and symbol, whichever of them a run has
+OUTLINE, CONTROL = "#00E5FF", "#888888"
+
+# Relevance has heavy tails: colours follow the square root, so that more than the peaks show.
+_STEPS = np.linspace(-1, 1, 65)
+_SEQUENTIAL = sample_colorscale("Inferno", _STEPS[32:])
+_DIVERGING = sample_colorscale("RdBu_r", (1 + _STEPS) / 2)
+SEQUENTIAL = [[step**2, color] for step, color in zip(_STEPS[32:], _SEQUENTIAL, strict=True)]
+DIVERGING = [[(1 + step * abs(step)) / 2, color] for step, color in zip(_STEPS, _DIVERGING, strict=True)]
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {
+            "family": "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif",
+            "size": 13,
+            "color": "#222",
+        },
+        "title": {
+            "x": 0.01,
+            "xanchor": "left",
+            "font": {"size": 17},
+            "subtitle": {"font": {"color": "#555"}},
+        },
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "colorway": PALETTE,
+        "xaxis": {"gridcolor": "#E5E5E5", "linecolor": "#888", "ticks": "outside", "automargin": True},
+        "yaxis": {"gridcolor": "#E5E5E5", "linecolor": "#888", "ticks": "outside", "automargin": True},
+        "legend": {"title": {"text": ""}},
+        "hoverlabel": {"font": {"size": 13}},
+        "margin": {"l": 70, "r": 30, "t": 90, "b": 60},
+    }
+)
+
+
+def plain(text: Any) -> str:
+    """A name as plotly shows it: its signs ``<``, ``>`` and ``&`` are themselves, not the markup of a text.
+
+    The figures do this for the labels and names they are given; titles and findings may contain markup, so names in
+    them are for the caller to write this way.
+
+    Examples
+    --------
+    >>> plain("T<0.5 & up")
+    'T&lt;0.5 &amp; up'
+    """
+    return html.escape(str(text), quote=False)
+
+
+def p_value(p: float) -> str:
+    """A p value (0 to 1) as it is printed: never as 0, since no test says so.
+
+    Raises
+    ------
+    ParameterError
+        If it is not between 0 and 1.
+
+    Examples
+    --------
+    >>> p_value(0.00003), p_value(0.0042), p_value(0.0449), p_value(0.31), p_value(0.999)
+    ('< 0.001', '0.004', '0.045', '0.31', '> 0.99')
+    """
+    if not 0 <= p <= 1:
+        raise ParameterError(f"p={p!r}; expected a number from 0 to 1: check what the test returned.")
+    if p < 0.001:
+        return "< 0.001"
+    if p > 0.99:
+        return "> 0.99"
+    return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def titled(fig: go.Figure, title: str, subtitle: str) -> go.Figure:
+    """The figure in the house's template, with its title."""
+    return fig.update_layout(template=TEMPLATE, title={"text": title, "subtitle": {"text": subtitle}})
+
+
+def finite(values: npt.ArrayLike, what: str) -> np.ndarray:
+    """The values as a float32 array; DataError if one is NaN or infinite."""
+    array = np.asarray(values, dtype=np.float32)
+    if not np.isfinite(array).all():
+        raise DataError(f"{what} holds NaN or infinity; expected finite numbers. Check how it was computed.")
+    return array
+
+
+def checked_table(
+    table: pd.DataFrame, plot: str, names: Sequence[str], numbers: Sequence[str], key: Sequence[str] = ()
+) -> pd.DataFrame:
+    """The table with its names as they are shown, once it has all columns, finite numbers, and one row for each key.
+
+    Raises
+    ------
+    DataError
+        If it is not so. Two rows of one key would be drawn on one place, and read as one.
+    """
+    missing = [name for name in [*names, *numbers] if name not in table.columns]
+    if missing:
+        raise DataError(f"The table for {plot} has no column {missing}; it has {list(table.columns)}.")
+    if table.empty or not np.isfinite(table[list(numbers)].to_numpy(dtype=float)).all():
+        raise DataError(
+            f"The table for {plot} is empty or holds NaN in {list(numbers)}; leave such rows out."
+        )
+    table = table.assign(**{name: table[name].map(plain) for name in names})
+    if key and table.duplicated(list(key)).any():
+        row = table[table.duplicated(list(key))].iloc[0]
+        raise DataError(
+            f"The table for {plot} has several rows of {', '.join(f'{name}={row[name]!r}' for name in key)}; "
+            "expected one: give each method a label of its own."
+        )
+    return table
+
+
+def plain_facets(fig: go.Figure) -> go.Figure:
+    """A figure of plotly.express with the value alone as title of each panel, and none of its legend."""
+    fig.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2], font_size=16))
+    return fig.update_layout(legend={"title": {"text": ""}, "tracegroupgap": None}, margin={"t": 120})

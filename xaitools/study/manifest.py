@@ -1,0 +1,103 @@
+"""The manifest of a run: what was run, on what, with which versions, and how it ended."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from xaitools.errors import DataError
+from xaitools.files import write_text
+
+_ABSOLUTE_PATH = re.compile(
+    r"(?<![\w.~/\\-])(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\",;()<>]+[\\/])*([^\s\\/'\",;()<>]+)"
+)
+
+
+def write_manifest(output_dir: Path, facts: Mapping[str, Any], *, fresh: bool = False) -> Path:
+    """Merge facts into ``manifest.json``, the one way in which it is written: by the notebook and by what runs it.
+
+    Absolute paths are cut to their last part, so that nothing names the user or the machine. The time of the last
+    word stands in ``updated``: of a run that was killed, and so could not say how it ended, it tells since when.
+
+    Parameters
+    ----------
+    output_dir : Path
+        The run's output folder.
+    facts : mapping
+        What is known. `status` is "running", "done", "failed" or "interrupted"; an `error` stays only beside the
+        last two.
+    fresh : bool
+        Whether a run begins, so that nothing of an earlier one may stay.
+    """
+    manifest = ({} if fresh else read_manifest(output_dir)) | without_paths(facts) | {"updated": now()}
+    if manifest.get("status") in ("running", "done"):
+        manifest.pop("error", None)
+    return write_text(output_dir / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_manifest(output_dir: Path) -> dict[str, Any]:
+    """The manifest of an output folder; empty if there is none.
+
+    Raises
+    ------
+    DataError
+        If the file is not valid JSON.
+    """
+    path = output_dir / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}): delete it and run the study again") from error
+    return manifest
+
+
+def ending(error: BaseException) -> dict[str, str]:
+    """Status and error of a run that `error` ended."""
+    status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    return {"status": status, "error": f"{type(error).__name__}: {error}".removesuffix(": ")}
+
+
+def surroundings() -> dict[str, Any]:
+    """What a run happens in: versions, operating system, number of processors."""
+    return {
+        "versions": versions(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of xaitools and of the packages that it requires, as far as they are installed."""
+    required = importlib.metadata.requires("xaitools") or []
+    names = [re.split(r"[^\w.-]", line)[0] for line in required if "extra ==" not in line]
+    found = {}
+    for name in ["xaitools", *sorted(names, key=str.lower)]:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> str:
+    """Date and time, UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def without_paths(value: Any) -> Any:
+    """`value`, made JSON-able, with every absolute path in its texts cut to the path's last part."""
+    if isinstance(value, Mapping):
+        return {str(key): without_paths(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [without_paths(item) for item in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return _ABSOLUTE_PATH.sub(r"\1", str(value))

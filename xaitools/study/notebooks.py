@@ -1,0 +1,159 @@
+"""Find the studies' notebooks, and read their parameters."""
+
+import ast
+import contextlib
+import difflib
+import io
+import tokenize
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from xaitools.errors import ParameterError
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a notebook's parameters cell: ``seed: int = 0  # of every random draw``."""
+
+    name: str
+    types: tuple[str, ...]
+    default: Any
+    help: str
+
+
+def notebooks_dir() -> Path:
+    """The folder of the studies' notebooks: of the checkout if there is one, else inside the package."""
+    checkout = _PACKAGE.parent / "notebooks"
+    return checkout if (_PACKAGE.parent / "pyproject.toml").is_file() else _PACKAGE / "notebooks"
+
+
+def studies() -> list[str]:
+    """The names of the studies, sorted."""
+    return sorted(path.stem for path in notebooks_dir().glob("*.ipynb"))
+
+
+def find_notebook(study: str | Path) -> Path:
+    """The notebook of a study, given by its name or by the path of a notebook.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such study or file.
+    """
+    if Path(study).suffix == ".ipynb":
+        if not Path(study).is_file():
+            raise ParameterError(f"there is no notebook '{study}': check the path")
+        return Path(study)
+    if str(study) not in studies():
+        raise ParameterError(unknown("study", str(study), studies()))
+    return notebooks_dir() / f"{study}.ipynb"
+
+
+def read_parameters(notebook: Path) -> dict[str, Parameter]:
+    """The parameters of a notebook, from its cell tagged ``parameters``, in their order.
+
+    The cell is read as Python's grammar has it, not line by line as Papermill's own inspection does, which
+    misses a parameter whose comment contains an equals sign.
+
+    Raises
+    ------
+    ParameterError
+        If the notebook has no cell tagged ``parameters``, or if a default is not a literal.
+    """
+    import nbformat
+
+    cells = nbformat.read(notebook, as_version=4).cells
+    source = next((cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), None)
+    if source is None:
+        raise ParameterError(f"{notebook.name} has no cell tagged 'parameters': tag the one that sets them")
+    try:
+        return parse_parameters(source)
+    except (ValueError, SyntaxError, tokenize.TokenError) as error:
+        raise ParameterError(f"the parameters cell of {notebook.name} is not plain: {error}") from error
+
+
+def parse_parameters(source: str) -> dict[str, Parameter]:
+    """The parameters that a cell's source sets to literal values."""
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    found = {}
+    for name, node in _assignments(source).items():
+        lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        found[name] = Parameter(
+            name=name,
+            types=_type_names(node),
+            default=ast.literal_eval(cast(ast.expr, node.value)),
+            help=" ".join(comments[line] for line in lines if line in comments),
+        )
+    return found
+
+
+def run_parameters(study: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """Name and value of every parameter of the notebook that runs.
+
+    The names are those of its parameters cell as it was last run: IPython keeps the source of what it ran in ``In``.
+    Of the cells that set `output_dir`, it is the one that also says its type; Papermill's own, and one that changes
+    a few values, do not. The values are those that the variables have by now. Where the cells are run by something
+    else than IPython, the names are those of the study's notebook.
+
+    Parameters
+    ----------
+    study : str
+        Name of the study.
+    namespace : mapping
+        The notebook's variables: ``globals()``.
+
+    Raises
+    ------
+    ParameterError
+        If `output_dir` is not among them, or if neither the cells nor the study can be found.
+    """
+    names = _declared(namespace.get("In", ())) or list(read_parameters(find_notebook(study)))
+    values = {name: namespace[name] for name in names if name in namespace}
+    if "output_dir" not in values:
+        raise ParameterError(
+            "output_dir is not set; expected a folder: set it in the cell tagged 'parameters'"
+        )
+    return values
+
+
+def _declared(sources: Iterable[str]) -> list[str]:
+    """The names set by the last parameters cell among cells that were run; none if there is none."""
+    cells = []
+    for source in sources:
+        with contextlib.suppress(SyntaxError):
+            cells.append(_assignments(source))
+    cells = [cell for cell in cells if "output_dir" in cell]
+    typed = [cell for cell in cells if isinstance(cell["output_dir"], ast.AnnAssign)]
+    return list((typed[-1:] or cells[:1] or [{}])[0])
+
+
+def _assignments(source: str) -> dict[str, ast.Assign | ast.AnnAssign]:
+    """For each name that a cell sets, the statement that sets it."""
+    found = {}
+    for node in ast.parse(source).body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and isinstance(target, ast.Name):
+            found[target.id] = node
+    return found
+
+
+def _type_names(node: ast.Assign | ast.AnnAssign) -> tuple[str, ...]:
+    """``("list", "None")`` for ``list[str] | None``; none at all where the cell gives no type."""
+    if isinstance(node, ast.Assign):
+        return ()
+    return tuple(part.split("[")[0].strip() for part in ast.unparse(node.annotation).split("|"))
+
+
+def unknown(what: str, name: str, known: list[str]) -> str:
+    """The message for a name that is not among those known."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{what} {name!r} is unknown; expected one of {', '.join(known) or 'none'}.{hint}"
