@@ -11,8 +11,8 @@ from xaitools.data.grids import mni_grid
 from xaitools.data.preparation import _mni_brain
 from xaitools.data.samples import two_classes
 from xaitools.data.splits import split
-from xaitools.data.synthetic import synthetic_brains
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
+from xaitools.phantoms import synthetic_brains
 
 SHAPE = (8, 9, 10)
 AFFINE = np.array([[2.0, 0, 0, -7], [0, 2, 0, -8], [0, 0, 2, -9], [0, 0, 0, 1]])

@@ -8,8 +8,8 @@ from scipy import ndimage
 from xaitools.data.brain import load_brains
 from xaitools.data.grids import Grid, mni_grid, resample
 from xaitools.data.mni import LEAST_LIKENESS, check_signal, likeness, warn_if_unregistered
-from xaitools.data.synthetic import synthetic_brains
 from xaitools.errors import DataFileError
+from xaitools.phantoms import synthetic_brains
 
 
 def template(load, grid):

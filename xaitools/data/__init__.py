@@ -5,21 +5,17 @@ from xaitools.data.ct import load_ct
 from xaitools.data.fetal import load_fetal
 from xaitools.data.samples import Samples, two_classes
 from xaitools.data.splits import check_disjoint, folds, split
-from xaitools.data.synthetic import chest_slices, fetal_heads, synthetic_brains
 from xaitools.data.volume_set import Volumes
 
 __all__ = [
     "Samples",
     "Volumes",
     "check_disjoint",
-    "chest_slices",
-    "fetal_heads",
     "folds",
     "load_brains",
     "load_ct",
     "load_fetal",
     "load_oasis",
     "split",
-    "synthetic_brains",
     "two_classes",
 ]

@@ -5,18 +5,10 @@ import pytest
 import torch
 
 from xaitools.data.fetal import contour_band
-from xaitools.data.synthetic.fetal import (
-    BEAM_WIDTHS,
-    CYCLE,
-    PICTURE,
-    PULSE,
-    Head,
-    draw_head,
-    envelope,
-    fetal_heads,
-    render,
-)
 from xaitools.errors import ParameterError
+from xaitools.phantoms.fetal import fetal_heads, render
+from xaitools.phantoms.fetal_head import Head, draw_head
+from xaitools.phantoms.ultrasound import BEAM_WIDTHS, CYCLE, PICTURE, PULSE, envelope
 
 HEAD = Head((410.0, 260.0), (240.0, 185.0), 0.3, 0.13)
 
