@@ -1,6 +1,5 @@
 """Images, what a network shall say of them, and their subjects: what every loader of slices returns."""
 
-import hashlib
 import math
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from jaxtyping import Bool, Float32, Int64, Shaped
 from torch import Tensor
 
 from xaitools.errors import DataError, ParameterError, ShapeError
+from xaitools.files import digest
 
 STUDY_ID = re.compile(r"sub-[A-Za-z0-9]+")
 
@@ -129,12 +129,13 @@ class Samples:
 
     def fingerprint(self) -> str:
         """Hexadecimal digest of the contents (images, labels, masks, numbers): same contents, same digest."""
-        digest = hashlib.sha256()
-        for tensor in (self.images, self.labels, self.masks, *self.numbers.values()):
-            if tensor is not None:
-                digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-                digest.update(tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        tensors = [self.images, self.labels, self.masks, *self.numbers.values()]
+        return digest(part for tensor in tensors if tensor is not None for part in contents(tensor))
+
+
+def contents(tensor: Tensor) -> tuple[str, bytes]:
+    """Type, shape and values of a tensor, for its digest."""
+    return f"{tensor.dtype}{tuple(tensor.shape)}", tensor.contiguous().numpy().tobytes()
 
 
 def two_classes(samples: Samples) -> tuple[str, str]:
@@ -148,7 +149,7 @@ def two_classes(samples: Samples) -> tuple[str, str]:
     if not samples.is_regression and len(samples.class_names) == 2:
         negative, positive = samples.class_names
         return negative, positive
-    column = f"target {samples.info['target']!r}: " if "target" in samples.info else ""
+    column = f"label_column={samples.info['label_column']!r}: " if "label_column" in samples.info else ""
     if samples.is_regression:
         found = f"a quantity, {samples._label_words()}"
         example = '{"young": "< 40", "old": ">= 60"}'
@@ -158,32 +159,6 @@ def two_classes(samples: Samples) -> tuple[str, str]:
     raise ParameterError(
         f"{column}{found}; expected two classes. classes picks two, for example {example}; the last is the positive one"
     )
-
-
-def study_names(patients: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Replace patients by study ids, in sorted order, and name each of their samples.
-
-    Parameters
-    ----------
-    patients : sequence of str, n
-        Any key that tells patients apart; kept in memory only.
-
-    Returns
-    -------
-    subjects, names : tuples of str, n
-        ``sub-001`` for the first patient in sorted order; a patient with several samples gets the names
-        ``sub-001_img-1``, ``sub-001_img-2`` in order of appearance.
-    """
-    unique = sorted(set(patients))
-    width = max(3, len(str(len(unique))))
-    ids = {patient: f"sub-{number:0{width}d}" for number, patient in enumerate(unique, start=1)}
-    subjects = tuple(ids[patient] for patient in patients)
-    total, seen = Counter(subjects), Counter[str]()
-    names = []
-    for subject in subjects:
-        seen[subject] += 1
-        names.append(f"{subject}_img-{seen[subject]}" if total[subject] > 1 else subject)
-    return subjects, tuple(names)
 
 
 def check_shapes(samples: Samples) -> None:
