@@ -143,7 +143,7 @@ def test_gain_where_controls_have_nothing():
             ShapeError,
             "atlas with affine.*atlas.on_grid",
         ),
-        (np.ones(SHAPE), {"affine": np.eye(3)}, ShapeError, "not on the same grid"),
+        (np.ones(SHAPE), {"affine": np.eye(3)}, ShapeError, "expected an invertible 4 x 4 matrix"),
         (np.ones(SHAPE), {"controls": np.ones((2, 2, 2))}, ShapeError, "not on the same grid"),
         (np.ones(SHAPE), {"controls": np.full(SHAPE, np.inf)}, DataError, "NaN or infinite"),
     ],
@@ -389,7 +389,7 @@ def test_float_volumes_of_whole_numbers_with_a_fourth_axis_are_read(tmp_path):
     [
         (np.full((2, 2, 2), 0.5, np.float32), DataError, "not whole numbers"),
         (np.full((2, 2, 2), np.nan, np.float32), DataError, "not whole numbers"),
-        (np.ones((2, 2, 2, 3), np.int16), ShapeError, "maximum-probability version"),
+        (np.ones((2, 2, 2, 3), np.int16), DataError, "maximum-probability version"),
         (
             np.full((2, 2, 2), 5, np.int16),
             DataError,
@@ -426,12 +426,12 @@ def test_missing_and_truncated_files_are_reported(tmp_path):
         tmp_path / "labels.nii.gz", np.random.default_rng(0).integers(0, 9, (20, 20, 20)).astype(np.int16)
     )
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(DataFileError, match=r"labels.nii.gz: truncated, damaged or not a NIfTI file"):
+    with pytest.raises(DataFileError, match=r"labels.nii.gz: .* truncated, damaged or of another form"):
         load_atlas(path, {1: "a"})
     (tmp_path / "text.nii").write_text("no NIfTI")
-    with pytest.raises(DataFileError, match="not a NIfTI file"):
+    with pytest.raises(DataFileError, match=r"text.nii: .* truncated, damaged or of another form"):
         load_atlas(tmp_path / "text.nii", {1: "a"})
-    with pytest.raises(DataFileError, match="no such file; give the NIfTI file"):
+    with pytest.raises(DataFileError, match=r"nothing.nii: no such file; check the folder"):
         load_atlas(tmp_path / "nothing.nii", {1: "a"})
     with pytest.raises(DataFileError, match="no such file; give the table"):
         load_atlas(two_regions(tmp_path), tmp_path / "nothing.tsv")
@@ -464,7 +464,9 @@ def test_other_atlases_of_nilearn_are_refused(monkeypatch, fetched):
     monkeypatch.setattr("nilearn.datasets.fetch_atlas_msdl", lambda: SimpleNamespace(**fetched))
     with pytest.raises(DataError, match=r"'msdl'.*not a volume of labels.*deterministic"):
         fetch_atlas("msdl")
-    with pytest.raises(ParameterError, match=r"nilearn has no atlas 'msld'; it has .*msdl"):
+    with pytest.raises(
+        ParameterError, match=r"name='msld' is unknown; expected one of .*Did you mean 'msdl'"
+    ):
         fetch_atlas("msld")
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 
-from xaitools.data.samples import Samples, study_names
+from xaitools.data.samples import Samples
 from xaitools.data.splits import check_disjoint, folds, split
+from xaitools.data.subjects import study_names
 from xaitools.errors import DataError, ParameterError
 
 

@@ -64,8 +64,8 @@ def parse_table(text: str, where: str | Path) -> pd.DataFrame:
             )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
         raise DataFileError(
-            f"{where}: cannot be read as a CSV or TSV table ({error}); expected a header, and below it rows of as many "
-            "cells. Correct or fetch it again"
+            f"{where}: cannot be read as a CSV or TSV table ({str(error).strip()}); expected a header, and "
+            "below it rows of as many cells. Correct or fetch it again"
         ) from None
     table.columns = [str(column).strip() for column in table.columns]
     return table.apply(lambda column: column.str.strip())
