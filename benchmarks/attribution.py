@@ -27,8 +27,8 @@ from captum.log import log_usage
 
 from xaitools.attribution import attribute, combine, xrai
 from xaitools.attribution.names import CT_BASES
-from xaitools.data import chest_slices
 from xaitools.models import build_network
+from xaitools.phantoms import chest_slices
 
 SMOOTHINGS = ["", "smoothgrad", "smoothgrad_squared"]
 METHODS = combine(CT_BASES, SMOOTHINGS, ["", "xrai"])

@@ -9,9 +9,10 @@ from scipy.stats import spearmanr
 
 from xaitools.attribution import attribute, combine, parse
 from xaitools.attribution.names import CT_BASES
-from xaitools.data import chest_slices, split
+from xaitools.data import split
 from xaitools.evaluation import localization
 from xaitools.models import accuracy, fit, predict
+from xaitools.phantoms import chest_slices
 
 METHODS = combine(CT_BASES, ["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
 SLICES = 4

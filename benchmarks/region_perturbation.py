@@ -24,10 +24,10 @@ with contextlib.redirect_stdout(io.StringIO()):
     import quantus
 
 from xaitools.attribution import attribute
-from xaitools.data import chest_slices
 from xaitools.evaluation import perturbed_images, region_perturbation
 from xaitools.models import build_network
 from xaitools.models.surgery import explainable
+from xaitools.phantoms import chest_slices
 
 METHODS = [
     "gradient",
