@@ -99,10 +99,10 @@ def regions_touched(atlas: Atlas, mask: Shaped[np.ndarray, "..."], *, share: flo
     """
     if mask.shape != atlas.labels.shape:
         raise ShapeError(
-            f"a mask of shape {mask.shape} and an atlas of shape {atlas.labels.shape}: expected one grid"
+            f"a mask of shape {mask.shape} and an atlas of shape {atlas.labels.shape}; expected one grid"
         )
     if not 0 < share <= 1:
-        raise ParameterError(f"share={share}: expected more than 0 and at most 1")
+        raise ParameterError(f"share={share}; expected more than 0 and at most 1")
     voxels, region = _voxels(atlas)
     inside = np.bincount(region, np.asarray(mask, dtype=bool).ravel()[voxels], minlength=len(atlas.names))
     sizes = np.bincount(region, minlength=len(atlas.names))
@@ -134,7 +134,7 @@ def _sums(
             "and reduce their channels to one"
         )
     if not len(stack):
-        raise DataError("there is no map: expected at least one patient's, and one of the controls")
+        raise DataError("there is no map; expected at least one patient's, and one of the controls")
     sums = np.empty((len(stack), len(atlas.names)))
     for index, values in enumerate(stack):
         if not np.isfinite(values).all():

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from xaitools.checks import check_choice, check_positive
 from xaitools.data.classes import Classes, column_labels
 from xaitools.data.grids import Grid, centered_grid, mni_grid
-from xaitools.data.lazy import CachedArray, LazyTensor, cache_path, prepare
+from xaitools.data.lazy import LazyTensor, cached, prepare
 from xaitools.data.mni import likeness, warn_if_unregistered
 from xaitools.data.participants import OWN_COLUMNS, read_rows
 from xaitools.data.preparation import Settings, prepare_image, prepare_labels
@@ -172,16 +172,10 @@ def load_brains(
         intensity=_usual_intensity(scans) if intensity is None else intensity,
         brain_mask=mask,
     )
-    images, maps = _lazy(scans, settings, cache_dir, n_jobs, progress=progress)
-    return _volumes(
-        chosen,
-        settings,
-        images,
-        maps,
-        unit=unit,
-        numbers={name: chosen.numbers(name, table or folder) for name in numbers},
-        source=f"brain volumes, {layout} folder",
-    )
+    source = f"brain volumes, {layout} folder"
+    options: dict[str, Any] = {"unit": unit, "cache_dir": cache_dir, "n_jobs": n_jobs, "progress": progress}
+    chosen = replace(chosen, scans=scans)
+    return _volumes(chosen, settings, source, numbers=chosen.numbers(numbers, table or folder), **options)
 
 
 def load_oasis(
@@ -238,16 +232,9 @@ def load_oasis(
     chosen = _choose(rows, scans, where, label_column, classes, False, n_subjects)
     grid = _common_grid([scan.path for scan in chosen.scans], "file", spacing, shape)
     settings = Settings(grid, space="file", intensity=intensity, brain_mask="none")
-    images, _ = _lazy(chosen.scans, settings, cache_dir, n_jobs, progress=progress)
-    return _volumes(
-        chosen,
-        settings,
-        images,
-        None,
-        unit=unit,
-        numbers={name: chosen.numbers(name, where) for name in numbers},
-        source="OASIS-1 grey-matter maps",
-    )
+    options: dict[str, Any] = {"unit": unit, "cache_dir": cache_dir, "n_jobs": n_jobs, "progress": progress}
+    columns = chosen.numbers(numbers, where)
+    return _volumes(chosen, settings, "OASIS-1 grey-matter maps", numbers=columns, **options)
 
 
 @dataclass(frozen=True)
@@ -261,16 +248,19 @@ class _Chosen:
     class_names: tuple[str, ...]
     info: dict[str, Any]
 
-    def numbers(self, name: str, where: str | Path) -> Tensor:
-        """A column of numbers, (n,), NaN where a cell is empty."""
-        column = find_column(self.rows.drop(columns=OWN_COLUMNS), name, (), where)
-        cells = ["nan" if cell.lower() in MISSING else cell for cell in self.rows[column]]
-        try:
-            return torch.tensor([float(cell) for cell in cells])
-        except ValueError:
-            raise DataError(
-                f"{where}, column {column!r}: cells that are not numbers; leave it out of numbers"
-            ) from None
+    def numbers(self, columns: Sequence[str], where: str | Path) -> dict[str, Tensor]:
+        """Columns of numbers, (n,) each, NaN where a cell is empty."""
+        table, found = self.rows.drop(columns=OWN_COLUMNS), {}
+        for name in columns:
+            column = find_column(table, name, (), where)
+            cells = ["nan" if cell.lower() in MISSING else cell for cell in table[column]]
+            try:
+                found[name] = torch.tensor([float(cell) for cell in cells])
+            except ValueError:
+                raise DataError(
+                    f"{where}, column {column!r}: cells that are not numbers; leave it out of numbers"
+                ) from None
+        return found
 
 
 def _choose(
@@ -316,14 +306,29 @@ def _choose(
 def _volumes(
     chosen: _Chosen,
     settings: Settings,
-    images: LazyTensor,
-    label_maps: LazyTensor | None,
+    source: str,
     *,
     unit: str,
     numbers: Mapping[str, Tensor],
-    source: str,
+    cache_dir: str | Path | None,
+    n_jobs: int,
+    progress: bool,
 ) -> Volumes:
-    """The chosen volumes with all that is known of them."""
+    """Prepare the chosen volumes and their label maps, and tell all that is known of them."""
+    scans = chosen.scans
+
+    def prepared(
+        what: str, make: Callable[[Scan, Settings], np.ndarray], dtype: torch.dtype, measure: Any = None
+    ) -> LazyTensor:
+        keys = [settings.key(scan, what) for scan in scans]
+        items = cached(cache_dir, "brains", keys, [partial(make, scan, settings) for scan in scans], measure)
+        prepare(items, n_jobs=n_jobs, desc=f"{what}s", progress=progress)
+        return LazyTensor(items, settings.grid.shape, dtype)
+
+    measure = partial(likeness, grid=settings.grid) if settings.in_mni else None
+    images = prepared("image", prepare_image, torch.float32, measure)
+    mapped = scans[0].label_map is not None
+    label_maps = prepared("label map", prepare_labels, torch.int32) if mapped else None
     if settings.in_mni:
         warn_if_unregistered([item.measured() for item in images.items], chosen.names)
     return Volumes(
@@ -421,30 +426,6 @@ def _common_grid(
 
 def _usual_intensity(scans: Sequence[Scan]) -> tuple[float, float] | None:
     return (0.0, 1.0) if all(PROBABILITY.search(scan.path.name) for scan in scans) else None
-
-
-def _lazy(
-    scans: Sequence[Scan], settings: Settings, cache_dir: str | Path | None, n_jobs: int, *, progress: bool
-) -> tuple[LazyTensor, LazyTensor | None]:
-    """Prepared images and label maps (or None) of scans."""
-
-    def items(
-        what: str, make: Callable[[Scan, Settings], np.ndarray], measure: Any = None
-    ) -> list[CachedArray]:
-        paths = [cache_path(cache_dir, "brains", settings.key(scan, what)) for scan in scans]
-        return [
-            CachedArray(path, partial(make, scan, settings), measure)
-            for path, scan in zip(paths, scans, strict=True)
-        ]
-
-    measure = partial(likeness, grid=settings.grid) if settings.in_mni else None
-    images, maps = items("image", prepare_image, measure), None
-    prepare(images, n_jobs=n_jobs, desc="brains", progress=progress)
-    if scans[0].label_map is not None:
-        label_maps = items("label map", prepare_labels)
-        prepare(label_maps, n_jobs=n_jobs, desc="label maps", progress=progress)
-        maps = LazyTensor(label_maps, settings.grid.shape, torch.int32)
-    return LazyTensor(images, settings.grid.shape, torch.float32), maps
 
 
 def _plain(classes: Classes) -> Any:

@@ -1,8 +1,8 @@
 """Which files of a folder to load, whose they are, and with which label."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +60,11 @@ def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progr
 def _tagged(folder: Path, dicoms: Sequence[Path], fraction: float, progress: bool) -> list[Item]:
     if not dicoms:
         raise DataError(f"{folder}: only DICOM files carry a label (ContrastBolusAgent); give a label table")
-    patients = _by_patient(read_headers(dicoms, progress=progress))
-    chosen = {patient: slice_of_series(patients[patient], fraction) for patient in sorted(patients)}
-    return [
-        Item(header.path, patient, agent_given(header.contrast_agent)) for patient, header in chosen.items()
-    ]
+    patients = defaultdict(list)
+    for header in read_headers(dicoms, progress=progress):
+        patients[_patient(header)].append(header)
+    chosen = [(patient, slice_of_series(patients[patient], fraction)) for patient in sorted(patients)]
+    return [Item(header.path, patient, agent_given(header.contrast_agent)) for patient, header in chosen]
 
 
 def _listed_files(
@@ -126,13 +126,6 @@ def _names(path: Path, subject: str) -> bool:
     return bool(subject) and (name == subject or name.startswith(f"{subject}_"))
 
 
-def _by_patient(headers: Iterable[Header]) -> dict[str, list[Header]]:
-    patients = defaultdict(list)
-    for header in headers:
-        patients[_patient(header)].append(header)
-    return patients
-
-
 def _patient(header: Header) -> str:
     if not header.patient:
         raise DataError(
@@ -143,8 +136,6 @@ def _patient(header: Header) -> str:
 
 
 def _check_unique(items: Sequence[Item], table: Path) -> None:
-    seen = set()
-    for item in items:
-        if item.path in seen:
-            raise DataError(f"{table}: {item.path} belongs to several rows; keep one of them")
-        seen.add(item.path)
+    path, count = Counter(item.path for item in items).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{table}: {path} belongs to several rows; keep one of them")

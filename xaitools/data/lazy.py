@@ -147,6 +147,20 @@ def prepare(items: Sequence[CachedArray], *, n_jobs: int = 1, desc: str = "volum
         pass
 
 
+def cached(
+    folder: str | Path | None,
+    kind: str,
+    keys: Sequence[Mapping[str, Any]],
+    makers: Sequence[Callable[[], np.ndarray]],
+    measure: Callable[[np.ndarray], float] | None = None,
+) -> list[CachedArray]:
+    """Cached arrays, each with the key that describes it, see :func:`cache_path`."""
+    return [
+        CachedArray(cache_path(folder, kind, key), make, measure)
+        for key, make in zip(keys, makers, strict=True)
+    ]
+
+
 def cache_path(folder: str | Path | None, kind: str, key: Mapping[str, Any]) -> Path:
     """Where the array lies that `key` describes: same description, same file; its name tells nothing of it.
 

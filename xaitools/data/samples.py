@@ -166,7 +166,7 @@ def check_shapes(samples: Samples) -> None:
     images, masks, n = samples.images, samples.masks, len(samples.images)
     if images.ndim not in (4, 5):
         raise ShapeError(
-            f"images of shape {tuple(images.shape)}: expected (n, channel, *spatial) with two or three "
+            f"images of shape {tuple(images.shape)}; expected (n, channel, *spatial) with two or three "
             "spatial axes; add the missing axes with unsqueeze"
         )
     if masks is not None and masks.shape != (n, 1, *images.shape[2:]):
@@ -200,14 +200,14 @@ def check_names(samples: Samples) -> None:
 
 def _check_values(samples: Samples) -> None:
     if len(samples) == 0:
-        raise DataError("no samples: expected at least one image; check what was selected")
+        raise DataError("no samples; expected at least one image; check what was selected")
     flat = samples.images.flatten(1)
     bad = ~(torch.isfinite(flat).all(dim=1) & (flat.amin(dim=1) >= 0) & (flat.amax(dim=1) <= 1))
     if bad.any():
         position = int(bad.nonzero()[0])
         values = f"{float(flat[position].min()):.4g} to {float(flat[position].max()):.4g}"
         raise DataError(
-            f"image {samples.names[position]} has values from {values}: expected finite values in [0, 1]; "
+            f"image {samples.names[position]} has values from {values}; expected finite values in [0, 1]; "
             "apply an intensity window first"
         )
 
@@ -223,18 +223,18 @@ def check_labels(samples: Samples) -> None:
 def _check_quantities(samples: Samples) -> None:
     if samples.class_names:
         raise DataError(
-            f"labels of type {samples.labels.dtype} with the class names {samples.class_names}: expected integer "
+            f"labels of type {samples.labels.dtype} with the class names {samples.class_names}; expected integer "
             "labels for a classification, or no class names for a regression"
         )
     for name, label in zip(samples.names, samples.labels.tolist(), strict=True):
         if not math.isfinite(label):
-            raise DataError(f"sample {name} has the label {label}: expected a finite number; leave it out")
+            raise DataError(f"sample {name} has the label {label}; expected a finite number; leave it out")
 
 
 def _check_classes(samples: Samples) -> None:
     for name, label in zip(samples.names, samples.labels.tolist(), strict=True):
         if not 0 <= label < len(samples.class_names):
             raise DataError(
-                f"sample {name} has label {label}: expected 0 to {len(samples.class_names) - 1}, "
+                f"sample {name} has label {label}; expected 0 to {len(samples.class_names) - 1}, "
                 f"an index into the class names {samples.class_names}"
             )

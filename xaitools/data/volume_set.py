@@ -51,7 +51,7 @@ class Volumes(Samples):
         check_shapes(self)
         if self.images.ndim != 5 or self.affine.shape != (4, 4):
             raise ShapeError(
-                f"volumes of shape {tuple(self.images.shape)} with an affine of shape {self.affine.shape}: expected "
+                f"volumes of shape {tuple(self.images.shape)} with an affine of shape {self.affine.shape}; expected "
                 "(n, 1, x, y, z) and (4, 4)"
             )
         if self.label_maps is not None and self.label_maps.shape != self.images.shape:
@@ -61,7 +61,7 @@ class Volumes(Samples):
             )
         check_names(self)
         if not len(self):
-            raise DataError("no volumes: expected at least one; check what was selected")
+            raise DataError("no volumes; expected at least one; check what was selected")
         check_labels(self)
 
     def __getitem__(self, index: slice | Sequence[int] | np.ndarray | Tensor) -> "Volumes":

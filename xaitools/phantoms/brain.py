@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from xaitools.checks import check_choice, check_counts
 from xaitools.data.grids import Grid, mni_grid
-from xaitools.data.lazy import CachedArray, LazyTensor, cache_path, prepare
+from xaitools.data.lazy import CachedArray, LazyTensor, cached, prepare
 from xaitools.data.volume_set import Volumes
 from xaitools.errors import ParameterError
 from xaitools.phantoms.brain_regions import ALZHEIMER, REGIONS, Place, label_numbers, places_of
@@ -94,11 +95,9 @@ def synthetic_brains(
 
     def items(what: str) -> list[CachedArray]:
         keys = [{"version": VERSION, "what": what, **vars(recipe)} for recipe in recipes]
-        paths = [cache_path(cache_dir, "synthetic-brains", key) for key in keys]
-        return [
-            CachedArray(path, partial(_draw, recipe, what))
-            for path, recipe in zip(paths, recipes, strict=True)
-        ]
+        return cached(
+            cache_dir, "synthetic-brains", keys, [partial(_draw, recipe, what) for recipe in recipes]
+        )
 
     images = items("image")
     prepare(images, n_jobs=n_jobs, desc="synthetic brains", progress=progress)
@@ -203,15 +202,13 @@ def _draw(recipe: Recipe, what: str) -> np.ndarray:
 
 
 def _check(n_subjects: int, atrophy: float, regions: Sequence[str], modality: str) -> None:
-    if n_subjects < 1:
-        raise ParameterError(f"n_subjects={n_subjects}: expected at least one")
+    check_counts(n_subjects=n_subjects)
+    check_choice(modality=(modality, MODALITIES))
     if not 0 <= atrophy <= 0.6:
-        raise ParameterError(f"atrophy={atrophy}: expected 0 (none) to 0.6 of the grey matter")
+        raise ParameterError(f"atrophy={atrophy}; expected 0 (none) to 0.6 of the grey matter.")
     unknown = [name for name in regions if name not in REGIONS]
     if unknown or not regions or isinstance(regions, str):
-        raise ParameterError(f"regions={regions!r}: expected some of {list(REGIONS)}")
-    if modality not in MODALITIES:
-        raise ParameterError(f"modality={modality!r}: expected one of {MODALITIES}")
+        raise ParameterError(f"regions={regions!r}; expected some of {list(REGIONS)}.")
 
 
 def _person(recipe: Recipe) -> tuple[Person, np.random.Generator]:

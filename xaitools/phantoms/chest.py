@@ -4,10 +4,13 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from xaitools.checks import check_counts
 from xaitools.data.intensity import MEDIASTINUM, apply_window
 from xaitools.data.samples import Samples
 from xaitools.errors import ParameterError
 from xaitools.phantoms import chest_anatomy as anatomy
+
+SMALLEST = 32
 
 
 def chest_slices(
@@ -48,8 +51,9 @@ def chest_slices(
     ParameterError
         `n` below 1, `size` below 32, or an impossible window.
     """
-    if n < 1 or size < 32:
-        raise ParameterError(f"n={n}, size={size}: expected at least one slice of at least 32 pixels")
+    check_counts(n=n)
+    if size < SMALLEST:
+        raise ParameterError(f"size={size}; expected at least {SMALLEST} pixels.")
     images = np.empty((n, 1, size, size), dtype=np.float32)
     masks = np.empty((n, 1, size, size), dtype=bool)
     labels = np.arange(n) % 2

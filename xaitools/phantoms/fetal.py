@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from xaitools.checks import check_counts
 from xaitools.data.fetal import CIRCUMFERENCE, CONTOUR_WIDTH, PIXEL_SIZE, check_options, contour_band
 from xaitools.data.samples import Samples
 from xaitools.errors import ParameterError
 from xaitools.phantoms.fetal_head import Head, draw_head, scene
 from xaitools.phantoms.ultrasound import DEPTHS, PICTURE, Fan, envelope, scan_convert, smooth_field
+
+SMALLEST = 32
 
 
 def fetal_heads(
@@ -63,11 +66,9 @@ def fetal_heads(
         An argument out of its range.
     """
     check_options(size, unit, contour_width)
-    if n_subjects < 1 or images_per_subject < 1 or size < 32:
-        raise ParameterError(
-            f"n_subjects={n_subjects}, images_per_subject={images_per_subject}, size={size}: expected at least one "
-            "subject, one image and 32 pixels"
-        )
+    check_counts(n_subjects=n_subjects, images_per_subject=images_per_subject)
+    if size < SMALLEST:
+        raise ParameterError(f"size={size}; expected at least {SMALLEST} pixels.")
     views = [(i, k) for i in range(n_subjects) for k in range(images_per_subject)]
     images = np.empty((len(views), 1, size, size), dtype=np.float32)
     masks = np.empty(images.shape, dtype=bool)
