@@ -26,8 +26,8 @@ import torch
 from captum.log import log_usage
 
 from xaitools.attribution import attribute, combine, xrai
-from xaitools.data import chest_slices
 from xaitools.models import build_network
+from xaitools.phantoms import chest_slices
 
 SMOOTHINGS = ["", "smoothgrad", "smoothgrad_squared"]
 CT_BASES = (

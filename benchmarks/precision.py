@@ -8,9 +8,10 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from xaitools.attribution import attribute, combine, parse
-from xaitools.data import chest_slices, split
+from xaitools.data import split
 from xaitools.evaluation import localization
 from xaitools.models import accuracy, fit, predict
+from xaitools.phantoms import chest_slices
 
 CT_BASES = (
     "gradient",

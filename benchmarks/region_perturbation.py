@@ -24,9 +24,9 @@ with contextlib.redirect_stdout(io.StringIO()):
     import quantus
 
 from xaitools.attribution import attribute
-from xaitools.data import chest_slices
 from xaitools.evaluation import perturbed_images, region_perturbation
 from xaitools.models import Network, build_network
+from xaitools.phantoms import chest_slices
 
 METHODS = [
     "gradient",

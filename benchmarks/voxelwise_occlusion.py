@@ -16,8 +16,9 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from xaitools.attribution import attribute
-from xaitools.data import split, synthetic_brains
+from xaitools.data import split
 from xaitools.models import fit, log_odds, predict
+from xaitools.phantoms import synthetic_brains
 from xaitools.plots import map_panel
 
 PATCHES = (10, 5, 1)

@@ -11,8 +11,8 @@ from xaitools.data.grids import mni_grid
 from xaitools.data.preparation import _mni_brain
 from xaitools.data.samples import two_classes
 from xaitools.data.splits import split
-from xaitools.data.synthetic import synthetic_brains
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
+from xaitools.phantoms import synthetic_brains
 
 SHAPE = (8, 9, 10)
 AFFINE = np.array([[2.0, 0, 0, -7], [0, 2, 0, -8], [0, 0, 2, -9], [0, 0, 0, 1]])
@@ -43,7 +43,7 @@ def write(path, text):
 
 def load(folder, **arguments):
     return load_brains(
-        folder, **({"target": "diagnosis", "progress": False, "intensity": (0, 120)} | arguments)
+        folder, **({"label_column": "diagnosis", "progress": False, "intensity": (0, 120)} | arguments)
     )
 
 
@@ -80,7 +80,7 @@ def bids(tmp_path):
 
 
 def test_a_flat_folder_with_ages_in_two_ranges(flat):
-    volumes = load(flat, target="Age", classes={"young": "< 40", "old": ">= 50"}, numbers=["age"])
+    volumes = load(flat, label_column="Age", classes={"young": "< 40", "old": ">= 50"}, numbers=["age"])
     assert volumes.class_names == ("young", "old")
     assert volumes.labels.tolist() == [0, 0, 1, 1, 1]
     assert [path.name[:2] for path in volumes.sources] == ["P0", "P1", "P3", "P4", "P5"]
@@ -93,20 +93,20 @@ def test_a_flat_folder_with_ages_in_two_ranges(flat):
 
 
 def test_a_column_of_two_values_and_one_of_numbers(flat):
-    assert load(flat, target="sex").class_names == ("F", "M")
-    assert load(flat, target="Sex").labels.tolist() == [0, 1, 0, 1, 0, 1]
-    ages = load(flat, target="Age", unit="years")
+    assert load(flat, label_column="sex").class_names == ("F", "M")
+    assert load(flat, label_column="Sex").labels.tolist() == [0, 1, 0, 1, 0, 1]
+    ages = load(flat, label_column="Age", unit="years")
     assert (ages.is_regression, ages.unit, ages.labels.tolist()) == (True, "years", [20, 30, 40, 50, 60, 70])
 
 
 def test_volumes_are_turned_to_right_front_and_head(flat):
-    before = load(flat, target="Sex")
+    before = load(flat, label_column="Sex")
     for folder in ("t1", "dseg"):
         for path in (flat / folder).iterdir():
             image = nibabel.load(path)
             turned = image.as_reoriented(np.array([[2, -1], [0, -1], [1, 1]]))
             nibabel.save(nibabel.Nifti1Image(turned.get_fdata(dtype=np.float32), turned.affine), path)
-    after = load(flat, target="Sex")
+    after = load(flat, label_column="Sex")
     assert torch.equal(before.images[:], after.images[:])
     assert torch.equal(before.label_maps[:], after.label_maps[:])
     np.testing.assert_allclose(before.affine, after.affine)
@@ -114,7 +114,7 @@ def test_volumes_are_turned_to_right_front_and_head(flat):
 
 
 def test_intensities_follow_each_volumes_percentiles(flat):
-    images = load(flat, target="Sex", intensity=None).images[:]
+    images = load(flat, label_column="Sex", intensity=None).images[:]
     for number, image in enumerate(images):
         raw = voxels(number)
         low, high = np.percentile(raw, 1), np.percentile(raw[raw > raw.mean()], 99.5)
@@ -123,7 +123,7 @@ def test_intensities_follow_each_volumes_percentiles(flat):
     brighter.mkdir()
     for path in (flat / "t1").iterdir():
         save(brighter / path.name, 5 * nibabel.load(path).get_fdata())
-    same = load(brighter, table=flat / "participants.csv", target="Sex", intensity=None)
+    same = load(brighter, table=flat / "participants.csv", label_column="Sex", intensity=None)
     assert same.label_maps is None
     torch.testing.assert_close(same.images[:], images, atol=2e-5, rtol=0)
 
@@ -132,7 +132,7 @@ def test_the_brain_is_cut_out(flat):
     for path in (flat / "t1").iterdir():
         save(path, nibabel.load(path).get_fdata() + 7)
     for mask in ("dseg", flat / "dseg"):
-        images = load(flat, target="Sex", brain_mask=mask).images[:]
+        images = load(flat, label_column="Sex", brain_mask=mask).images[:]
         for number in range(6):
             inside = voxels(number) > 0
             assert (images[number, 0].numpy()[~inside] == 0).all()
@@ -142,7 +142,7 @@ def test_the_brain_is_cut_out(flat):
 
 
 def test_spacing_and_shape(flat):
-    coarse = load(flat, target="Sex", spacing=4.0, shape=(6, 6, 6))
+    coarse = load(flat, label_column="Sex", spacing=4.0, shape=(6, 6, 6))
     assert (coarse.shape, coarse.spacing) == ((6, 6, 6), (4, 4, 4))
     assert coarse.label_maps.shape == coarse.images.shape
     # 16 x 18 x 20 mm become 4 x 4 x 5 voxels, then one more on each side of x and y, and one on one side of z
@@ -151,7 +151,7 @@ def test_spacing_and_shape(flat):
 
 
 def test_heads_from_the_scanner_are_centered(flat):
-    plain = load(flat, target="Sex")
+    plain = load(flat, label_column="Sex")
     for folder in ("t1", "dseg"):
         for number, path in enumerate(sorted((flat / folder).iterdir())):
             moved = AFFINE.copy()
@@ -159,8 +159,8 @@ def test_heads_from_the_scanner_are_centered(flat):
             image = nibabel.load(path)
             save(path, image.get_fdata(), moved)
     with pytest.raises(ShapeError, match=r"P0-HH_T1.*P1-HH_T1.*centered"):
-        load(flat, target="Sex")
-    volumes = load(flat, target="Sex", grid="centered")
+        load(flat, label_column="Sex")
+    volumes = load(flat, label_column="Sex", space="centered")
     for position in range(6):
         inside = volumes.label_map(position) > 0
         mm = np.argwhere(inside).mean(axis=0) @ volumes.affine[:3, :3] + volumes.affine[:3, 3]
@@ -182,11 +182,11 @@ def flat_mni(flat):
 
 def test_volumes_in_mni_space_come_onto_its_grid(flat_mni, caplog):
     for arguments in ({"brain_mask": "dseg"}, {"shape": (12, 14, 12)}):
-        volumes = load(flat_mni, target="Sex", grid="mni", spacing=8, **arguments)
+        volumes = load(flat_mni, label_column="Sex", space="mni", spacing=8, **arguments)
         assert volumes.shape == arguments.get("shape", (23, 28, 23))
         assert volumes.images[0].max() > 0.5
         assert volumes.label_map(0).max() == 40
-    load(flat_mni, target="Sex", grid="file", brain_mask="mni")
+    load(flat_mni, label_column="Sex", space="file", brain_mask="mni")
     assert not caplog.records
 
 
@@ -204,34 +204,34 @@ def test_a_volume_that_is_elsewhere_is_not_taken_for_one_in_mni_space(flat_mni):
     for arguments in ({}, {"brain_mask": "mni"}, {"shape": (12, 14, 12)}):
         for _ in range(2):
             with pytest.raises(
-                DataFileError, match=r"P3-HH_T1.*not in MNI space, or displaced.*space in a note"
+                DataFileError, match=r"P3-HH_T1.*not in MNI space, or displaced.*space=\'centered\'"
             ):
-                load(flat_mni, target="Sex", label_maps="none", grid="mni", spacing=8, **arguments)
+                load(flat_mni, label_column="Sex", label_maps="none", space="mni", spacing=8, **arguments)
     move(flat_mni, [3], -600)
     with pytest.raises(DataFileError, match=r"P3-HH_T1.*signal in 0%.*not in MNI space"):
-        load(flat_mni, target="Sex", label_maps="none", grid="mni", spacing=8)
+        load(flat_mni, label_column="Sex", label_maps="none", space="mni", spacing=8)
     move(flat_mni, [0, 1, 2, 4, 5], -300)
     with pytest.raises(DataFileError, match=r"P0-HH_T1.*not in MNI space"):
-        load(flat_mni, target="Sex", label_maps="none", brain_mask="mni")
+        load(flat_mni, label_column="Sex", label_maps="none", brain_mask="mni")
 
 
 def test_volumes_that_are_slightly_elsewhere_are_warned_of_from_the_cache_too(flat_mni, caplog):
     move(flat_mni, [1, 4], 24)
     for _ in range(2):
         caplog.clear()
-        load(flat_mni, target="Sex", label_maps="none", grid="mni", spacing=8)
+        load(flat_mni, label_column="Sex", label_maps="none", space="mni", spacing=8)
         assert len(caplog.records) == 1
         assert "2 of 6 volumes (sub-002, sub-005) do not look like brains in MNI space" in caplog.text
-    load(flat_mni, target="Sex", label_maps="none", grid="centered", spacing=8)
+    load(flat_mni, label_column="Sex", label_maps="none", space="centered", spacing=8)
     assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("grid", ["file", "centered"])
 def test_a_volume_without_contrast_after_its_preparation_is_refused(flat, grid):
     with pytest.raises(DataError, match=r"P0-HH_T1.*all its voxels are 0 after.*intensity \(\[500, 600\]\)"):
-        load(flat, target="Sex", grid=grid, intensity=(500, 600))
+        load(flat, label_column="Sex", space=grid, intensity=(500, 600))
     with pytest.raises(DataError, match=r"P0-HH_T1.*all its voxels are 1 after"):
-        load(flat, target="Sex", grid=grid, intensity=(-20, -10))
+        load(flat, label_column="Sex", space=grid, intensity=(-20, -10))
 
 
 def test_sessions_of_one_participant_keep_one_subject(bids):
@@ -261,7 +261,7 @@ def test_a_session_has_its_own_diagnosis_and_the_participants_sex(bids):
     ]
     assert volumes.labels.tolist() == [0, 1, 0, 1]
     assert load(bids, classes=["AD", "CN"]).labels.tolist() == [1, 0, 1, 0]
-    assert load(bids, target="sex").labels.tolist() == [0, 0, 0, 1, 0, 0]
+    assert load(bids, label_column="sex").labels.tolist() == [0, 0, 0, 1, 0, 0]
 
 
 def test_a_bids_folder_without_sessions_and_a_flat_one_named_so(tmp_path):
@@ -348,7 +348,7 @@ def test_a_column_of_files_decides(tmp_path):
     assert [path.name for path in volumes.sources] == ["0.nii", "3.nii", "1.nii", "2.nii"]
     assert volumes.names == ("sub-001_img-1", "sub-001_img-2", "sub-002", "sub-003")
     write(tmp_path / "table.csv", "file,subject,diagnosis\n3.nii,a,CN\n7.nii,b,AD\n")
-    with pytest.raises(DataFileError, match=r"no files fit '7\.nii' in row 2"):
+    with pytest.raises(DataFileError, match=r"no image '7\.nii', which its table lists; add the file"):
         load(tmp_path)
 
 
@@ -389,7 +389,7 @@ def test_oasis(oasis, tmp_path):
     assert volumes.subjects == ("sub-001", "sub-002", "sub-002", "sub-003", "sub-004")
     assert volumes.numbers["age"].tolist() == [70, 60, 61, 75, 80]
     np.testing.assert_allclose(volumes.images[1, 0], voxels(2) / 120, atol=1e-5)
-    assert load_oasis(target="mf", progress=False).class_names == ("F", "M")
+    assert load_oasis(label_column="mf", progress=False).class_names == ("F", "M")
     assert len(load_oasis(n_subjects=2, progress=False)) == 3
 
 
@@ -411,7 +411,7 @@ def test_oasis_from_nilearns_folder_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", None)
     arguments = {"spacing": 4, "shape": (4, 4, 4), "n_subjects": 6, "cache_dir": tmp_path, "progress": False}
     for classes, names in ((None, ("control", "dementia")), (["0", "1"], ("0", "1"))):
-        volumes = load_oasis(target="cdr", classes=classes, **arguments)
+        volumes = load_oasis(label_column="cdr", classes=classes, **arguments)
         assert two_classes(volumes) == names
         assert volumes.labels.bincount().tolist() == [3, 3]
         assert (volumes.shape, volumes.spacing) == ((4, 4, 4), (4, 4, 4))
@@ -429,22 +429,22 @@ def test_oasis_without_a_network(monkeypatch):
 
 
 def test_the_first_subjects_of_each_class_in_turn(bids, flat):
-    volumes = load(flat, target="Age", classes={"young": "< 50", "old": ">= 50"}, n_subjects=3)
+    volumes = load(flat, label_column="Age", classes={"young": "< 50", "old": ">= 50"}, n_subjects=3)
     assert [path.name[:2] for path in volumes.sources] == ["P0", "P1", "P3"]
     assert volumes.subjects == ("sub-001", "sub-002", "sub-004")
     assert load(bids, n_subjects=2).subjects == ("sub-001",) * 3 + ("sub-003",) * 2
 
 
 def test_a_second_load_reads_no_image(flat, monkeypatch):
-    first = load(flat, target="Sex")
+    first = load(flat, label_column="Sex")
 
     def fail(path):
         raise AssertionError(path)
 
     monkeypatch.setattr("xaitools.data.preparation.read_volume", fail)
-    assert torch.equal(load(flat, target="Sex").images[:], first.images[:])
+    assert torch.equal(load(flat, label_column="Sex").images[:], first.images[:])
     with pytest.raises(AssertionError):
-        load(flat, target="Sex", intensity=(0, 100))
+        load(flat, label_column="Sex", intensity=(0, 100))
 
 
 def test_missing_files_and_rows_are_counted(flat, bids):
@@ -453,15 +453,15 @@ def test_missing_files_and_rows_are_counted(flat, bids):
         DataFileError,
         match=r"no volume of participant 'P1-HH' \(1 of 6 participants\); add files.*skip_missing=True.*image",
     ):
-        load(flat, target="Sex")
-    volumes = load(flat, target="Sex", skip_missing=True)
+        load(flat, label_column="Sex")
+    volumes = load(flat, label_column="Sex", skip_missing=True)
     assert (len(volumes), volumes.info["participants_without_volume"]) == (5, 1)
     save(flat / "t1" / "Q_T1.nii.gz", voxels(0))
     with pytest.raises(
         DataError, match=r"Q_T1.*no row of the table is about it \(1 of 6 volumes\); add rows.*skip_missing="
     ):
-        load(flat, target="Sex")
-    assert load(flat, target="Sex", skip_missing=True).info["volumes_without_row"] == 1
+        load(flat, label_column="Sex")
+    assert load(flat, label_column="Sex", skip_missing=True).info["volumes_without_row"] == 1
     write(bids / "participants.tsv", "participant_id\tdiagnosis\nsub-00\tCN\nsub-02\tAD\nsub-77\tAD\n")
     with pytest.raises(DataError, match=r"sub-01_ses-M0_T1w.*1 of 6 volumes"):
         load(bids)
@@ -484,9 +484,9 @@ def test_a_participant_of_a_table_of_sessions_lacks_one(caps):
             "name,Sex\nP0-HH,F\n",
             {},
             DataError,
-            "no column of participants.*rename it to participant_id.*id_column=",
+            "no column of participants.*rename it to participant_id.*subject_column=",
         ),
-        ("name,Sex\nP0-HH,F\n", {"id_column": "ID"}, DataError, "no column 'ID'"),
+        ("name,Sex\nP0-HH,F\n", {"subject_column": "ID"}, DataError, "no column 'ID'"),
         ("MRID,Sex\nP0-HH,F\nP1-HH,F\n", {}, DataError, "only value"),
         ("MRID,Sex\nP0-HH,F\nQ,M\n", {"skip_missing": True}, DataError, "no volume of the class 'M'"),
         ("MRID,Sex\nQ,F\nR,M\n", {"skip_missing": True}, DataError, "no volume of the class 'F'"),
@@ -496,7 +496,7 @@ def test_a_participant_of_a_table_of_sessions_lacks_one(caps):
 def test_bad_tables_are_refused(flat, rows, arguments, error, message):
     write(flat / "participants.csv", rows)
     with pytest.raises(error, match=message):
-        load(flat, target="Sex", **arguments)
+        load(flat, label_column="Sex", **arguments)
 
 
 def test_bad_volumes_are_refused(flat):
@@ -512,13 +512,13 @@ def test_bad_volumes_are_refused(flat):
     ]:
         save(path, array)
         with pytest.raises(error, match=message):
-            load(flat, target="Sex")
+            load(flat, label_column="Sex")
     for kept in (len(whole) - 40, 200, 0):
         path.write_bytes(whole[:kept])
         with pytest.raises(DataFileError, match="P2-HH"):
-            load(flat, target="Sex")
+            load(flat, label_column="Sex")
     path.write_bytes(whole)
-    assert len(load(flat, target="Sex")) == 6
+    assert len(load(flat, label_column="Sex")) == 6
 
 
 def test_bad_maps_are_refused(flat):
@@ -530,23 +530,23 @@ def test_bad_maps_are_refused(flat):
     ]:
         save(path, array, affine)
         with pytest.raises(error, match=message):
-            load(flat, target="Sex")
+            load(flat, label_column="Sex")
     save(path, np.zeros(SHAPE))
     with pytest.raises(DataError, match="brain mask is empty"):
-        load(flat, target="Sex", brain_mask="dseg")
+        load(flat, label_column="Sex", brain_mask="dseg")
     path.unlink()
     with pytest.raises(DataFileError, match=r"P3-HH_T1.*\(1 of 6 volumes\).*label map"):
-        load(flat, target="Sex")
-    assert load(flat, target="Sex", label_maps="none").label_maps is None
+        load(flat, label_column="Sex")
+    assert load(flat, label_column="Sex", label_maps="none").label_maps is None
     with pytest.raises(ParameterError, match=r"without label maps.*'dseg'.*label_maps names"):
-        load(flat, target="Sex", label_maps="none", brain_mask="dseg")
+        load(flat, label_column="Sex", label_maps="none", brain_mask="dseg")
 
 
 def test_two_volumes_of_one_session_need_a_choice(flat, bids):
     save(flat / "t1" / "P0-HH_T2.nii.gz", voxels(0))
     with pytest.raises(DataError, match=r"P0-HH_T1.*P0-HH_T2.*column 'file'.*with image"):
-        load(flat, target="Sex")
-    assert len(load(flat, target="Sex", image="t1/*_T1.nii.gz")) == 6
+        load(flat, label_column="Sex")
+    assert len(load(flat, label_column="Sex", image="t1/*_T1.nii.gz")) == 6
     save(bids / "sub-00" / "ses-M0" / "anat" / "sub-00_ses-M0_run-2_T1w.nii.gz", voxels(0))
     with pytest.raises(DataError, match=r"run-2_T1w\.nii\.gz: .*move one out of the folder, or .*with image"):
         load(bids)
@@ -555,19 +555,19 @@ def test_two_volumes_of_one_session_need_a_choice(flat, bids):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"grid": "talairach"}, r"grid='talairach' \(space in a notebook\)"),
+        ({"space": "talairach"}, "space='talairach' is unknown"),
         ({"spacing": 0}, "spacing=0"),
         ({"shape": (4, 4)}, "shape="),
         ({"intensity": (1, 1)}, "intensity="),
         ({"brain_mask": "skull"}, "brain_mask='skull'"),
-        ({"brain_mask": "mni", "grid": "centered"}, "only for|only volumes in MNI space"),
+        ({"brain_mask": "mni", "space": "centered"}, "only for volumes in MNI space"),
         ({"n_subjects": 1}, "n_subjects=1"),
         ({"image": "/abs/*.nii"}, "relative to the folder"),
     ],
 )
 def test_impossible_parameters_are_refused(flat, arguments, message):
     with pytest.raises(ParameterError, match=message):
-        load(flat, target="Sex", **arguments)
+        load(flat, label_column="Sex", **arguments)
 
 
 def test_folders_without_volumes_or_tables_are_refused(tmp_path, flat):
@@ -583,20 +583,20 @@ def test_folders_without_volumes_or_tables_are_refused(tmp_path, flat):
         with pytest.raises(DataFileError, match=message):
             load(folder)
     with pytest.raises(DataFileError, match="no NIfTI file"):
-        load(tmp_path / "empty", table=flat / "participants.csv", target="Sex")
+        load(tmp_path / "empty", table=flat / "participants.csv", label_column="Sex")
     (flat / "participants.csv").rename(flat / "people.csv")
     with pytest.raises(DataFileError, match=r"2 tables.*as participants\.csv.*participant_id.*with table"):
-        load(flat, target="Sex")
+        load(flat, label_column="Sex")
     with pytest.raises(DataFileError, match="no such folder of label maps"):
-        load(flat, target="Sex", table=flat / "people.csv", label_maps=flat / "gone")
+        load(flat, label_column="Sex", table=flat / "people.csv", label_maps=flat / "gone")
     with pytest.raises(DataFileError, match=r"people\.csv: a file; expected a folder of label maps"):
-        load(flat, target="Sex", table=flat / "people.csv", label_maps=flat / "people.csv")
+        load(flat, label_column="Sex", table=flat / "people.csv", label_maps=flat / "people.csv")
 
 
 def test_nothing_of_a_header_or_a_participant_is_shown(flat, secrets, tmp_path):
     for number in range(6):
         save(flat / "t1" / f"P{number}-HH_T1.nii.gz", voxels(number), secrets=secrets[:4])
-    volumes = load(flat, target="Sex", cache_dir=tmp_path / "cache")
+    volumes = load(flat, label_column="Sex", cache_dir=tmp_path / "cache")
     shown = f"{volumes!r} {volumes.info} {volumes.names} {volumes.subjects} {volumes.images!r}"
     assert not [word for word in (*secrets, "P0", "HH") if word in shown]
     for path in (tmp_path / "cache").rglob("*.safetensors"):
@@ -607,9 +607,9 @@ def test_nothing_of_a_header_or_a_participant_is_shown(flat, secrets, tmp_path):
 def test_real_heads(real_data, tmp_path):
     volumes = load_brains(
         real_data / "ixi",
-        target="Age",
+        label_column="Age",
         classes={"young": "< 40", "old": ">= 60"},
-        grid="centered",
+        space="centered",
         spacing=4,
         brain_mask="dseg",
         n_subjects=20,

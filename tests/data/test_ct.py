@@ -35,7 +35,7 @@ def listed(tmp_path, write_dicom):
 
 def test_listed_dicom_files(listed, ramp):
     folder, labels = listed
-    samples = load(folder, labels=labels)
+    samples = load(folder, table=labels)
     assert samples.labels.tolist() == [1, 0, 0, 1]
     assert samples.subjects == ("sub-003", "sub-001", "sub-003", "sub-002")
     assert samples.names == ("sub-003_img-1", "sub-001", "sub-003_img-2", "sub-002")
@@ -92,18 +92,18 @@ def test_dicom_series_labelled_by_their_header(lidc, ramp, fraction, levels):
 
 def test_dicom_series_labelled_by_a_table(lidc):
     rows = [f"LIDC-IDRI-000{patient},{patient // 2}" for patient in range(4)]
-    samples = load(lidc, labels=write_labels(lidc, rows, "PatientID,contrast"))
+    samples = load(lidc, table=write_labels(lidc, rows, "PatientID,contrast"))
     assert samples.labels.tolist() == [0, 0, 1, 1]
     assert load(lidc).images.equal(samples.images)
     folders = write_labels(lidc, [f"LIDC-IDRI-000{patient}/series,{patient // 2}" for patient in range(4)])
-    assert load(lidc, labels=folders).images.equal(samples.images)
+    assert load(lidc, table=folders).images.equal(samples.images)
 
 
 def test_meta_images_named_by_number_as_in_lndb(tmp_path, ramp):
     for number in (3, 12):
         voxels = np.stack([ramp + 10 * k for k in range(5)]).astype(np.int16)
         SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(tmp_path / f"LNDb-{number:04d}.mhd"))
-    samples = load(tmp_path, labels=write_labels(tmp_path, ["12,1", "3,0"], "LNDbID,Contrast"))
+    samples = load(tmp_path, table=write_labels(tmp_path, ["12,1", "3,0"], "LNDbID,Contrast"))
     assert samples.labels.tolist() == [1, 0]
     np.testing.assert_allclose(samples.images[0, 0, 4:24], apply_window(ramp + 20, (60, 400)), atol=1e-6)
 
@@ -119,11 +119,11 @@ def write_nifti(path, displayed, **arguments):
 def test_nifti_files_flat_and_deep(tmp_path, ramp):
     write_nifti(tmp_path / "flat.nii.gz", ramp)
     write_nifti(tmp_path / "deep.nii", np.stack([ramp - 50, ramp, ramp + 50], axis=-1))
-    samples = load(tmp_path, labels=write_labels(tmp_path, ["flat,0", "deep.nii,1"]))
+    samples = load(tmp_path, table=write_labels(tmp_path, ["flat,0", "deep.nii,1"]))
     for image in samples.images:
         np.testing.assert_allclose(image[0, 4:24], apply_window(ramp, (60, 400)), atol=1e-6)
     rows = ["flat,0,x", "deep.nii,1,x"]
-    same = load(tmp_path, labels=write_labels(tmp_path, rows, "file,contrast,subject"))
+    same = load(tmp_path, table=write_labels(tmp_path, rows, "file,contrast,subject"))
     assert same.names == ("sub-001_img-1", "sub-001_img-2")
 
 
@@ -131,12 +131,12 @@ def test_fewer_subjects_are_balanced_and_keep_their_ids(tmp_path, write_dicom):
     for number in range(8):
         write_dicom(tmp_path / f"{number}.dcm", patient=f"p{number}")
     labels = write_labels(tmp_path, [f"{number}.dcm,{int(number > 4)}" for number in range(8)])
-    samples = load(tmp_path, labels=labels, n_subjects=4)
+    samples = load(tmp_path, table=labels, n_subjects=4)
     assert samples.subjects == ("sub-001", "sub-002", "sub-006", "sub-007")
     assert samples.labels.tolist() == [0, 0, 1, 1]
-    assert len(load(tmp_path, labels=labels, n_subjects=9)) == 8
+    assert len(load(tmp_path, table=labels, n_subjects=9)) == 8
     with pytest.raises(ParameterError, match="n_subjects=1"):
-        load(tmp_path, labels=labels, n_subjects=1)
+        load(tmp_path, table=labels, n_subjects=1)
 
 
 def test_masks_from_files_follow_the_slice(tmp_path, write_dicom, ramp):
@@ -155,7 +155,7 @@ def test_masks_from_files_follow_the_slice(tmp_path, write_dicom, ramp):
     write_nifti(folder / "deep.nii", np.stack([ramp - 50, ramp, ramp + 50], axis=-1))
     write_nifti(masks / "deep.nii.gz", np.stack([0 * drawn, drawn, 0 * drawn], axis=-1))
     labels = write_labels(tmp_path, ["plain.dcm,0", "turned.dcm,1", "bare.dcm,1", "deep.nii,0"])
-    samples = load(folder, labels=labels, masks=masks)
+    samples = load(folder, table=labels, masks=masks)
     expected = torch.zeros(28, 28, dtype=torch.bool)
     expected[4 + 2 : 4 + 6, 3:9] = True
     for position in (0, 1, 3):
@@ -169,7 +169,7 @@ def bad_mask(listed, array, name="a.png"):
     masks = folder.parent / "masks"
     masks.mkdir()
     Image.fromarray(array).save(masks / name)
-    return load(folder, labels=labels, masks=masks)
+    return load(folder, table=labels, masks=masks)
 
 
 def test_a_mask_of_another_size_is_named(listed):
@@ -196,7 +196,7 @@ def test_a_mask_elsewhere_in_space_is_named(tmp_path, ramp):
     moved[0, 3] = 40
     write_nifti(masks / "1.nii", np.ones((20, 28)), affine=moved)
     with pytest.raises(ShapeError, match=r"1\.nii.*grid"):
-        load(tmp_path, labels=write_labels(tmp_path, ["0.nii,0", "1.nii,1"]), masks=masks)
+        load(tmp_path, table=write_labels(tmp_path, ["0.nii,0", "1.nii,1"]), masks=masks)
 
 
 def test_an_empty_or_missing_folder_is_named(tmp_path):
@@ -221,14 +221,14 @@ def test_an_empty_or_missing_folder_is_named(tmp_path):
 def test_a_table_that_does_not_fit_the_folder(listed, rows, header, error, message):
     folder, _ = listed
     with pytest.raises(error, match=message):
-        load(folder, labels=write_labels(folder.parent, rows, header))
+        load(folder, table=write_labels(folder.parent, rows, header))
 
 
 def test_a_name_that_fits_two_files_is_refused(listed, write_dicom):
     folder, labels = listed
     write_dicom(folder / "more" / "c.dcm")
     with pytest.raises(DataError, match="'c' fits 2 files"):
-        load(folder, labels=labels)
+        load(folder, table=labels)
 
 
 def test_headers_without_an_agent_ask_for_a_table(listed):
@@ -246,7 +246,7 @@ def test_dicom_without_patient_id_asks_for_subjects(listed, write_dicom):
     folder, labels = listed
     write_dicom(folder / "a.dcm", patient="")
     with pytest.raises(DataError, match=r"a\.dcm: no PatientID.*subjects"):
-        load(folder, labels=labels)
+        load(folder, table=labels)
 
 
 @pytest.mark.parametrize(("value", "message"), [(np.nan, "NaN"), (30.0, "constant")])
@@ -254,19 +254,19 @@ def test_a_slice_of_nan_or_of_one_value_is_named(tmp_path, ramp, value, message)
     write_nifti(tmp_path / "good.nii", ramp)
     write_nifti(tmp_path / "bad.nii", np.full((20, 28), value))
     with pytest.raises(DataError, match=rf"bad\.nii.*{message}"):
-        load(tmp_path, labels=write_labels(tmp_path, ["good.nii,0", "bad.nii,1"]))
+        load(tmp_path, table=write_labels(tmp_path, ["good.nii,0", "bad.nii,1"]))
 
 
 @pytest.mark.parametrize("arguments", [{"size": 0}, {"slice_fraction": 1.5}, {"window": (40, 0)}])
 def test_parameters_out_of_range_are_refused(listed, arguments):
     with pytest.raises(ParameterError):
-        load(listed[0], labels=listed[1], **arguments)
+        load(listed[0], table=listed[1], **arguments)
 
 
 def test_nothing_of_the_header_is_shown(listed, write_dicom, name_everything, secrets, capfd):
     folder, labels = listed
     write_dicom(folder / "a.dcm", change=name_everything, ContrastBolusAgent=secrets[0])
-    samples = load(folder, labels=labels, masks="heart-and-vessels", progress=True)
+    samples = load(folder, table=labels, masks="heart-and-vessels", progress=True)
     shown = [repr(samples), json.dumps(samples.info), *samples.subjects, *samples.names, *samples.class_names]
     shown += capfd.readouterr()
     assert secrets[0].encode() in (folder / "a.dcm").read_bytes()
@@ -280,7 +280,7 @@ def test_what_pydicom_warns_of_is_not_shown(listed, write_dicom, secrets, recwar
     raw = path.read_bytes()
     assert raw.count(b"1.2.3\x00") == 1
     path.write_bytes(raw.replace(b"1.2.3\x00", name + b" "))
-    load(folder, labels=labels)
+    load(folder, table=labels)
     with pytest.raises(DataError, match="one class"):
         load(folder)
     assert not recwarn.list
@@ -296,7 +296,7 @@ def test_no_error_quotes_the_header(listed, write_dicom, name_everything, secret
     name = secrets[0].encode()
     path.write_bytes(raw[: start + 8] + name + raw[start + 8 + len(name) :])
     with pytest.raises(DataFileError, match=r"a\.dcm") as caught:
-        load(folder, labels=labels)
+        load(folder, table=labels)
     shown = "".join(traceback.format_exception(caught.value))
     assert not [secret for secret in secrets if secret in shown]
 

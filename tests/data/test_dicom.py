@@ -3,7 +3,8 @@ import pydicom
 import pytest
 from pydicom.uid import JPEGLosslessSV1
 
-from xaitools.data.dicom import find_dicoms, read_dicom, read_header, slice_of_series
+from xaitools.data.dicom import is_dicom, read_dicom, read_header, slice_of_series
+from xaitools.data.folders import find_files
 from xaitools.errors import DataError, DataFileError
 
 
@@ -95,7 +96,7 @@ def test_only_dicom_files_are_found(tmp_path, write_dicom):
     write_dicom(tmp_path / "IM0001")
     (tmp_path / "README").write_text("not DICOM")
     (tmp_path / "notes.xml").write_text("<a/>")
-    assert [path.name for path in find_dicoms(tmp_path)] == ["IM0001", "b.dcm"]
+    assert [path.name for path in find_files(tmp_path, is_dicom)] == ["IM0001", "b.dcm"]
 
 
 def compress(dataset):

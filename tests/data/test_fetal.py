@@ -268,7 +268,7 @@ def test_missing_folders_tables_and_images_are_named(hc18, tmp_path):
     with pytest.raises(DataFileError, match="empty: no PNG image in it"):
         load(empty)
     (empty / TABLE).write_bytes(b"")
-    with pytest.raises(DataFileError, match=f"{TABLE}: cannot be read as a CSV table"):
+    with pytest.raises(DataFileError, match=f"{TABLE}: cannot be read as a CSV or TSV table"):
         load(empty)
 
 
@@ -315,8 +315,8 @@ def test_unusable_pictures_are_named(hc18):
     ("arguments", "message"),
     [
         ({"size": 0}, "size=0"),
-        ({"unit": "cm"}, "unit='cm': expected 'px'"),
-        ({"contour_width": 0.5}, "contour_width=0.5: expected 1 to 32"),
+        ({"unit": "cm"}, "unit='cm' is unknown; expected one of px, mm"),
+        ({"contour_width": 0.5}, "contour_width=0.5; expected 1 to 32"),
         ({"contour_width": float("nan")}, "contour_width=nan"),
         ({"n_subjects": 0}, "n_subjects=0"),
     ],

@@ -1,7 +1,7 @@
 import pytest
 
-from xaitools.data.folders import check_folder
-from xaitools.errors import DataFileError
+from xaitools.data.folders import by_name, check_folder, find_files, find_listed
+from xaitools.errors import DataError, DataFileError
 
 
 def test_a_folder_is_told_from_a_file_and_from_nothing(tmp_path):
@@ -12,3 +12,48 @@ def test_a_folder_is_told_from_a_file_and_from_nothing(tmp_path):
     path.write_text("")
     with pytest.raises(DataFileError, match=r"table\.csv: a file; expected a folder; give one"):
         check_folder(path, "give one")
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name in ("b.nii.gz", "deep/a.nii", "deep/b.nii.gz", ".hidden.nii", "deep/._a.nii", "c.txt"):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    return tmp_path / "images"
+
+
+def test_files_are_found_sorted_without_hidden_ones(files):
+    found = find_files(files, lambda path: ".nii" in path.name)
+    assert [path.relative_to(files).as_posix() for path in found] == [
+        "b.nii.gz",
+        "deep/a.nii",
+        "deep/b.nii.gz",
+    ]
+    assert find_files(files, lambda path: True, "*.txt") == [files / "c.txt"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "place"),
+    [
+        ("deep/b.nii.gz", "deep/b.nii.gz"),
+        ("deep\\b.nii.gz", "deep/b.nii.gz"),
+        ("b.nii.gz", "b.nii.gz"),
+        ("a", "deep/a.nii"),
+        ("a.nii", "deep/a.nii"),
+        ("..\\elsewhere\\a.nii", "deep/a.nii"),
+        ("deep", "deep"),
+    ],
+)
+def test_a_cell_names_a_file_by_its_place_or_its_name(files, cell, place):
+    named = by_name(find_files(files, lambda path: ".nii" in path.name))
+    assert find_listed(cell, files, named, "the table") == files / place
+
+
+def test_a_cell_that_names_no_file_or_several_is_refused(files):
+    named = by_name(find_files(files, lambda path: True))
+    with pytest.raises(DataError, match=r"the table: 'b' fits 2 files in .*images; list paths below"):
+        find_listed("b", files, named, "the table")
+    for cell in ("d.nii", ""):
+        with pytest.raises(DataFileError, match=f"no image '{cell}', which the table lists; add the file"):
+            find_listed(cell, files, named, "the table")

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 from xaitools.data.ct import load_ct
 from xaitools.data.masks import heart_and_vessels
 from xaitools.data.slices import CtSlice
-from xaitools.data.synthetic.chest import chest_hu
+from xaitools.phantoms.chest import chest_hu
 
 
 def as_slice(hu, spacing=0.75):

@@ -6,10 +6,11 @@ from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load
 from scipy import ndimage
 
 from xaitools.data.brain import load_brains
-from xaitools.data.grids import Grid, mni_grid, resample
+from xaitools.data.grids import Grid, mni_grid
 from xaitools.data.mni import LEAST_LIKENESS, check_signal, likeness, warn_if_unregistered
-from xaitools.data.synthetic import synthetic_brains
+from xaitools.data.resampling import resample
 from xaitools.errors import DataFileError
+from xaitools.phantoms import synthetic_brains
 
 
 def template(load, grid):
@@ -42,7 +43,7 @@ def test_signal_in_half_of_the_brain_is_enough(head, tmp_path):
         with pytest.raises(
             DataFileError,
             match=r"a\.nii: signal in \d+% of the brain.*not in MNI space, or displaced: register it.*"
-            r"'centered' \(space in a notebook\)",
+            r"space='centered'",
         ):
             check_signal(bad, GRID, tmp_path / "a.nii")
 
@@ -119,7 +120,7 @@ def test_real_heads_as_they_came_from_the_scanner(real_data, caplog, tmp_path):
     def load(**arguments):
         return load_brains(
             real_data / "ixi",
-            target="Sex",
+            label_column="Sex",
             spacing=5,
             n_subjects=16,
             progress=False,
@@ -130,12 +131,12 @@ def test_real_heads_as_they_came_from_the_scanner(real_data, caplog, tmp_path):
     for brain_mask in ("none", "dseg"):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            volumes = load(grid="mni", brain_mask=brain_mask)
+            volumes = load(space="mni", brain_mask=brain_mask)
         assert len(caplog.records) == 1
         assert "of 16 volumes (sub-001, sub-002, sub-003, ...) do not look like" in caplog.text
         assert max(item.measured() for item in volumes.images.items) < 0.5
     caplog.clear()
-    load(grid="mni")
+    load(space="mni")
     assert len(caplog.records) == 1
-    load(grid="centered")
+    load(space="centered")
     assert len(caplog.records) == 1

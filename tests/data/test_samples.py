@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from xaitools.data.samples import Samples, study_names, two_classes
+from xaitools.data.samples import Samples, two_classes
+from xaitools.data.subjects import study_names
 from xaitools.errors import DataError, ParameterError, ShapeError
 
 
@@ -152,8 +153,9 @@ def test_two_classes_are_the_negative_and_the_positive_one():
     ("samples", "message"),
     [
         (
-            measured(info={"target": "Age"}),
-            "target 'Age': a quantity, 900 to 1500 px; expected two classes. classes picks two.*\"old\": .*positive",
+            measured(info={"label_column": "Age"}),
+            "label_column='Age': a quantity, 900 to 1500 px; expected two classes. classes picks two"
+            '.*"old": .*positive',
         ),
         (
             make(class_names=("CN", "AD", "MCI")),

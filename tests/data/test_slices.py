@@ -3,7 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xaitools.data.slices import CtSlice, resize, to_image
+from xaitools.data.grids import Grid
+from xaitools.data.slices import CtSlice, resize, slice_of_volume, to_image
+from xaitools.data.volumes import Volume
 from xaitools.errors import DataError
 
 
@@ -33,3 +35,27 @@ def test_a_slice_without_an_image_is_named(value, message):
     ct_slice = CtSlice(np.full((8, 8), value, dtype=np.float32), (1, 1), lambda array: array)
     with pytest.raises(DataError, match=f"scan.dcm.*{message}"):
         to_image(ct_slice, Path("scan.dcm"), (60, 400), 8)
+
+
+VOXELS = np.arange(5 * 6 * 7, dtype=np.float32).reshape(
+    5, 6, 7
+)  # x to the left, y to the back, z to the head
+LPS = Grid((5, 6, 7), np.diag([-1.0, -2, 3, 1]))
+
+
+def test_the_fraction_counts_from_the_feet():
+    for fraction, k in ((0, 0), (0.5, 3), (1, 6)):
+        shown = slice_of_volume(Volume(VOXELS, LPS), fraction, Path("a.nii"))
+        np.testing.assert_array_equal(shown.hu, VOXELS[:, :, k].T)
+        assert shown.spacing == (2, 1)
+
+
+def test_a_volume_is_shown_with_the_front_up_however_it_is_stored():
+    for axes in ("RAS", "PSR", "IAL"):
+        shown = slice_of_volume(Volume(VOXELS, LPS).turned(axes), 0, Path("a.nii"))
+        np.testing.assert_array_equal(shown.hu, VOXELS[:, :, 0].T)
+
+
+def test_a_single_slice_that_is_not_axial_is_named():
+    with pytest.raises(DataError, match=r"a\.nii: a single slice that is not axial"):
+        slice_of_volume(Volume(VOXELS[:1], Grid((1, 6, 7), LPS.affine)), 0.5, Path("a.nii"))

@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 
-from xaitools.data.samples import Samples, study_names
+from xaitools.data.samples import Samples
 from xaitools.data.splits import check_disjoint, folds, split
+from xaitools.data.subjects import study_names
 from xaitools.errors import DataError, ParameterError
 
 
@@ -153,7 +154,7 @@ def test_the_seed_decides_the_folds():
 
 
 def test_impossible_folds_are_refused():
-    with pytest.raises(ParameterError, match="n_folds=2: expected at least 3"):
+    with pytest.raises(ParameterError, match="n_folds=2; expected at least 3"):
         folds(measured(0), 2, seed=0)
     with pytest.raises(DataError, match="13 folds of 12 subjects"):
         folds(measured(0, 12, 20), 13, seed=0)

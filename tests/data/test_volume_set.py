@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from xaitools.data.lazy import CachedArray, LazyTensor
-from xaitools.data.samples import Samples, study_names
+from xaitools.data.samples import Samples
 from xaitools.data.splits import split
+from xaitools.data.subjects import study_names
 from xaitools.data.volume_set import Volumes
 from xaitools.errors import DataError, ShapeError
 

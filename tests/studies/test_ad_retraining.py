@@ -12,9 +12,9 @@ import papermill
 import pytest
 
 from xaitools.attribution.names import AD_METHODS
-from xaitools.data import synthetic_brains
 from xaitools.errors import DataError, DataFileError, MethodError, ParameterError, XaitoolsError
 from xaitools.maps import load_map
+from xaitools.phantoms import synthetic_brains
 from xaitools.reports.html import to_html
 from xaitools.reports.runner import run_study
 
@@ -41,7 +41,7 @@ def real_run(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Path:
     folder = tmp_path_factory.mktemp("ixi")
     executed = folder / "ad_retraining.ipynb"
     parameters = {
-        "data_dir": str(real_data / "ixi"), "target": "Age", "classes": {"young": "< 40", "old": ">= 60"},
+        "data_dir": str(real_data / "ixi"), "label_column": "Age", "classes": {"young": "< 40", "old": ">= 60"},
         "space": "centered", "brain_mask": "dseg", "n_subjects": 0,
         "output_dir": str(folder), "n_runs": 2, "max_epochs": 25, "n_explained": 8, "k": 10, "patch": 5,
     }  # fmt: skip
@@ -229,11 +229,11 @@ def test_what_does_not_fit_ends_before_the_training(tmp_path, parameters, error,
 
 def test_real_heads_that_do_not_fit(tmp_path, real_data) -> None:
     heads = {"data_dir": str(real_data / "ixi"), "space": "centered", "n_subjects": 16}
-    ages = {"target": "Age", "classes": {"young": "< 40", "old": ">= 60"}}
+    ages = {"label_column": "Age", "classes": {"young": "< 40", "old": ">= 60"}}
     with pytest.raises(ParameterError, match="heads as scanned do not lie in the space of an atlas"):
         before_training(tmp_path, **heads, **ages, atlas="mni")
     with pytest.raises(DataError, match="no label maps and are not in MNI space"):
         before_training(tmp_path, **heads, **ages, label_maps="none")
     with pytest.raises(ParameterError, match="classes"):
-        before_training(tmp_path, **heads, target="Age")
+        before_training(tmp_path, **heads, label_column="Age")
     assert before_training(tmp_path, **heads, **ages)["positive"] == "old"

@@ -11,8 +11,8 @@ import pytest
 
 from xaitools.attribution import combine
 from xaitools.attribution.names import CT_BASES
-from xaitools.data.synthetic.chest import chest_hu
 from xaitools.maps import load_map
+from xaitools.phantoms.chest import chest_hu
 from xaitools.reports.html import to_html
 from xaitools.reports.runner import run_study
 

@@ -10,10 +10,12 @@ import numpy as np
 
 from xaitools.atlas.names import read_names
 from xaitools.atlas.regions import Atlas
-from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
+from xaitools.checks import check_choice
+from xaitools.data.folders import stem
+from xaitools.data.volumes import Volume, read_label_map
+from xaitools.errors import DataError, DataFileError
 
 logger = logging.getLogger(__name__)
-
 
 _TABLES = (".xml", ".tsv", ".csv", ".txt", ".lut", ".label")
 
@@ -36,15 +38,14 @@ def load_atlas(path: str | Path, names: str | Path | Mapping[int, str] | None = 
     ------
     DataFileError
         If a file is missing, truncated or of another form.
-    ShapeError
-        If the volume does not have three dimensions, as a probabilistic atlas does not.
     DataError
-        If values are not whole numbers, a name occurs twice, or more than half of the labels have no name.
+        If the volume has more than three dimensions, as a probabilistic atlas does, values are not whole numbers, a
+        name occurs twice, or more than half of the labels have no name.
     """
     path = Path(path)
-    labels, affine = _read_labels(path)
+    labels = read_label_map(path)
     table = dict(names) if isinstance(names, Mapping) else read_names(_names_file(path, names))
-    return Atlas(labels, affine, _name_labels(labels, table, path.name), source=path.name)
+    return _named(labels, table, path.name, path.name)
 
 
 def fetch_atlas(name: str, **options: Any) -> Atlas:
@@ -70,8 +71,7 @@ def fetch_atlas(name: str, **options: Any) -> Atlas:
     known = [
         function.removeprefix("fetch_atlas_") for function in dir(datasets) if "fetch_atlas_" in function
     ]
-    if name not in known:
-        raise ParameterError(f"nilearn has no atlas {name!r}; it has {', '.join(known)}")
+    check_choice(name=(name, known))
     fetched = getattr(datasets, f"fetch_atlas_{name}")(**options)
     if getattr(fetched, "lut", None) is None or not isinstance(
         fetched.maps, (str, Path, nibabel.Nifti1Image)
@@ -81,12 +81,12 @@ def fetch_atlas(name: str, **options: Any) -> Atlas:
             'one, such as "aal", or "harvard_oxford" with atlas_name="cort-maxprob-thr25-2mm"'
         )
     table = dict(zip(map(int, fetched.lut["index"]), map(str, fetched.lut["name"]), strict=True))
-    labels, affine = _read_labels(fetched.maps)
-    return Atlas(labels, affine, _name_labels(labels, table, name), source=f"nilearn: {name}")
+    maps = Path(fetched.maps) if isinstance(fetched.maps, str) else fetched.maps
+    return _named(read_label_map(maps), table, name, f"nilearn: {name}")
 
 
-def _name_labels(labels: np.ndarray, table: Mapping[int, str], volume: str) -> dict[int, str]:
-    present = [int(label) for label in np.unique(labels) if label != 0]
+def _named(labels: Volume, table: Mapping[int, str], volume: str, source: str) -> Atlas:
+    present = [int(label) for label in np.unique(labels.voxels) if label != 0]
     unnamed = [label for label in present if label not in table]
     if 2 * len(unnamed) > len(present):
         raise DataError(
@@ -95,31 +95,8 @@ def _name_labels(labels: np.ndarray, table: Mapping[int, str], volume: str) -> d
         )
     if unnamed:
         logger.warning("%s: labels %s have no name and are called by their number.", volume, unnamed)
-    return {label: table.get(label, f"label {label}") for label in present}
-
-
-def _read_labels(source: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Label volume (x, y, z) of int32 and its affine, from a path or a NIfTI image."""
-    place = str(source) if isinstance(source, (str, Path)) else "the label volume"
-    if isinstance(source, (str, Path)) and not Path(source).is_file():
-        raise DataFileError(f"{place}: no such file; give the NIfTI file of the labels")
-    try:
-        image: Any = nibabel.load(source) if isinstance(source, (str, Path)) else source
-        values = np.asarray(image.dataobj)
-    except Exception as error:
-        raise DataFileError(
-            f"{place}: truncated, damaged or not a NIfTI file ({type(error).__name__}); fetch it again"
-        ) from None
-    values = values.reshape(values.shape[:3]) if set(values.shape[3:]) == {1} else values
-    if values.ndim != 3:
-        raise ShapeError(
-            f"{place}: shape {values.shape}; expected one volume of labels, (x, y, z). "
-            "Of a probabilistic atlas take the maximum-probability version"
-        )
-    labels = np.nan_to_num(values, nan=0.5).round().astype(np.int32)
-    if not np.array_equal(labels, values):
-        raise DataError(f"{place}: values that are not whole numbers; expected labels, not intensities")
-    return labels, np.asarray(image.affine, dtype=np.float64)
+    found = {label: table.get(label, f"label {label}") for label in present}
+    return Atlas(labels.voxels, labels.grid.affine, found, source=source)
 
 
 def _names_file(volume: Path, names: str | Path | None) -> Path:
@@ -127,10 +104,9 @@ def _names_file(volume: Path, names: str | Path | None) -> Path:
         if not Path(names).is_file():
             raise DataFileError(f"{names}: no such file; give the table of the names of the regions")
         return Path(names)
-    stem = volume.name.removesuffix(".gz").removesuffix(".nii")
-    found = [path for suffix in _TABLES if (path := volume.with_name(stem + suffix)).is_file()]
+    found = [path for suffix in _TABLES if (path := volume.with_name(stem(volume) + suffix)).is_file()]
     if not found:
         raise DataFileError(
-            f"{volume}: no table of names beside it, such as {stem}.tsv; give one, or a dict, as `names`"
+            f"{volume}: no table of names beside it, such as {stem(volume)}.tsv; give one, or a dict, as `names`"
         )
     return found[0]

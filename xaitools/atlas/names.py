@@ -1,11 +1,10 @@
 """Names of regions, from the tables that come with atlases."""
 
-import csv
-import io
 import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+from xaitools.data.tables import parse_table, plain
 from xaitools.errors import DataError, DataFileError
 
 _INDEX_COLUMNS = ("index", "roivalue", "value", "labelvalue", "id", "labelid", "roiid", "number", "label")
@@ -32,7 +31,9 @@ def read_names(path: Path) -> dict[int, str]:
     if text.lstrip().startswith("<"):
         rows = _xml_rows(path, data)
     else:
-        rows = _text_rows([line for line in text.splitlines() if line.strip() and line.lstrip()[0] != "#"])
+        rows = _text_rows(
+            path, [line for line in text.splitlines() if line.strip() and line.lstrip()[0] != "#"]
+        )
     table: dict[int, str] = {}
     for index, name in rows:
         if name and table.setdefault(index, name) != name:
@@ -64,27 +65,24 @@ def _xml_rows(path: Path, data: bytes) -> list[tuple[int, str]]:
         ) from None
 
 
-def _text_rows(lines: list[str]) -> list[tuple[int, str]]:
+def _text_rows(path: Path, lines: list[str]) -> list[tuple[int, str]]:
     bare = [re.fullmatch(r"\s*(\d+)[\s,;]+(.+?)((?:[\s,;]+\d+){4})?\s*", line) for line in lines]
-    if lines and bare[0]:  # ITK-SNAP writes the name last, in quotes
+    if bare and bare[0]:  # ITK-SNAP writes the name last, in quotes
         quoted = [re.search(r'"(.+)"', line) for line in lines]
         return [
             (int(row[1]), end[1] if end else row[2]) for row, end in zip(bare, quoted, strict=True) if row
         ]
-    sign = next((sign for sign in "\t,;" if lines and sign in lines[0]), " ")
-    rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=sign, skipinitialspace=True))
-    columns = [re.sub("[^a-z]", "", title.lower()) for title in rows[0]] if rows else []
-    rows = [row for row in rows[1:] if len(row) >= len(columns)]
-
-    def pick(known: tuple[str, ...], numbers: bool) -> int | None:
-        fitting = [
-            column
-            for column in range(len(columns))
-            if rows and all(row[column].strip().lstrip("-").isdigit() for row in rows) == numbers
-        ]
-        return next((column for title in known for column in fitting if columns[column] == title), None)
-
-    index, name = pick(_INDEX_COLUMNS, True), pick(_NAME_COLUMNS, False)
+    if not lines:
+        return []
+    table = parse_table("\n".join(lines), path)
+    numbers = {column: table[column].str.fullmatch(r"-*\d+").all() for column in table}
+    index = _pick(_INDEX_COLUMNS, [column for column in table if numbers[column]])
+    name = _pick(_NAME_COLUMNS, [column for column in table if not numbers[column]])
     if index is None or name is None:
         return []
-    return [(int(row[index]), row[name].strip()) for row in rows]
+    return list(zip(table[index].astype(int), table[name], strict=True))
+
+
+def _pick(known: tuple[str, ...], columns: list[str]) -> str | None:
+    """The column with the first of the known titles."""
+    return next((column for title in known for column in columns if plain(column) == title), None)

@@ -5,14 +5,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import nibabel
 import numpy as np
 from jaxtyping import Shaped
 
+from xaitools.data.grids import Grid
+from xaitools.data.resampling import resample
 from xaitools.errors import DataError, ShapeError
 
 logger = logging.getLogger(__name__)
-
 
 _SIDES = "left|right|lh|rh|l|r"
 
@@ -47,13 +47,17 @@ class Atlas:
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 3:
-            raise ShapeError(f"labels of shape {self.labels.shape}: expected three axes, (x, y, z)")
-        affine = checked_affine(self.affine)
+            raise ShapeError(f"labels of shape {self.labels.shape}; expected three axes, (x, y, z).")
         present = np.unique(self.labels)
         _check_names(self.names, present[present != 0])
         object.__setattr__(self, "labels", np.ascontiguousarray(self.labels, dtype=np.int32))
-        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "affine", Grid(self.labels.shape, self.affine).affine)
         object.__setattr__(self, "names", {int(index): self.names[index] for index in sorted(self.names)})
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels lie."""
+        return Grid(self.labels.shape, self.affine)
 
     def on_grid(self, shape: tuple[int, ...], affine: Shaped[np.ndarray, "..."]) -> "Atlas":
         """The same regions on another grid, each voxel taking the label of the nearest one (nilearn).
@@ -69,31 +73,14 @@ class Atlas:
             If no region lies on the grid: then one of the two affines is wrong, or the image is not in the space of
             the atlas.
         """
-        from nilearn.image import resample_img
-        from nilearn.image.resampling import BoundingBoxError
-
-        affine = checked_affine(affine)
-        if len(shape) != 3:
-            raise ShapeError(f"grid {tuple(shape)}: expected three axes, (x, y, z), such as maps.shape[-3:]")
-        try:
-            moved = resample_img(
-                nibabel.Nifti1Image(self.labels, self.affine),
-                target_affine=affine,
-                target_shape=tuple(shape),
-                interpolation="nearest",
-                force_resample=True,
-                copy_header=True,
-            )
-        except BoundingBoxError:
-            labels = np.zeros(shape, dtype=np.int32)
-        else:
-            labels = np.asarray(moved.dataobj)
+        grid = Grid(tuple(shape), affine)
+        labels = resample(self.labels, self.grid, grid, labels=True)
         if not labels.any():
             raise DataError(
                 f"no region of the atlas {self.source!r} lies on the grid {tuple(shape)} with affine "
-                f"{affine.tolist()}; register the image to the space of the atlas, or correct an affine"
+                f"{grid.affine.tolist()}; register the image to the space of the atlas, or correct an affine"
             )
-        return replace(self, labels=labels, affine=affine)
+        return replace(self, labels=labels, affine=grid.affine)
 
     def merge_hemispheres(self) -> "Atlas":
         """Left and right regions of the same name as one, which has the smaller of the two indices.
@@ -121,13 +108,6 @@ class Atlas:
         new = np.array([moved.get(index, index) for index in old.tolist()], dtype=np.int32)
         labels = new[np.searchsorted(old, self.labels)]
         return replace(self, labels=labels, names=names)
-
-
-def checked_affine(values: np.ndarray) -> np.ndarray:
-    affine = np.asarray(values, dtype=np.float64)
-    if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
-        raise ShapeError(f"affine {affine.tolist()}: expected an invertible 4 x 4 matrix, in mm")
-    return affine
 
 
 def _check_names(names: Mapping[int, str], labels: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from xaitools.atlas.regions import Atlas
+from xaitools.data.grids import Grid
 from xaitools.errors import DataError, ParameterError, ShapeError
 
 
@@ -56,7 +57,7 @@ def region_table(
     Alzheimer's disease classification, 2019, section 3. Gain: Böhle et al., Layer-wise relevance propagation
     for explaining deep neural network decisions in MRI-based Alzheimer's disease classification, 2019.
     """
-    if affine is not None and not _same_affine(np.asarray(affine), atlas.affine):
+    if affine is not None and not Grid(atlas.labels.shape, affine).same_as(atlas.grid):
         raise ShapeError(
             f"maps with affine {np.asarray(affine).tolist()} and an atlas with affine {atlas.affine.tolist()} are not "
             "on the same grid; call atlas.on_grid(shape, affine) with those of the maps"
@@ -98,10 +99,10 @@ def regions_touched(atlas: Atlas, mask: Shaped[np.ndarray, "..."], *, share: flo
     """
     if mask.shape != atlas.labels.shape:
         raise ShapeError(
-            f"a mask of shape {mask.shape} and an atlas of shape {atlas.labels.shape}: expected one grid"
+            f"a mask of shape {mask.shape} and an atlas of shape {atlas.labels.shape}; expected one grid"
         )
     if not 0 < share <= 1:
-        raise ParameterError(f"share={share}: expected more than 0 and at most 1")
+        raise ParameterError(f"share={share}; expected more than 0 and at most 1")
     voxels, region = _voxels(atlas)
     inside = np.bincount(region, np.asarray(mask, dtype=bool).ravel()[voxels], minlength=len(atlas.names))
     sizes = np.bincount(region, minlength=len(atlas.names))
@@ -133,7 +134,7 @@ def _sums(
             "and reduce their channels to one"
         )
     if not len(stack):
-        raise DataError("there is no map: expected at least one patient's, and one of the controls")
+        raise DataError("there is no map; expected at least one patient's, and one of the controls")
     sums = np.empty((len(stack), len(atlas.names)))
     for index, values in enumerate(stack):
         if not np.isfinite(values).all():
@@ -144,7 +145,3 @@ def _sums(
         weights = np.abs(inside) if absolute else inside
         sums[index] = np.bincount(region, weights, minlength=len(atlas.names))
     return sums
-
-
-def _same_affine(first: np.ndarray, second: np.ndarray) -> bool:
-    return first.shape == second.shape and np.allclose(first, second, rtol=0, atol=1e-3)

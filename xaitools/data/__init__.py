@@ -1,25 +1,18 @@
-"""Samples: labelled images with their subjects, one loader a modality."""
+"""Samples: labelled images with their subjects, one loader a modality.
 
-from xaitools.data.brain import load_brains, load_oasis
-from xaitools.data.ct import load_ct
-from xaitools.data.fetal import load_fetal
-from xaitools.data.samples import Samples, two_classes
-from xaitools.data.splits import check_disjoint, folds, split
-from xaitools.data.synthetic import chest_slices, fetal_heads, synthetic_brains
-from xaitools.data.volume_set import Volumes
+The names below are loaded when first used, so that grids can be compared without loading torch.
+"""
 
-__all__ = [
-    "Samples",
-    "Volumes",
-    "check_disjoint",
-    "chest_slices",
-    "fetal_heads",
-    "folds",
-    "load_brains",
-    "load_ct",
-    "load_fetal",
-    "load_oasis",
-    "split",
-    "synthetic_brains",
-    "two_classes",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "brain": ["load_brains", "load_oasis"],
+        "ct": ["load_ct"],
+        "fetal": ["load_fetal"],
+        "samples": ["Samples", "two_classes"],
+        "splits": ["check_disjoint", "folds", "split"],
+        "volume_set": ["Volumes"],
+    },
+)

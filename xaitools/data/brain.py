@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +12,40 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from xaitools.data.grids import Grid, centered_grid, check_one_grid, mni_grid, read_grid
-from xaitools.data.lazy import CachedArray, LazyTensor, cache_path, prepare
+from xaitools.checks import check_choice, check_positive
+from xaitools.data.classes import Classes, column_labels
+from xaitools.data.grids import Grid, centered_grid, mni_grid
+from xaitools.data.lazy import LazyTensor, cached, prepare
 from xaitools.data.mni import likeness, warn_if_unregistered
-from xaitools.data.participants import MISSING, Classes, find_column, read_target
-from xaitools.data.preparation import Scan, Settings, prepare_image, prepare_labels
-from xaitools.data.samples import study_names
-from xaitools.data.scans import add_maps, find_scans, pair, read_rows, recognise_layout
+from xaitools.data.participants import OWN_COLUMNS, read_rows
+from xaitools.data.preparation import Settings, prepare_image, prepare_labels
+from xaitools.data.scans import Scan, add_maps, find_scans, pair, recognise_layout
+from xaitools.data.subjects import check_n_subjects, in_turn, study_names
+from xaitools.data.tables import MISSING, find_column
 from xaitools.data.volume_set import Volumes
+from xaitools.data.volumes import check_one_grid, read_grid
 from xaitools.errors import DataError, DataFileError, ParameterError
 
-GRIDS = ("file", "mni", "centered")
+SPACES = ("file", "mni", "centered")
 MASKS = ("none", "dseg", "mni")
 OASIS_ID = re.compile(r"(OAS1_\d{4})_(MR\d)")
-OWN_COLUMNS = ["participant", "session", "file", "required"]
 PROBABILITY = re.compile(r"_probability\.nii|_probseg\.nii|^mwr?c[123]", re.IGNORECASE)
 CONTROL_AND_DEMENTIA = {"control": "= 0", "dementia": "> 0"}
 
 
 def load_brains(
-    folder: str | Path,
+    data_dir: str | Path,
     *,
-    target: str,
+    table: str | Path | None = None,
+    label_column: str,
     classes: Classes | None = None,
     unit: str = "",
     numbers: Sequence[str] = (),
-    table: str | Path | None = None,
-    id_column: str = "",
+    subject_column: str = "",
     session_column: str = "",
     image: str = "",
     label_maps: str | Path = "auto",
-    grid: str = "file",
+    space: str = "file",
     spacing: float | None = None,
     shape: Sequence[int] | None = None,
     intensity: tuple[float, float] | None = None,
@@ -54,7 +56,7 @@ def load_brains(
     n_jobs: int = 1,
     progress: bool = True,
 ) -> Volumes:
-    """Load brain volumes with a target from their table of participants; the layout of the folder is recognised.
+    """Load brain volumes with labels from their table of participants; the layout of the folder is recognised.
 
     - **CAPS**, as Clinica writes it: ``subjects/sub-X/ses-Y/t1_linear/*_T1w.nii.gz`` (cropped ones before whole
       ones) or modulated grey-matter maps of t1-volume, ``.../t1/spm/dartel/group-*/*_segm-graymatter_space-
@@ -66,13 +68,16 @@ def load_brains(
       ``t1`` where there is such a folder, and a CSV or TSV file; its column of files, if any, decides.
 
     Each volume is prepared once and kept in the cache: its axes are turned towards right, front and head, its
-    intensities scaled, its brain cut out, and it is resampled (see :func:`xaitools.data.grids.resample`). It is
+    intensities scaled, its brain cut out, and it is resampled (see :func:`xaitools.data.resampling.resample`). It is
     read again when it is indexed, so that memory does not grow with the number of subjects.
 
     Parameters
     ----------
-    folder : path
-    target : str
+    data_dir : path
+        The folder.
+    table : path, optional
+        CSV or TSV file, or a BIDS folder whose tables to take. Empty: that in the folder.
+    label_column : str
         Column of the table with what to predict.
     classes : mapping or sequence of str, optional
         Which values make which class: ``["CN", "AD"]``, ``{"control": "CN", "patient": ["AD", "MCI"]}`` or ranges,
@@ -80,25 +85,22 @@ def load_brains(
         default a column of two different values is a classification, a usual name of controls (CN, healthy, 0)
         before that of patients (see :func:`xaitools.data.participants.ordered`), one of more numbers a regression.
     unit : str
-        Unit of a regression's target.
+        Unit of a regression's labels.
     numbers : sequence of str
         More columns of numbers to keep, as ``Volumes.numbers``; NaN where one is missing.
-    table : path, optional
-        CSV or TSV file, or a BIDS folder whose tables to take.
-    id_column, session_column : str, optional
+    subject_column, session_column : str, optional
         Columns of the table; where empty, usual names are tried (``participant_id``, ``session_id``, ...).
     image : str, optional
         Which volumes to take: ``"t1-linear"`` or ``"t1-volume"`` of a CAPS folder, or a pattern of paths below
-        ``folder`` (below the session in a CAPS folder), such as ``"**/*_run-1_T1w.nii.gz"``.
+        the folder (below the session in a CAPS folder), such as ``"**/*_run-1_T1w.nii.gz"``.
     label_maps : path, "auto" or "none"
         Folder of label maps of brain structures, one a volume on its grid. By default the folder ``dseg`` of a
         flat folder, if there is one.
-    grid : {"file", "mni", "centered"}
-        The common grid. ``"file"``: all volumes are on one already. ``"mni"``: volumes in MNI space, which are
-        resampled onto :func:`xaitools.data.grids.mni_grid`; whether they are in it is checked, see below.
-        ``"centered"``: heads as they came from the scanner,
-        each moved (not turned nor scaled) so that the centre of its brain, or without label map and mask that of
-        the head, is the middle of the grid.
+    space : {"file", "mni", "centered"}
+        Where the volumes lie. ``"file"``: on one grid already. ``"mni"``: in MNI space; they are resampled onto
+        :func:`xaitools.data.grids.mni_grid`, and whether they are in it is checked, see below. ``"centered"``: heads as
+        they came from the scanner, each moved (not turned nor scaled) so that the centre of its brain, or without label
+        map and mask that of the head, is the middle of the common grid.
     spacing : float, optional
         Length of a voxel in mm. By default that of the files, or 2 for ``"mni"``.
     shape : three ints, optional
@@ -125,7 +127,7 @@ def load_brains(
     -------
     Volumes
         Sessions of one participant share their subject id. Participants are numbered in the sorted order of all
-        that have the target and a volume, so that an id does not depend on `n_subjects`.
+        that have a label and a volume, so that an id does not depend on `n_subjects`.
 
     Raises
     ------
@@ -136,7 +138,7 @@ def load_brains(
         A column is missing, one class only, a participant in two rows, a volume without a row, in four
         dimensions, with NaN or constant.
     ShapeError
-        Volumes on different grids, for ``grid="file"``, or a map on another grid than its volume.
+        Volumes on different grids, for ``space="file"``, or a map on another grid than its volume.
     ParameterError
         A parameter out of its range.
 
@@ -145,15 +147,13 @@ def load_brains(
     If more than a tenth of the volumes that should be in MNI space do not look like its template (see
     :func:`xaitools.data.mni.likeness`), a warning is logged: they are probably not registered.
     """
-    _check_parameters(grid, spacing, shape, intensity, str(brain_mask), n_subjects)
-    folder = Path(folder)
+    _check_parameters(space, spacing, shape, intensity, str(brain_mask), n_subjects)
+    folder = Path(data_dir)
     layout = recognise_layout(folder)
-    rows = read_rows(folder, layout, None if table is None else Path(table), id_column, session_column)
+    rows = read_rows(folder, layout, Path(table) if table else None, subject_column, session_column)
     scans = find_scans(folder, layout, image, rows)
-    selection = _select(
-        rows, scans, folder, target=target, classes=classes, skip_missing=skip_missing, n_subjects=n_subjects
-    )
-    scans = selection.scans
+    chosen = _choose(rows, scans, folder, label_column, classes, skip_missing, n_subjects)
+    scans = chosen.scans
     if label_maps == "auto":
         label_maps = folder / "dseg" if layout == "flat" and (folder / "dseg").is_dir() else "none"
     if str(label_maps) != "none":
@@ -161,36 +161,35 @@ def load_brains(
     elif brain_mask == "dseg":
         raise ParameterError(
             "brain_mask='dseg' without label maps; expected them in a flat folder's own folder 'dseg', or in the one "
-            "that label_maps names"
+            "that label_maps names."
         )
-    if str(brain_mask) not in MASKS:
-        scans = add_maps(scans, Path(brain_mask), layout, rows, "mask")
+    mask = str(brain_mask)
+    if mask not in MASKS:
+        scans, mask = add_maps(scans, Path(brain_mask), layout, rows, "mask"), "files"
     settings = Settings(
-        grid=_common_grid([scan.path for scan in scans], grid, spacing, shape),
-        space=grid,
+        grid=_common_grid([scan.path for scan in scans], space, spacing, shape),
+        space=space,
         intensity=_usual_intensity(scans) if intensity is None else intensity,
-        brain_mask=str(brain_mask) if str(brain_mask) in MASKS else "files",
+        brain_mask=mask,
     )
-    images, maps = _lazy(scans, settings, cache_dir, n_jobs, progress=progress)
-    if settings.in_mni:
-        warn_if_unregistered([item.measured() for item in images.items], selection.names)
-    kept = {name: selection.numbers(name, table or folder) for name in numbers}
-    info = {"source": f"brain volumes, {layout} folder", "target": target, "grid": f"{grid}: {settings.grid}"}
-    return selection.volumes(images, maps, settings, unit=unit, numbers=kept, info=info)
+    source = f"brain volumes, {layout} folder"
+    options: dict[str, Any] = {"unit": unit, "cache_dir": cache_dir, "n_jobs": n_jobs, "progress": progress}
+    chosen = replace(chosen, scans=scans)
+    return _volumes(chosen, settings, source, numbers=chosen.numbers(numbers, table or folder), **options)
 
 
 def load_oasis(
+    data_dir: str | Path | None = None,
     *,
-    target: str = "cdr",
+    label_column: str = "cdr",
     classes: Classes | None = None,
     unit: str = "",
-    data_dir: str | Path | None = None,
+    numbers: Sequence[str] = ("age",),
     dartel_version: bool = True,
     spacing: float | None = None,
     shape: Sequence[int] | None = None,
     intensity: tuple[float, float] = (0.0, 1.0),
     n_subjects: int | None = None,
-    numbers: Sequence[str] = ("age",),
     cache_dir: str | Path | None = None,
     n_jobs: int = 1,
     progress: bool = True,
@@ -201,16 +200,16 @@ def load_oasis(
 
     Parameters
     ----------
-    target : str
+    data_dir : path, optional
+        Where nilearn keeps the data.
+    label_column : str
         Column of OASIS' table: ``"cdr"`` (clinical dementia rating), ``"age"``, ``"mf"``, ``"mmse"``, ...
     classes, unit : optional
         As for :func:`load_brains`. For ``"cdr"`` the default is ``{"control": "= 0", "dementia": "> 0"}``;
         participants without a rating, who are the younger ones, are left out.
-    data_dir : path, optional
-        Where nilearn keeps the data.
     dartel_version : bool
         Maps normalised with DARTEL instead of SPM8's standard.
-    spacing, shape, intensity, n_subjects, numbers, cache_dir, n_jobs, progress
+    numbers, spacing, shape, intensity, n_subjects, cache_dir, n_jobs, progress
         As for :func:`load_brains`.
 
     Returns
@@ -227,22 +226,19 @@ def load_oasis(
     """
     _check_parameters("file", spacing, shape, intensity, "none", n_subjects)
     rows, scans = _fetch_oasis(data_dir, dartel_version, progress=progress)
-    if classes is None and target.lower() == "cdr":
+    if classes is None and label_column.lower() == "cdr":
         classes = CONTROL_AND_DEMENTIA
     where = Path("OASIS")
-    selection = _select(
-        rows, scans, where, target=target, classes=classes, skip_missing=False, n_subjects=n_subjects
-    )
-    grid = _common_grid([scan.path for scan in selection.scans], "file", spacing, shape)
+    chosen = _choose(rows, scans, where, label_column, classes, False, n_subjects)
+    grid = _common_grid([scan.path for scan in chosen.scans], "file", spacing, shape)
     settings = Settings(grid, space="file", intensity=intensity, brain_mask="none")
-    images, _ = _lazy(selection.scans, settings, cache_dir, n_jobs, progress=progress)
-    kept = {name: selection.numbers(name, where) for name in numbers}
-    info = {"source": "OASIS-1 grey-matter maps", "target": target, "grid": f"file: {grid}"}
-    return selection.volumes(images, None, settings, unit=unit, numbers=kept, info=info)
+    options: dict[str, Any] = {"unit": unit, "cache_dir": cache_dir, "n_jobs": n_jobs, "progress": progress}
+    columns = chosen.numbers(numbers, where)
+    return _volumes(chosen, settings, "OASIS-1 grey-matter maps", numbers=columns, **options)
 
 
 @dataclass(frozen=True)
-class _Selection:
+class _Chosen:
     """Volumes to load and their rows, aligned."""
 
     scans: list[Scan]
@@ -252,67 +248,108 @@ class _Selection:
     class_names: tuple[str, ...]
     info: dict[str, Any]
 
-    def numbers(self, name: str, where: str | Path) -> Tensor:
-        """A column of numbers, (n,), NaN where a cell is empty."""
-        column = find_column(self.rows.drop(columns=OWN_COLUMNS), name, (), where)
-        cells = ["nan" if cell.lower() in MISSING else cell for cell in self.rows[column]]
-        try:
-            return torch.tensor([float(cell) for cell in cells])
-        except ValueError:
-            raise DataError(
-                f"{where}, column {column!r}: cells that are not numbers; leave it out of numbers"
-            ) from None
-
-    def volumes(
-        self,
-        images: LazyTensor,
-        label_maps: LazyTensor | None,
-        settings: Settings,
-        *,
-        unit: str,
-        numbers: Mapping[str, Tensor],
-        info: Mapping[str, Any],
-    ) -> Volumes:
-        """The volumes with all that is known of them."""
-        labels = self.rows["label"].tolist()
-        return Volumes(
-            images=images,
-            labels=torch.tensor(labels, dtype=torch.int64 if self.class_names else torch.float32),
-            subjects=self.subjects,
-            names=self.names,
-            class_names=self.class_names,
-            affine=settings.grid.affine,
-            label_maps=label_maps,
-            sources=tuple(scan.path for scan in self.scans),
-            unit=unit,
-            numbers=numbers,
-            info={**info, **self.info, **settings.words()},
-        )
+    def numbers(self, columns: Sequence[str], where: str | Path) -> dict[str, Tensor]:
+        """Columns of numbers, (n,) each, NaN where a cell is empty."""
+        table, found = self.rows.drop(columns=OWN_COLUMNS), {}
+        for name in columns:
+            column = find_column(table, name, (), where)
+            cells = ["nan" if cell.lower() in MISSING else cell for cell in table[column]]
+            try:
+                found[name] = torch.tensor([float(cell) for cell in cells])
+            except ValueError:
+                raise DataError(
+                    f"{where}, column {column!r}: cells that are not numbers; leave it out of numbers"
+                ) from None
+        return found
 
 
-def _select(
+def _choose(
     rows: pd.DataFrame,
     scans: Sequence[Scan],
     folder: Path,
-    *,
-    target: str,
+    label_column: str,
     classes: Classes | None,
     skip_missing: bool,
     n_subjects: int | None,
-) -> _Selection:
-    """Volumes whose row has the target, of the first subjects."""
-    rows, class_names = _with_target(rows, target, classes, folder)
+) -> _Chosen:
+    """The volumes of the first subjects whose row has a label."""
+    column = find_column(rows.drop(columns=OWN_COLUMNS), label_column, (), folder)
+    if column is None:
+        raise ParameterError("label_column=''; expected the column with what to predict: name it.")
+    values, class_names = column_labels(rows[column].tolist(), classes, f"{folder}, column {column!r}")
+    rows = rows.assign(label=values)
     scans, positions, counts = pair(rows, scans, folder, skip_missing=skip_missing)
-    labels = rows["label"].iloc[positions].tolist()
+    rows = rows.iloc[positions]
+    labels = rows["label"].tolist()
+    empty = [f"of the class {name!r}" for number, name in enumerate(class_names) if number not in labels]
+    if empty or not scans:
+        raise DataError(
+            f"{folder}: no volume {empty[0] if empty else 'with a label'}; expected some. Check the column and which "
+            "volumes are there"
+        )
     subjects, names = study_names([scan.participant for scan in scans])
-    chosen = _choose_subjects(subjects, labels, class_names, n_subjects, folder)
-    return _Selection(
+    chosen = in_turn(subjects, labels if class_names else [0] * len(scans), n_subjects)
+    return _Chosen(
         scans=[scans[position] for position in chosen],
-        rows=rows.iloc[[positions[position] for position in chosen]],
+        rows=rows.iloc[chosen],
         subjects=tuple(subjects[position] for position in chosen),
         names=tuple(names[position] for position in chosen),
         class_names=class_names,
-        info={"classes": _plain(classes) if classes else list(class_names), **counts},
+        info={
+            "label_column": label_column,
+            "classes": _plain(classes) if classes else list(class_names),
+            **counts,
+        },
+    )
+
+
+def _volumes(
+    chosen: _Chosen,
+    settings: Settings,
+    source: str,
+    *,
+    unit: str,
+    numbers: Mapping[str, Tensor],
+    cache_dir: str | Path | None,
+    n_jobs: int,
+    progress: bool,
+) -> Volumes:
+    """Prepare the chosen volumes and their label maps, and tell all that is known of them."""
+    scans = chosen.scans
+
+    def prepared(
+        what: str, make: Callable[[Scan, Settings], np.ndarray], dtype: torch.dtype, measure: Any = None
+    ) -> LazyTensor:
+        keys = [settings.key(scan, what) for scan in scans]
+        items = cached(cache_dir, "brains", keys, [partial(make, scan, settings) for scan in scans], measure)
+        prepare(items, n_jobs=n_jobs, desc=f"{what}s", progress=progress)
+        return LazyTensor(items, settings.grid.shape, dtype)
+
+    measure = partial(likeness, grid=settings.grid) if settings.in_mni else None
+    images = prepared("image", prepare_image, torch.float32, measure)
+    mapped = scans[0].label_map is not None
+    label_maps = prepared("label map", prepare_labels, torch.int32) if mapped else None
+    if settings.in_mni:
+        warn_if_unregistered([item.measured() for item in images.items], chosen.names)
+    return Volumes(
+        images=images,
+        labels=torch.tensor(
+            chosen.rows["label"].tolist(), dtype=torch.int64 if chosen.class_names else torch.float32
+        ),
+        subjects=chosen.subjects,
+        names=chosen.names,
+        class_names=chosen.class_names,
+        affine=settings.grid.affine,
+        label_maps=label_maps,
+        sources=tuple(scan.path for scan in chosen.scans),
+        unit=unit,
+        numbers=numbers,
+        info={
+            "source": source,
+            "grid": f"{settings.space}: {settings.grid}",
+            **chosen.info,
+            **settings.words(),
+        },
     )
 
 
@@ -346,83 +383,40 @@ def _fetch_oasis(
 
 
 def _check_parameters(
-    grid: str,
+    space: str,
     spacing: float | None,
     shape: Sequence[int] | None,
     intensity: tuple[float, float] | None,
     brain_mask: str,
     n_subjects: int | None,
 ) -> None:
-    if grid not in GRIDS:
-        raise ParameterError(f"grid={grid!r} (space in a notebook): expected one of {GRIDS}")
-    if spacing is not None and not spacing > 0:
-        raise ParameterError(f"spacing={spacing}: expected a positive number of mm")
+    check_choice(space=(space, SPACES))
+    check_n_subjects(n_subjects, least=2)
+    if spacing is not None:
+        check_positive(spacing=spacing)
     if shape is not None and (len(shape) != 3 or min(shape) < 2):
-        raise ParameterError(f"shape={tuple(shape)}: expected three numbers of voxels, 2 or more each")
+        raise ParameterError(f"shape={tuple(shape)}; expected three numbers of voxels, 2 or more each.")
     if intensity is not None and not (len(intensity) == 2 and intensity[0] < intensity[1]):
-        raise ParameterError(f"intensity={tuple(intensity)}: expected (low, high), low below high")
+        raise ParameterError(f"intensity={tuple(intensity)}; expected (low, high), low below high.")
     if brain_mask not in MASKS and not Path(brain_mask).is_dir():
-        raise ParameterError(f"brain_mask={brain_mask!r}: expected one of {MASKS} or a folder of masks")
-    if brain_mask == "mni" and grid == "centered":
+        raise ParameterError(f"brain_mask={brain_mask!r}; expected one of {MASKS} or a folder of masks.")
+    if brain_mask == "mni" and space == "centered":
         raise ParameterError(
-            "brain_mask='mni' with grid='centered' (space in a notebook): that mask fits only volumes in MNI space; "
-            "choose another of the two"
+            "brain_mask='mni' with space='centered'; expected 'mni' only for volumes in MNI space: choose another of "
+            "the two."
         )
-    if n_subjects is not None and n_subjects < 2:
-        raise ParameterError(f"n_subjects={n_subjects}: expected at least 2")
-
-
-def _with_target(
-    rows: pd.DataFrame, target: str, classes: Classes | None, where: str | Path
-) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Rows with the columns ``wanted`` and ``label``, and the names of the classes."""
-    column = find_column(rows.drop(columns=OWN_COLUMNS), target, (), where)
-    if column is None:
-        raise ParameterError("target='': name the column with what to predict")
-    found = read_target(rows[column].tolist(), classes, f"{where}, column {column!r}")
-    wanted = np.zeros(len(rows), dtype=bool)
-    wanted[found.rows] = True
-    labels = np.zeros(len(rows), dtype=np.int64 if found.class_names else np.float64)
-    labels[found.rows] = found.labels.numpy()
-    return rows.assign(wanted=wanted, label=labels), found.class_names
-
-
-def _choose_subjects(
-    subjects: Sequence[str],
-    labels: Sequence[float],
-    class_names: tuple[str, ...],
-    n_subjects: int | None,
-    folder: Path,
-) -> list[int]:
-    """Positions of the volumes of the first subjects, taken in turn from each class (that of their first volume)."""
-    empty = [name for number, name in enumerate(class_names) if number not in labels]
-    if empty or not subjects:
-        what = f"of the class {empty[0]!r}" if empty else "with the target"
-        raise DataError(
-            f"{folder}: no volume {what}; expected some. Check the column and which volumes are there"
-        )
-    first_label: dict[str, float] = {}
-    for subject, label in zip(subjects, labels, strict=True):
-        first_label.setdefault(subject, label if class_names else 0)
-    queues = [
-        [subject for subject in sorted(first_label) if first_label[subject] == label]
-        for label in sorted(set(first_label.values()))
-    ]
-    in_turn = [subject for turn in zip_longest(*queues) for subject in turn if subject is not None]
-    wanted = set(in_turn[:n_subjects])
-    return [position for position, subject in enumerate(subjects) if subject in wanted]
 
 
 def _common_grid(
-    paths: Sequence[Path], grid: str, spacing: float | None, shape: Sequence[int] | None
+    paths: Sequence[Path], space: str, spacing: float | None, shape: Sequence[int] | None
 ) -> Grid:
-    if grid == "mni":
+    if space == "mni":
         common = mni_grid(spacing or 2)
-    elif grid == "file":
+    elif space == "file":
         common = check_one_grid(paths)
         common = common if spacing is None else common.respaced(spacing)
     else:
-        first = read_grid(paths[0])
+        first = read_grid(paths[0]).turned()
         step = spacing or float(first.spacing.min())
         common = centered_grid(
             np.rint(np.array(first.shape) * first.spacing / step).astype(int).tolist(), step
@@ -432,30 +426,6 @@ def _common_grid(
 
 def _usual_intensity(scans: Sequence[Scan]) -> tuple[float, float] | None:
     return (0.0, 1.0) if all(PROBABILITY.search(scan.path.name) for scan in scans) else None
-
-
-def _lazy(
-    scans: Sequence[Scan], settings: Settings, cache_dir: str | Path | None, n_jobs: int, *, progress: bool
-) -> tuple[LazyTensor, LazyTensor | None]:
-    """Prepared images and label maps (or None) of scans."""
-
-    def items(
-        what: str, make: Callable[[Scan, Settings], np.ndarray], measure: Any = None
-    ) -> list[CachedArray]:
-        paths = [cache_path(cache_dir, "brains", settings.key(scan, what)) for scan in scans]
-        return [
-            CachedArray(path, partial(make, scan, settings), measure)
-            for path, scan in zip(paths, scans, strict=True)
-        ]
-
-    measure = partial(likeness, grid=settings.grid) if settings.in_mni else None
-    images, maps = items("image", prepare_image, measure), None
-    prepare(images, n_jobs=n_jobs, desc="brains", progress=progress)
-    if scans[0].label_map is not None:
-        label_maps = items("label map", prepare_labels)
-        prepare(label_maps, n_jobs=n_jobs, desc="label maps", progress=progress)
-        maps = LazyTensor(label_maps, settings.grid.shape, torch.int32)
-    return LazyTensor(images, settings.grid.shape, torch.float32), maps
 
 
 def _plain(classes: Classes) -> Any:

@@ -1,7 +1,6 @@
 """Chest CT slices with or without contrast agent, from the folders in which they are published."""
 
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -9,29 +8,31 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from xaitools.checks import check_counts
+from xaitools.data.contrast import CLASS_NAMES, read_label_table
 from xaitools.data.dicom import read_dicom
 from xaitools.data.folders import check_folder
 from xaitools.data.intensity import MEDIASTINUM, apply_window
-from xaitools.data.labels import CLASS_NAMES, read_labels
 from xaitools.data.layouts import Item, find_items
 from xaitools.data.masks import find_mask, heart_and_vessels, read_mask
-from xaitools.data.samples import Samples, study_names
-from xaitools.data.slices import resize, to_image
-from xaitools.data.volumes import axial_slice, is_volume, read_volume
+from xaitools.data.samples import Samples
+from xaitools.data.slices import resize, slice_of_volume, to_image
+from xaitools.data.subjects import check_n_subjects, in_turn, study_names
+from xaitools.data.volumes import is_volume, read_volume
 from xaitools.errors import DataError, DataFileError, ParameterError
 
 HEART_AND_VESSELS = "heart-and-vessels"
 
 
 def load_ct(
-    folder: str | Path,
+    data_dir: str | Path,
     *,
-    window: tuple[float, float] = MEDIASTINUM,
-    size: int = 128,
-    labels: str | Path = "",
+    table: str | Path | None = None,
     label_column: str = "",
     file_column: str = "",
     subject_column: str = "",
+    size: int = 128,
+    window: tuple[float, float] = MEDIASTINUM,
     slice_fraction: float = 0.5,
     masks: str | Path | None = None,
     n_subjects: int | None = None,
@@ -40,7 +41,7 @@ def load_ct(
     """Load axial CT slices labelled by contrast agent; the layout of the folder is recognised.
 
     - **SIIM**: ``overview.csv`` (columns ``dicom_name`` and ``Contrast``) beside ``dicom_dir/``.
-    - **A folder with a label table**, given as `labels`. With a column of files, each row is one sample: a
+    - **A folder with a label table**, given as `table`. With a column of files, each row is one sample: a
       DICOM, NIfTI or MetaImage file (path below the folder, name, or name without suffix), or the folder of a
       DICOM series. Without one, a column of subjects is matched with the DICOM ``PatientID`` or series UID,
       or with the names of volumes; LNDb's ``LNDbID`` 7 finds ``LNDb-0007.mhd``.
@@ -53,16 +54,17 @@ def load_ct(
 
     Parameters
     ----------
-    folder : path
-    window : (center, width), Hounsfield units
-        Scaled to [0, 1]. The default shows fat, muscle and contrast agent apart.
-    size : int
-        Height and width of the images in pixels.
-    labels : path, optional
-        CSV file with a label column: True/False, 1/0, yes/no, contrast/no contrast.
+    data_dir : path
+        The folder.
+    table : path, optional
+        CSV or TSV file with a label column: True/False, 1/0, yes/no, contrast/no contrast. Empty: SIIM's, or none.
     label_column, file_column, subject_column : str, optional
         Columns of the table; where empty, usual names are tried (``contrast``, ``file``, ``subject``, ...).
         Without a column of subjects, DICOM files are grouped by ``PatientID``, and each volume is a patient.
+    size : int
+        Height and width of the images in pixels.
+    window : (center, width), Hounsfield units
+        Scaled to [0, 1]. The default shows fat, muscle and contrast agent apart.
     slice_fraction : float
         0 is the lowest slice, 1 the one nearest to the head.
     masks : path or "heart-and-vessels", optional
@@ -83,7 +85,7 @@ def load_ct(
     Raises
     ------
     DataFileError
-        A folder, table or file is missing, empty, truncated or cannot be decoded.
+        The folder, a table or a file is missing, empty, truncated or cannot be decoded.
     DataError
         A column is missing, a label cannot be read, there is one class only, a slice is constant or not finite, a
         mask is all black.
@@ -92,25 +94,30 @@ def load_ct(
     ParameterError
         `size`, `slice_fraction` or `n_subjects` out of range.
     """
-    folder = Path(folder)
-    _check_parameters(size, slice_fraction, n_subjects)
+    folder = Path(data_dir)
+    check_counts(size=size)
+    check_n_subjects(n_subjects, least=2)
     apply_window(np.zeros(1), window)
+    if not 0 <= slice_fraction <= 1:
+        raise ParameterError(
+            f"slice_fraction={slice_fraction}; expected 0 (lowest slice) to 1 (nearest to the head)."
+        )
     check_folder(folder, "give the folder that holds the images")
-    overview = folder / "overview.csv"
-    labels = labels or (overview if overview.is_file() else "")
-    columns = (label_column, file_column, subject_column)
-    table = read_labels(Path(labels), *columns) if labels else None
-    items = find_items(folder, table, slice_fraction, progress=progress)
+    if not table and (folder / "overview.csv").is_file():
+        table = folder / "overview.csv"
+    labels = read_label_table(Path(table), label_column, file_column, subject_column) if table else None
+    items = find_items(folder, labels, slice_fraction, progress=progress)
     subjects, names = study_names([item.patient for item in items])
     _check_two_classes(items, folder)
-    chosen = _choose_subjects(subjects, items, n_subjects)
-    _check_two_classes([items[position] for position in chosen], folder)
-    paths = [items[position].path for position in chosen]
+    chosen = in_turn(subjects, [item.label for item in items], n_subjects)
+    items = [items[position] for position in chosen]
+    _check_two_classes(items, folder)
+    paths = [item.path for item in items]
     images, drawn = _read_all(
         paths, folder, window=window, size=size, fraction=slice_fraction, masks=masks, progress=progress
     )
     info = {
-        "source": f"CT labelled by {'a table' if table else 'ContrastBolusAgent'}",
+        "source": f"CT labelled by {'a table' if labels else 'ContrastBolusAgent'}",
         "window": [float(value) for value in window],
         "size": size,
         "slice_fraction": slice_fraction,
@@ -120,7 +127,7 @@ def load_ct(
         info |= {"mask_rule": rule, "n_without_mask": int((~drawn.flatten(1).any(dim=1)).sum())}
     return Samples(
         images=images,
-        labels=torch.tensor([items[position].label for position in chosen]),
+        labels=torch.tensor([item.label for item in items]),
         subjects=tuple(subjects[position] for position in chosen),
         names=tuple(names[position] for position in chosen),
         class_names=CLASS_NAMES,
@@ -130,17 +137,6 @@ def load_ct(
     )
 
 
-def _check_parameters(size: int, slice_fraction: float, n_subjects: int | None) -> None:
-    if size < 1:
-        raise ParameterError(f"size={size}: expected a positive number of pixels")
-    if not 0 <= slice_fraction <= 1:
-        raise ParameterError(
-            f"slice_fraction={slice_fraction}: expected 0 (lowest slice) to 1 (nearest to the head)"
-        )
-    if n_subjects is not None and n_subjects < 2:
-        raise ParameterError(f"n_subjects={n_subjects}: expected at least 2, one of each class")
-
-
 def _check_two_classes(items: Sequence[Item], folder: Path) -> None:
     found = {item.label for item in items}
     if len(found) < 2:
@@ -148,21 +144,6 @@ def _check_two_classes(items: Sequence[Item], folder: Path) -> None:
             f"{folder}: all {len(items)} samples are of one class, {CLASS_NAMES[found.pop()]!r}; expected both. "
             "Check the label column; where ContrastBolusAgent is not filled in, give a label table"
         )
-
-
-def _choose_subjects(subjects: Sequence[str], items: Sequence[Item], n_subjects: int | None) -> list[int]:
-    """Positions of the samples of the first subjects, taken in turn from each class (that of their first sample)."""
-    first_label: dict[str, int] = {}
-    for subject, item in zip(subjects, items, strict=True):
-        first_label.setdefault(subject, item.label)
-    if n_subjects is None or n_subjects >= len(first_label):
-        return list(range(len(items)))
-    queues = [
-        [subject for subject in sorted(first_label) if first_label[subject] == label] for label in (0, 1)
-    ]
-    in_turn = [subject for pair in zip_longest(*queues) for subject in pair if subject is not None]
-    wanted = set(in_turn[:n_subjects])
-    return [position for position, subject in enumerate(subjects) if subject in wanted]
 
 
 def _read_all(
@@ -180,7 +161,7 @@ def _read_all(
     image_list, mask_list = [], []
     for position, path in enumerate(tqdm(paths, desc="CT slices", disable=not progress)):
         volume = read_volume(path) if is_volume(path) else None
-        ct_slice = read_dicom(path) if volume is None else axial_slice(volume, fraction)
+        ct_slice = read_dicom(path) if volume is None else slice_of_volume(volume, fraction, path)
         image_list.append(to_image(ct_slice, path, window, size))
         if masks == HEART_AND_VESSELS:
             mask = heart_and_vessels(ct_slice)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,9 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from tqdm.auto import tqdm
 
-from xaitools.data.slices import AIR_HU, CtSlice
+from xaitools.data.grids import Grid
+from xaitools.data.slices import AIR_HU, CtSlice, stored_slice
+from xaitools.data.volumes import LPS_TO_RAS
 from xaitools.errors import DataError, DataFileError, XaitoolsError
 
 SUFFIXES = {".dcm", ".dicom", ".ima"}
@@ -40,12 +42,9 @@ class Header:
     contrast_agent: str
 
 
-def find_dicoms(folder: Path) -> list[Path]:
-    """All DICOM files below a folder, sorted: by suffix, or without one by the marker that opens a DICOM file."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return [
-        path for path in files if path.suffix.lower() in SUFFIXES or (not path.suffix and _has_marker(path))
-    ]
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM: by suffix, or without one by the marker that opens a DICOM file."""
+    return path.suffix.lower() in SUFFIXES or (not path.suffix and _has_marker(path))
 
 
 def read_header(path: Path) -> Header:
@@ -128,21 +127,18 @@ def read_dicom(path: Path) -> CtSlice:
         axes = np.array(dataset.ImageOrientationPatient, dtype=float).reshape(2, 3)
     if np.abs(np.cross(*axes))[2] < 0.7:
         raise DataError(f"{path}: not an axial slice; expected one across the patient's long axis. Remove it")
-    swapped = bool(abs(axes[0, 1]) > abs(axes[0, 0]))
-    spacing = (column_spacing, row_spacing) if swapped else (row_spacing, column_spacing)
-    display = _radiological(axes, swapped)
-    return CtSlice(display(hu.astype(np.float32)), spacing, display)
+    return stored_slice(hu, _grid(hu.shape, axes, row_spacing, column_spacing))
 
 
-def _radiological(axes: np.ndarray, swapped: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """How to turn a slice so that columns run to the patient's left and rows to the back.
+def _grid(shape: tuple[int, ...], axes: np.ndarray, row_spacing: float, column_spacing: float) -> Grid:
+    """The grid (column, row, 1) of an axial slice, taken as level.
 
-    `axes` are the directions in which the column and the row index grow, (2, 3), towards left, back and head;
-    `swapped` says that rows and columns change places.
+    `axes` are the directions in which the column and the row index grow, (2, 3), towards left, back and head.
     """
-    along_columns, along_rows = axes[::-1] if swapped else axes
-    step_rows, step_columns = int(np.sign(along_rows[1])), int(np.sign(along_columns[0]))
-    return lambda array: np.ascontiguousarray((array.T if swapped else array)[::step_rows, ::step_columns])
+    affine = np.eye(4)
+    level = axes[:, :2] / np.linalg.norm(axes[:, :2], axis=1, keepdims=True)
+    affine[:2, :2] = level.T * [column_spacing, row_spacing]
+    return Grid((shape[1], shape[0], 1), LPS_TO_RAS @ affine)
 
 
 @contextmanager

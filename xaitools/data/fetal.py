@@ -3,7 +3,6 @@
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,11 @@ from skimage.transform import resize
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from xaitools.data.folders import check_folder
-from xaitools.data.samples import Samples, study_names
+from xaitools.checks import check_choice, check_counts
+from xaitools.data.folders import check_folder, find_files
+from xaitools.data.samples import Samples
+from xaitools.data.subjects import check_n_subjects, evenly_spaced, study_names
+from xaitools.data.tables import number, plain, read_table
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 UNITS = ("px", "mm")
@@ -34,18 +36,8 @@ _COLUMNS = {  # name: its beginning in small letters
 }
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One line of the table: a file, the size of its pixels and the head's circumference, both in mm."""
-
-    path: Path
-    fetus: str
-    pixel: float
-    circumference: float
-
-
 def load_fetal(
-    folder: str | Path,
+    data_dir: str | Path,
     *,
     size: int = 128,
     unit: str = "px",
@@ -65,7 +57,7 @@ def load_fetal(
 
     Parameters
     ----------
-    folder : path
+    data_dir : path
         The folder with the table and ``training_set/``, or the one with the images, the table in or above it.
     size : int
         Height and width of the images in pixels.
@@ -101,26 +93,24 @@ def load_fetal(
         `size`, `unit`, `contour_width` or `n_subjects` out of range.
     """
     check_options(size, unit, contour_width)
-    if n_subjects is not None and n_subjects < 1:
-        raise ParameterError(f"n_subjects={n_subjects}: expected at least 1")
-    place, table = _find_files(Path(folder))
-    rows = _read_table(table, place)
-    subjects, names = study_names([row.fetus for row in rows])
-    chosen = _choose(subjects, n_subjects)
-    taken = [rows[position] for position in chosen]
-    images, masks, n_color, n_missing = _read_pictures(
-        [row.path for row in taken], size, contour_width, progress=progress
-    )
+    check_n_subjects(n_subjects)
+    place, table = _find_files(Path(data_dir))
+    rows = _read_rows(table, place)
+    subjects, names = study_names(rows["fetus"].tolist())
+    chosen = evenly_spaced(subjects, n_subjects)
+    rows = rows.iloc[chosen]
+    paths = [place / file for file in rows["file name"]]
+    images, masks, n_color, n_missing = _read_pictures(paths, size, contour_width, progress=progress)
     if n_color:
-        warnings.warn(f"{n_color} of {len(taken)} images are in color: their luminance is used", stacklevel=2)
-    pixel, circumference = np.array([(row.pixel, row.circumference) for row in taken]).T
+        warnings.warn(f"{n_color} of {len(paths)} images are in color: their luminance is used", stacklevel=2)
+    pixel, circumference = (rows[what].to_numpy(copy=True) for what in ("pixel size", "head circumference"))
     return Samples(
         images=images,
         labels=torch.from_numpy(circumference / pixel if unit == "px" else circumference).float(),
         subjects=tuple(subjects[position] for position in chosen),
         names=tuple(names[position] for position in chosen),
         masks=masks,
-        sources=tuple(row.path for row in taken),
+        sources=tuple(paths),
         unit=unit,
         numbers={
             PIXEL_SIZE: torch.from_numpy(pixel).float(),
@@ -131,7 +121,7 @@ def load_fetal(
             "size": size,
             "unit": "pixels of the original grid" if unit == "px" else "mm",
             "contour_width": float(contour_width),
-            "contour": _contour_words(n_missing, len(taken)),
+            "contour": _contour_words(n_missing, len(paths)),
             "n_color": n_color,
         },
     )
@@ -145,15 +135,11 @@ def check_options(size: int, unit: str, contour_width: float) -> None:
     ParameterError
         Size below 1, a unit other than px and mm, or a contour thinner than 1 pixel.
     """
-    if size < 1:
-        raise ParameterError(f"size={size}: expected a positive number of pixels")
-    if unit not in UNITS:
-        raise ParameterError(
-            f"unit={unit!r}: expected 'px' (pixels of the image's original grid) or 'mm', the unit of the labels"
-        )
+    check_counts(size=size)
+    check_choice(unit=(unit, UNITS))
     if not 1 <= contour_width <= size:
         raise ParameterError(
-            f"contour_width={contour_width}: expected 1 to {size} pixels of the small grid, for instance 7"
+            f"contour_width={contour_width}; expected 1 to {size} pixels of the small grid, for instance 7."
         )
 
 
@@ -205,61 +191,50 @@ def _find_files(folder: Path) -> tuple[Path, Path]:
     return place, table
 
 
-def _read_table(table: Path, place: Path) -> list[_Row]:
-    """The rows of the table, which are exactly the images of the folder."""
-    cells = _read_cells(table)
-    repeated = cells["file name"][cells["file name"].duplicated()]
-    if len(repeated):
+def _read_rows(table: Path, place: Path) -> pd.DataFrame:
+    """The rows of the table, which are exactly the images of the folder: those of _COLUMNS, and ``fetus``.
+
+    Pixel size and head circumference are numbers in mm.
+    """
+    cells = read_table(table)
+    rows = pd.DataFrame({what: cells[_column(cells, what, table)] for what in _COLUMNS})
+    listed = rows["file name"]
+    if listed.duplicated().any():
         raise DataError(
-            f"{table}: {repeated.iloc[0]} has more than one row; leave the right one in the table"
+            f"{table}: {listed[listed.duplicated()].iloc[0]} has more than one row; leave the right one in the table"
         )
-    files = {path.name for path in place.glob("*.png") if not path.name.endswith(_ANNOTATION)}
+    files = {
+        path.name for path in find_files(place, lambda path: not path.name.endswith(_ANNOTATION), "*.png")
+    }
     if not files:
         raise DataFileError(
             f"{place}: no PNG image in it; unpack HC18 there, or give the folder with the images"
         )
-    if missing := sorted(set(cells["file name"]) - files):
+    if missing := sorted(set(listed) - files):
         raise DataFileError(
-            f"{table}: {len(missing)} of {len(cells)} rows name an image that is not in {place}, the first is "
+            f"{table}: {len(missing)} of {len(rows)} rows name an image that is not in {place}, the first is "
             f"{missing[0]}; unpack the whole training set, or remove these rows"
         )
-    if unlisted := sorted(files - set(cells["file name"])):
+    if unlisted := sorted(files - set(listed)):
         raise DataError(
             f"{table}: no row for {len(unlisted)} of {len(files)} images in {place}, the first is {unlisted[0]}; "
             "add the rows or remove the images"
         )
-    return [
-        _Row(
-            place / file,
-            _fetus(file, table),
-            _positive(pixel, file, table, "pixel size"),
-            _positive(hc, file, table, "head circumference"),
-        )
-        for file, pixel, hc in zip(
-            cells["file name"], cells["pixel size"], cells["head circumference"], strict=True
-        )
-    ]
+    rows["fetus"] = [_fetus(file, table) for file in listed]
+    for what in ("pixel size", "head circumference"):
+        rows[what] = [_positive(*row, table, what) for row in zip(rows[what], listed, strict=True)]
+    return rows
 
 
-def _read_cells(table: Path) -> pd.DataFrame:
-    """The table's columns named as in _COLUMNS, as text."""
-    try:
-        cells = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataFileError(f"{table}: cannot be read as a CSV table ({error}); download it again") from None
-    plain = {column: re.sub(r"[^a-z]", "", column.lower()) for column in cells.columns}
-    found = {}
-    for what, beginnings in _COLUMNS.items():
-        fitting = [column for column, name in plain.items() if name.startswith(beginnings)]
-        if len(fitting) != 1:
-            raise DataError(
-                f"{table}: {len(fitting)} columns for the {what} among {list(cells.columns)}; expected the columns "
-                "'filename', 'pixel size(mm)' and 'head circumference (mm)', once each"
-            )
-        found[what] = cells[fitting[0]].str.strip()
-    if cells.empty:
-        raise DataError(f"{table}: no rows below the header; expected one for each image")
-    return pd.DataFrame(found)
+def _column(cells: pd.DataFrame, what: str, table: Path) -> str:
+    """The one column whose name begins as _COLUMNS say, blanks, signs and case aside."""
+    fitting = [column for column in cells if plain(column).startswith(_COLUMNS[what])]
+    if len(fitting) != 1:
+        raise DataError(
+            f"{table}: {len(fitting)} columns for the {what} among {list(cells)}; expected the columns "
+            "'filename', 'pixel size(mm)' and 'head circumference (mm)', once each"
+        )
+    return fitting[0]
 
 
 def _fetus(file: str, table: Path) -> str:
@@ -272,23 +247,11 @@ def _fetus(file: str, table: Path) -> str:
 
 
 def _positive(cell: str, file: str, table: Path, what: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = np.nan
-    if not 0 < value < np.inf:
+    if not (value := number(cell)) > 0:
         raise DataError(
             f"{table}: {file} has the {what} {cell!r}; expected a positive number of mm. Correct the row"
         )
     return value
-
-
-def _choose(subjects: Sequence[str], n_subjects: int | None) -> list[int]:
-    """Positions of the samples of at most `n_subjects` subjects, evenly spaced."""
-    unique = sorted(set(subjects))
-    n_taken = len(unique) if n_subjects is None else min(n_subjects, len(unique))
-    wanted = {unique[k] for k in np.linspace(0, len(unique) - 1, n_taken).round().astype(int)}
-    return [position for position, subject in enumerate(subjects) if subject in wanted]
 
 
 def _read_pictures(

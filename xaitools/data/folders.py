@@ -1,8 +1,10 @@
-"""What every loader says of a folder that is not there."""
+"""The one finder of files, and the places in which a name is looked for."""
 
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from xaitools.errors import DataFileError
+from xaitools.errors import DataError, DataFileError
 
 
 def check_folder(folder: Path, remedy: str, what: str = "folder") -> None:
@@ -25,3 +27,59 @@ def check_folder(folder: Path, remedy: str, what: str = "folder") -> None:
         return
     found = f"a file; expected a {what}" if folder.exists() else f"no such {what}"
     raise DataFileError(f"{folder}: {found}; {remedy}")
+
+
+def find_files(folder: Path, fits: Callable[[Path], bool], pattern: str = "**/*") -> list[Path]:
+    """Files below a folder that fit a pattern and a test, sorted; hidden ones, such as ``._scan.nii``, are left out."""
+    return sorted(
+        path
+        for path in folder.glob(pattern)
+        if not path.name.startswith(".") and path.is_file() and fits(path)
+    )
+
+
+def stem(path: Path) -> str:
+    """The file name without its suffix, ``.nii.gz`` being one suffix."""
+    return path.name[:-7] if path.name.lower().endswith(".nii.gz") else path.stem
+
+
+def by_name(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Files by their name, with and without suffix."""
+    found = defaultdict(list)
+    for path in paths:
+        for key in {path.name, stem(path)}:
+            found[key].append(path)
+    return dict(found)
+
+
+def find_listed(name: str, folder: Path, files: Mapping[str, Sequence[Path]], table: str | Path) -> Path:
+    """The file or folder that a cell of a table names: by its path below `folder`, or by its name alone.
+
+    Parameters
+    ----------
+    name : str
+        The cell; ``\\`` divides folders as ``/`` does.
+    folder : Path
+    files : mapping
+        Of :func:`by_name`.
+    table : str or Path
+        Names the table in messages.
+
+    Raises
+    ------
+    DataFileError
+        There is none.
+    DataError
+        Several have that name.
+    """
+    place = folder / name.replace("\\", "/")
+    if name and place.exists():
+        return place
+    matches = files.get(place.name, []) if name else []
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise DataError(
+            f"{table}: {name!r} fits {len(matches)} files in {folder}; list paths below that folder"
+        )
+    raise DataFileError(f"{folder}: no image {name!r}, which {table} lists; add the file or remove the row")

@@ -26,6 +26,6 @@ def apply_window(hu: np.ndarray, window: tuple[float, float]) -> np.ndarray:
         `window` is not two finite numbers with a positive width.
     """
     if len(window) != 2 or not np.isfinite(window).all() or window[1] <= 0:
-        raise ParameterError(f"window {tuple(window)}: expected (center, width) in HU, with a positive width")
+        raise ParameterError(f"window={tuple(window)}; expected (center, width) in HU, with a positive width")
     center, width = window
     return np.clip((hu - center) / width + 0.5, 0, 1).astype(np.float32)

@@ -1,14 +1,15 @@
 """Which files of a folder to load, whose they are, and with which label."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xaitools.data.dicom import Header, find_dicoms, read_header, read_headers, slice_of_series
-from xaitools.data.labels import LabelTable, agent_given
-from xaitools.data.volumes import is_volume, stem
+from xaitools.data.contrast import LabelTable, agent_given
+from xaitools.data.dicom import Header, is_dicom, read_header, read_headers, slice_of_series
+from xaitools.data.folders import by_name, find_files, find_listed, stem
+from xaitools.data.volumes import is_volume
 from xaitools.errors import DataError, DataFileError
 
 
@@ -41,8 +42,7 @@ def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progr
     DataError
         A file that belongs to several rows, or a DICOM file without ``PatientID`` and no column of subjects.
     """
-    dicoms = find_dicoms(folder)
-    volumes = sorted(path for path in folder.rglob("*") if path.is_file() and is_volume(path))
+    dicoms, volumes = find_files(folder, is_dicom), find_files(folder, is_volume)
     if not dicoms and not volumes:
         raise DataFileError(
             f"{folder}: no DICOM, NIfTI or MetaImage (.mhd) file in it; give the folder of the images"
@@ -60,26 +60,23 @@ def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progr
 def _tagged(folder: Path, dicoms: Sequence[Path], fraction: float, progress: bool) -> list[Item]:
     if not dicoms:
         raise DataError(f"{folder}: only DICOM files carry a label (ContrastBolusAgent); give a label table")
-    patients = _by_patient(read_headers(dicoms, progress=progress))
-    chosen = {patient: slice_of_series(patients[patient], fraction) for patient in sorted(patients)}
-    return [
-        Item(header.path, patient, agent_given(header.contrast_agent)) for patient, header in chosen.items()
-    ]
+    patients = defaultdict(list)
+    for header in read_headers(dicoms, progress=progress):
+        patients[_patient(header)].append(header)
+    chosen = [(patient, slice_of_series(patients[patient], fraction)) for patient in sorted(patients)]
+    return [Item(header.path, patient, agent_given(header.contrast_agent)) for patient, header in chosen]
 
 
 def _listed_files(
     folder: Path, files: Sequence[Path], table: LabelTable, listed: Sequence[str], fraction: float
 ) -> list[Item]:
-    by_name = defaultdict(list)
-    for path in files:
-        for key in {path.name, stem(path)}:
-            by_name[key].append(path)
+    named = by_name(files)
     items = []
     for row, (name, label) in enumerate(zip(listed, table.labels, strict=True)):
-        path = _find_file(folder, name, by_name, table.path)
+        path = find_listed(name, folder, named, table.path)
         header = None
         if path.is_dir():
-            header = slice_of_series(read_headers(find_dicoms(path), progress=False), fraction)
+            header = slice_of_series(read_headers(find_files(path, is_dicom), progress=False), fraction)
             path = header.path
         if table.subjects is not None:
             patient = table.subjects[row]
@@ -89,20 +86,6 @@ def _listed_files(
             patient = _patient(header or read_header(path))
         items.append(Item(path, patient, label))
     return items
-
-
-def _find_file(folder: Path, name: str, by_name: dict[str, list[Path]], table: Path) -> Path:
-    relative = name.replace("\\", "/")
-    matches = by_name.get(relative.rsplit("/", 1)[-1], [])
-    if relative and (path := folder / relative).exists():
-        return path
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise DataError(
-            f"{table}: {name!r} fits {len(matches)} files in {folder}; list paths below that folder"
-        )
-    raise DataFileError(f"{folder}: no image {name!r}, which {table} lists; add the file or remove the row")
 
 
 def _listed_subjects(
@@ -143,13 +126,6 @@ def _names(path: Path, subject: str) -> bool:
     return bool(subject) and (name == subject or name.startswith(f"{subject}_"))
 
 
-def _by_patient(headers: Iterable[Header]) -> dict[str, list[Header]]:
-    patients = defaultdict(list)
-    for header in headers:
-        patients[_patient(header)].append(header)
-    return patients
-
-
 def _patient(header: Header) -> str:
     if not header.patient:
         raise DataError(
@@ -160,8 +136,6 @@ def _patient(header: Header) -> str:
 
 
 def _check_unique(items: Sequence[Item], table: Path) -> None:
-    seen = set()
-    for item in items:
-        if item.path in seen:
-            raise DataError(f"{table}: {item.path} belongs to several rows; keep one of them")
-        seen.add(item.path)
+    path, count = Counter(item.path for item in items).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{table}: {path} belongs to several rows; keep one of them")

@@ -1,9 +1,6 @@
 """Tensors whose items lie in files, each made once: memory does not grow with the number of items."""
 
-import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ from tqdm.auto import tqdm
 
 from xaitools.cache import cache_dir
 from xaitools.errors import DataError, ShapeError
+from xaitools.files import digest, replacing
 
 STEPS = 65535
 
@@ -76,18 +74,11 @@ class CachedArray:
     def _write(self) -> None:
         made = self.make()
         array = _encode(made)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes()).hexdigest()
-        metadata = {"sha256": digest}
+        metadata = {"sha256": digest([f"{array.dtype}{array.shape}", array.tobytes()])}
         if self.measure is not None:
             metadata["measured"] = repr(float(self.measure(made)))
-        handle, name = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
-        os.close(handle)
-        try:
-            save_file({"array": array}, name, metadata=metadata)
-            Path(name).replace(self.path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with replacing(self.path) as temporary:
+            save_file({"array": array}, temporary, metadata=metadata)
 
 
 class LazyTensor:
@@ -156,6 +147,20 @@ def prepare(items: Sequence[CachedArray], *, n_jobs: int = 1, desc: str = "volum
         pass
 
 
+def cached(
+    folder: str | Path | None,
+    kind: str,
+    keys: Sequence[Mapping[str, Any]],
+    makers: Sequence[Callable[[], np.ndarray]],
+    measure: Callable[[np.ndarray], float] | None = None,
+) -> list[CachedArray]:
+    """Cached arrays, each with the key that describes it, see :func:`cache_path`."""
+    return [
+        CachedArray(cache_path(folder, kind, key), make, measure)
+        for key, make in zip(keys, makers, strict=True)
+    ]
+
+
 def cache_path(folder: str | Path | None, kind: str, key: Mapping[str, Any]) -> Path:
     """Where the array lies that `key` describes: same description, same file; its name tells nothing of it.
 
@@ -169,7 +174,7 @@ def cache_path(folder: str | Path | None, kind: str, key: Mapping[str, Any]) -> 
         All that the array depends on; values that JSON can hold.
     """
     content = json.dumps(key, sort_keys=True)
-    return cache_dir(folder) / kind / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
+    return cache_dir(folder) / kind / f"{digest([content])[:32]}.safetensors"
 
 
 def file_key(path: Path | None) -> list[Any] | None:

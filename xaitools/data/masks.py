@@ -7,8 +7,9 @@ from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from xaitools.data.slices import CtSlice
-from xaitools.data.volumes import NIFTI, Volume, axial_slice, read_volume, stem
+from xaitools.data.folders import stem
+from xaitools.data.slices import CtSlice, slice_of_volume
+from xaitools.data.volumes import NIFTI, Volume, read_volume
 from xaitools.errors import DataError, DataFileError, ShapeError
 
 
@@ -45,12 +46,12 @@ def read_mask(path: Path, ct_slice: CtSlice, volume: Volume | None, fraction: fl
         mask = ct_slice.display(_read_png(path))
     else:
         drawn = read_volume(path)
-        if volume is not None and not _same_grid(drawn, volume):
+        if volume is not None and not drawn.grid.turned().same_as(volume.grid.turned()):
             raise ShapeError(
-                f"{path}: a mask of {drawn.voxels.shape} voxels, or elsewhere in space, for a volume of "
-                f"{volume.voxels.shape} voxels; resample the mask to the volume's grid"
+                f"{path}: a mask of {drawn.grid.turned()} for a volume of {volume.grid.turned()}; expected one grid. "
+                "Resample the mask to the volume's"
             )
-        mask = axial_slice(drawn, fraction).hu != 0
+        mask = slice_of_volume(drawn, fraction, path).hu != 0
     if mask.shape != ct_slice.hu.shape:
         raise ShapeError(
             f"{path}: a mask of {mask.shape} pixels for a slice of {ct_slice.hu.shape}; draw it at full resolution"
@@ -162,7 +163,3 @@ def _read_png(path: Path) -> np.ndarray:
             return np.asarray(image if grey else image.convert("L")) > 0
     except (OSError, UnidentifiedImageError):
         raise DataFileError(f"{path}: not a readable PNG file; export the mask again") from None
-
-
-def _same_grid(first: Volume, second: Volume) -> bool:
-    return first.voxels.shape == second.voxels.shape and np.allclose(first.affine, second.affine, atol=1e-2)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xaitools.data.grids import Grid, resample
+from xaitools.data.grids import Grid
+from xaitools.data.resampling import resample
 from xaitools.errors import DataFileError
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ def check_signal(voxels: np.ndarray, grid: Grid, path: Path) -> None:
 def outside_of_mni(path: Path, found: str) -> DataFileError:
     """The error for a volume that is not where MNI space has its brain."""
     return DataFileError(
-        f"{path}: {found}. The volume is not in MNI space, or displaced: register it, or use grid='centered' (space in "
-        "a notebook) for heads as they came from the scanner"
+        f"{path}: {found}. The volume is not in MNI space, or displaced: register it, or use space='centered' "
+        "for heads as they came from the scanner"
     )
 
 
@@ -87,8 +88,8 @@ def warn_if_unregistered(likenesses: Sequence[float], names: Sequence[str]) -> N
     shown = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
     logger.warning(
         "%d of %d volumes (%s) do not look like brains in MNI space: their likeness to its template is below %g. Are "
-        "they registered? Voxels and regions of such volumes do not correspond; register them, or use grid='centered' "
-        "(space in a notebook) for heads as they came from the scanner",
+        "they registered? Voxels and regions of such volumes do not correspond; register them, or use space='centered' "
+        "for heads as they came from the scanner",
         len(strange),
         len(names),
         shown,

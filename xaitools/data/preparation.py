@@ -9,25 +9,15 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from xaitools.data.grids import Grid, read_grid, resample
+from xaitools.data.grids import Grid
 from xaitools.data.lazy import STEPS, file_key
 from xaitools.data.mni import check_signal, outside_of_mni
-from xaitools.data.volumes import read_volume
+from xaitools.data.resampling import resample
+from xaitools.data.scans import Scan
+from xaitools.data.volumes import Volume, read_grid, read_label_map, read_volume
 from xaitools.errors import DataError, ShapeError
 
 VERSION = 2
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A volume's file, and what belongs to it; `row` is the table's row that lists the file, if one does."""
-
-    path: Path
-    participant: str
-    session: str = ""
-    label_map: Path | None = None
-    mask: Path | None = None
-    row: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,13 +82,14 @@ def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
     ShapeError
         A mask or label map on another grid than the scan.
     """
-    voxels, grid = _read(scan.path)
+    volume = _read(scan.path)
+    voxels, grid = volume.voxels, volume.grid
     if not np.isfinite(voxels).all():
         count = int((~np.isfinite(voxels)).sum())
         raise DataError(
             f"{scan.path}: {count} voxels are NaN or infinite; set them to 0, or leave the volume out"
         )
-    mask = _brain(scan, settings, voxels, grid)
+    mask = _brain(scan, settings, grid)
     scaled = _scale(voxels, mask, settings.intensity, scan.path)
     if mask is not None:
         scaled *= mask
@@ -116,46 +107,49 @@ def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
 
 def prepare_labels(scan: Scan, settings: Settings) -> np.ndarray:
     """The label map of a scan on the grid of its image, int32."""
-    labels, grid = _read_labels(scan)
+    grid = read_grid(scan.path).turned()
+    labels = _labels(scan, grid)
     placed = _placed(scan, grid, labels, labels > 0) if settings.space == "centered" else grid
     return resample(labels, placed, settings.grid, labels=True).astype(np.int32)
 
 
-def _read(path: Path) -> tuple[np.ndarray, Grid]:
-    """Voxels with their axes towards right, front and head."""
-    voxels = read_volume(path).voxels[::-1, ::-1]
-    return np.ascontiguousarray(voxels), read_grid(path)
+def _read(path: Path) -> Volume:
+    read_grid(path)
+    return read_volume(path).turned()
 
 
-def _read_labels(scan: Scan) -> tuple[np.ndarray, Grid]:
+def _labels(scan: Scan, grid: Grid) -> np.ndarray:
+    """The label map of a scan whose image lies on `grid`."""
     assert scan.label_map is not None
-    labels, grid = _read(scan.label_map)
-    _check_same_grid(grid, scan, scan.label_map)
-    if not (labels == np.rint(labels)).all() or labels.min() < 0:
-        raise DataError(
-            f"{scan.label_map}: values that are not whole numbers from 0; expected a map of labels"
-        )
-    return labels.astype(np.int32), grid
+    labels = read_label_map(scan.label_map).turned()
+    _check_same_grid(labels.grid, grid, scan, scan.label_map)
+    if labels.voxels.min() < 0:
+        raise DataError(f"{scan.label_map}: values below 0; expected a map of labels")
+    return labels.voxels
 
 
-def _check_same_grid(grid: Grid, scan: Scan, path: Path) -> None:
-    image_grid = read_grid(scan.path)
-    if not grid.same_as(image_grid):
+def _drawn(scan: Scan, grid: Grid) -> np.ndarray:
+    """The mask from a file of a scan whose image lies on `grid`."""
+    assert scan.mask is not None
+    drawn = _read(scan.mask)
+    _check_same_grid(drawn.grid, grid, scan, scan.mask)
+    return drawn.voxels > 0.5
+
+
+def _check_same_grid(grid: Grid, expected: Grid, scan: Scan, path: Path) -> None:
+    if not grid.same_as(expected):
         raise ShapeError(
-            f"{path} has {grid} and its volume {scan.path} has {image_grid}; expected one grid. Resample the map"
+            f"{path} has {grid} and its volume {scan.path} has {expected}; expected one grid. Resample the map"
         )
 
 
-def _brain(scan: Scan, settings: Settings, voxels: np.ndarray, grid: Grid) -> np.ndarray | None:
+def _brain(scan: Scan, settings: Settings, grid: Grid) -> np.ndarray | None:
     if settings.brain_mask == "none":
         return None
     if settings.brain_mask == "dseg":
-        mask = _read_labels(scan)[0] > 0
+        mask = _labels(scan, grid) > 0
     elif settings.brain_mask == "files":
-        assert scan.mask is not None
-        values, mask_grid = _read(scan.mask)
-        _check_same_grid(mask_grid, scan, scan.mask)
-        mask = values > 0.5
+        mask = _drawn(scan, grid)
     else:
         mask = _mni_brain(grid)
     if not mask.any() and settings.brain_mask == "mni":
@@ -200,12 +194,9 @@ def _scale(
 def _placed(scan: Scan, grid: Grid, voxels: np.ndarray, mask: np.ndarray | None) -> Grid:
     """The grid moved so that the brain, or without label map and mask the head, has its middle at 0 mm."""
     if scan.label_map is not None:
-        inside = _read_labels(scan)[0] > 0
+        inside = _labels(scan, grid) > 0
     elif scan.mask is not None:
-        inside = _read(scan.mask)[0] > 0.5
+        inside = _drawn(scan, grid)
     else:
         inside = voxels > voxels.mean() if mask is None else mask
-    center = np.array(ndimage.center_of_mass(inside))
-    affine = grid.affine.copy()
-    affine[:3, 3] = -affine[:3, :3] @ center
-    return Grid(grid.shape, affine)
+    return grid.moved(np.array(ndimage.center_of_mass(inside)))

@@ -1,6 +1,5 @@
 """Images, what a network shall say of them, and their subjects: what every loader of slices returns."""
 
-import hashlib
 import math
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from jaxtyping import Bool, Float32, Int64, Shaped
 from torch import Tensor
 
 from xaitools.errors import DataError, ParameterError, ShapeError
+from xaitools.files import digest
 
 STUDY_ID = re.compile(r"sub-[A-Za-z0-9]+")
 
@@ -129,12 +129,13 @@ class Samples:
 
     def fingerprint(self) -> str:
         """Hexadecimal digest of the contents (images, labels, masks, numbers): same contents, same digest."""
-        digest = hashlib.sha256()
-        for tensor in (self.images, self.labels, self.masks, *self.numbers.values()):
-            if tensor is not None:
-                digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-                digest.update(tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        tensors = [self.images, self.labels, self.masks, *self.numbers.values()]
+        return digest(part for tensor in tensors if tensor is not None for part in contents(tensor))
+
+
+def contents(tensor: Tensor) -> tuple[str, bytes]:
+    """Type, shape and values of a tensor, for its digest."""
+    return f"{tensor.dtype}{tuple(tensor.shape)}", tensor.contiguous().numpy().tobytes()
 
 
 def two_classes(samples: Samples) -> tuple[str, str]:
@@ -148,7 +149,7 @@ def two_classes(samples: Samples) -> tuple[str, str]:
     if not samples.is_regression and len(samples.class_names) == 2:
         negative, positive = samples.class_names
         return negative, positive
-    column = f"target {samples.info['target']!r}: " if "target" in samples.info else ""
+    column = f"label_column={samples.info['label_column']!r}: " if "label_column" in samples.info else ""
     if samples.is_regression:
         found = f"a quantity, {samples._label_words()}"
         example = '{"young": "< 40", "old": ">= 60"}'
@@ -160,38 +161,12 @@ def two_classes(samples: Samples) -> tuple[str, str]:
     )
 
 
-def study_names(patients: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Replace patients by study ids, in sorted order, and name each of their samples.
-
-    Parameters
-    ----------
-    patients : sequence of str, n
-        Any key that tells patients apart; kept in memory only.
-
-    Returns
-    -------
-    subjects, names : tuples of str, n
-        ``sub-001`` for the first patient in sorted order; a patient with several samples gets the names
-        ``sub-001_img-1``, ``sub-001_img-2`` in order of appearance.
-    """
-    unique = sorted(set(patients))
-    width = max(3, len(str(len(unique))))
-    ids = {patient: f"sub-{number:0{width}d}" for number, patient in enumerate(unique, start=1)}
-    subjects = tuple(ids[patient] for patient in patients)
-    total, seen = Counter(subjects), Counter[str]()
-    names = []
-    for subject in subjects:
-        seen[subject] += 1
-        names.append(f"{subject}_img-{seen[subject]}" if total[subject] > 1 else subject)
-    return subjects, tuple(names)
-
-
 def check_shapes(samples: Samples) -> None:
     """Raise unless the shapes of images and masks and all lengths fit together."""
     images, masks, n = samples.images, samples.masks, len(samples.images)
     if images.ndim not in (4, 5):
         raise ShapeError(
-            f"images of shape {tuple(images.shape)}: expected (n, channel, *spatial) with two or three "
+            f"images of shape {tuple(images.shape)}; expected (n, channel, *spatial) with two or three "
             "spatial axes; add the missing axes with unsqueeze"
         )
     if masks is not None and masks.shape != (n, 1, *images.shape[2:]):
@@ -225,14 +200,14 @@ def check_names(samples: Samples) -> None:
 
 def _check_values(samples: Samples) -> None:
     if len(samples) == 0:
-        raise DataError("no samples: expected at least one image; check what was selected")
+        raise DataError("no samples; expected at least one image; check what was selected")
     flat = samples.images.flatten(1)
     bad = ~(torch.isfinite(flat).all(dim=1) & (flat.amin(dim=1) >= 0) & (flat.amax(dim=1) <= 1))
     if bad.any():
         position = int(bad.nonzero()[0])
         values = f"{float(flat[position].min()):.4g} to {float(flat[position].max()):.4g}"
         raise DataError(
-            f"image {samples.names[position]} has values from {values}: expected finite values in [0, 1]; "
+            f"image {samples.names[position]} has values from {values}; expected finite values in [0, 1]; "
             "apply an intensity window first"
         )
 
@@ -248,18 +223,18 @@ def check_labels(samples: Samples) -> None:
 def _check_quantities(samples: Samples) -> None:
     if samples.class_names:
         raise DataError(
-            f"labels of type {samples.labels.dtype} with the class names {samples.class_names}: expected integer "
+            f"labels of type {samples.labels.dtype} with the class names {samples.class_names}; expected integer "
             "labels for a classification, or no class names for a regression"
         )
     for name, label in zip(samples.names, samples.labels.tolist(), strict=True):
         if not math.isfinite(label):
-            raise DataError(f"sample {name} has the label {label}: expected a finite number; leave it out")
+            raise DataError(f"sample {name} has the label {label}; expected a finite number; leave it out")
 
 
 def _check_classes(samples: Samples) -> None:
     for name, label in zip(samples.names, samples.labels.tolist(), strict=True):
         if not 0 <= label < len(samples.class_names):
             raise DataError(
-                f"sample {name} has label {label}: expected 0 to {len(samples.class_names) - 1}, "
+                f"sample {name} has label {label}; expected 0 to {len(samples.class_names) - 1}, "
                 f"an index into the class names {samples.class_names}"
             )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xaitools.data.grids import Grid
 from xaitools.data.intensity import apply_window
+from xaitools.data.volumes import Volume
 from xaitools.errors import DataError
 
 AIR_HU = -1000.0
@@ -30,6 +33,36 @@ class CtSlice:
     hu: np.ndarray
     spacing: tuple[float, float]
     display: Callable[[np.ndarray], np.ndarray]
+
+
+def slice_of_volume(volume: Volume, fraction: float, path: Path) -> CtSlice:
+    """The axial slice at a fraction of the height: 0 the lowest, 1 nearest to the head.
+
+    Raises
+    ------
+    DataError
+        The volume, read from `path`, is a single slice that is not axial.
+    """
+    turned = volume.turned("LPS")
+    if turned.voxels.shape[2] > 1 and 1 in turned.voxels.shape[:2]:
+        raise DataError(
+            f"{path}: a single slice that is not axial; expected one across the patient's long axis"
+        )
+    k = round(fraction * (turned.voxels.shape[2] - 1))
+    x, y, _ = turned.grid.spacing.tolist()
+    return CtSlice(turned.voxels[:, :, k].T, (y, x), lambda array: array)
+
+
+def stored_slice(pixels: np.ndarray, grid: Grid) -> CtSlice:
+    """An axial slice from pixels (row, column) as a file has them, on a grid (column, row, 1)."""
+    x, y, _ = grid.turned("LPS").spacing.tolist()
+    display = partial(_radiological, grid=grid)
+    return CtSlice(display(pixels.astype(np.float32)), (y, x), display)
+
+
+def _radiological(pixels: np.ndarray, grid: Grid) -> np.ndarray:
+    turned = Volume(pixels.T[..., None], grid).turned("LPS")
+    return np.ascontiguousarray(turned.voxels[:, :, 0].T)
 
 
 def to_image(ct_slice: CtSlice, path: Path, window: tuple[float, float], size: int) -> Tensor:

@@ -65,7 +65,7 @@ def split(samples: T, fractions: Sequence[float] = (0.7, 0.15, 0.15), *, seed: i
         Only one class or value, or too few subjects for every set to hold every class, or any subject.
     """
     if len(fractions) != 3 or min(fractions) <= 0 or not np.isclose(sum(fractions), 1):
-        raise ParameterError(f"fractions {tuple(fractions)}: expected three positive numbers that sum to 1")
+        raise ParameterError(f"fractions={tuple(fractions)}; expected three positive numbers that sum to 1")
     belongs = _deal_samples(samples, np.asarray(fractions), SPLIT_NAMES, seed)
     training, validation, test = (samples[belongs == number] for number in range(3))
     check_disjoint(training, validation, test)
@@ -101,12 +101,12 @@ def folds(samples: T, n_folds: int = 5, *, seed: int) -> list[tuple[T, T, T]]:
     """
     if n_folds < 3:
         raise ParameterError(
-            f"n_folds={n_folds}: expected at least 3, one part each for training, validation and test"
+            f"n_folds={n_folds}; expected at least 3, one part each for training, validation and test"
         )
     n_subjects = len(set(samples.subjects))
     if n_folds > n_subjects:
         raise DataError(
-            f"{n_folds} folds of {n_subjects} subjects: expected at most one fold a subject; ask for fewer"
+            f"{n_folds} folds of {n_subjects} subjects; expected at most one fold a subject; ask for fewer"
         )
     parts = [f"fold {number + 1}" for number in range(n_folds)]
     part = _deal_samples(samples, np.full(n_folds, 1 / n_folds), parts, seed)

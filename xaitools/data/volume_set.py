@@ -1,6 +1,5 @@
 """Volumes on disk with their labels and subjects: what every loader of brains returns."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,9 +9,11 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
+from xaitools.data.grids import Grid
 from xaitools.data.lazy import LazyTensor
-from xaitools.data.samples import Samples, check_labels, check_names, check_shapes
+from xaitools.data.samples import Samples, check_labels, check_names, check_shapes, contents
 from xaitools.errors import DataError, ShapeError
+from xaitools.files import digest
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,7 +51,7 @@ class Volumes(Samples):
         check_shapes(self)
         if self.images.ndim != 5 or self.affine.shape != (4, 4):
             raise ShapeError(
-                f"volumes of shape {tuple(self.images.shape)} with an affine of shape {self.affine.shape}: expected "
+                f"volumes of shape {tuple(self.images.shape)} with an affine of shape {self.affine.shape}; expected "
                 "(n, 1, x, y, z) and (4, 4)"
             )
         if self.label_maps is not None and self.label_maps.shape != self.images.shape:
@@ -60,7 +61,7 @@ class Volumes(Samples):
             )
         check_names(self)
         if not len(self):
-            raise DataError("no volumes: expected at least one; check what was selected")
+            raise DataError("no volumes; expected at least one; check what was selected")
         check_labels(self)
 
     def __getitem__(self, index: slice | Sequence[int] | np.ndarray | Tensor) -> "Volumes":
@@ -78,6 +79,11 @@ class Volumes(Samples):
         return f"Volumes({len(self)} of {shape} voxels of {spacing} mm, {subjects}, {self._label_words()})"
 
     @property
+    def grid(self) -> Grid:
+        """Where the voxels of all volumes lie."""
+        return Grid(self.shape, self.affine)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Voxels along x, y and z."""
         return tuple(self.images.shape[2:])
@@ -85,7 +91,7 @@ class Volumes(Samples):
     @property
     def spacing(self) -> tuple[float, ...]:
         """Length of a voxel along x, y and z in mm."""
-        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
+        return tuple(self.grid.spacing.tolist())
 
     @property
     def has_mask(self) -> Bool[Tensor, " n"]:
@@ -111,10 +117,8 @@ class Volumes(Samples):
 
     def fingerprint(self) -> str:
         """Hexadecimal digest of the contents, the affine among them: same contents, same digest."""
-        digest = hashlib.sha256(np.round(self.affine, 4).astype(np.float64).tobytes())
-        for tensor in (self.images, self.masks):
-            digest.update(repr(None if tensor is None else tensor.digests()).encode())
-        for values in (self.labels, *self.numbers.values()):
-            digest.update(f"{values.dtype}{tuple(values.shape)}".encode())
-            digest.update(values.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        parts: list[str | bytes] = [np.round(self.affine, 4).astype(np.float64).tobytes()]
+        parts += [repr(None if lazy is None else lazy.digests()) for lazy in (self.images, self.masks)]
+        return digest(
+            [*parts, *(part for values in (self.labels, *self.numbers.values()) for part in contents(values))]
+        )

@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from xaitools.data.synthetic.chest import chest_hu, chest_slices
 from xaitools.errors import ParameterError
+from xaitools.phantoms.chest import chest_hu, chest_slices
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,9 @@ import torch
 from xaitools.data.grids import mni_grid
 from xaitools.data.samples import Samples
 from xaitools.data.splits import split
-from xaitools.data.synthetic.brain import (
-    ALZHEIMER,
-    REGIONS,
-    Recipe,
-    label_numbers,
-    synthetic_brain,
-    synthetic_brains,
-)
 from xaitools.errors import ParameterError
+from xaitools.phantoms.brain import Recipe, synthetic_brain, synthetic_brains
+from xaitools.phantoms.brain_regions import ALZHEIMER, REGIONS, label_numbers
 
 SHRINKING = [name for name in ALZHEIMER if not REGIONS[name].grows]
 

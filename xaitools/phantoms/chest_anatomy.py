@@ -1,23 +1,21 @@
-"""Schematic axial chest CT slices in which only the blood tells the classes apart.
+"""The organs of a schematic chest, drawn one after the other on an axial slice.
 
 Lengths are in millimetres, x to the viewer's right (the patient's left), y down (posterior), densities in
 Hounsfield units. The origin lies midway between the lungs.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from scipy import ndimage
-from tqdm.auto import tqdm
 
-from xaitools.data.intensity import MEDIASTINUM, apply_window
-from xaitools.data.samples import Samples
-from xaitools.errors import ParameterError
+from xaitools.phantoms.canvas import Canvas, smooth_noise
 
 AIR, LUNG, FAT, SOFT_TISSUE = -1000.0, -850.0, -100.0, 52.0
+
+
 OUTLINE_STEPS = 2048
+
 
 # One axial level each. blood: center x, y, half axes, angle (degrees, counterclockwise), wall thickness.
 # heart: the muscle around the chambers, center x, y, half axes, angle. airways: center x, y, radius.
@@ -67,135 +65,8 @@ LEVELS: dict[str, dict[str, list[tuple[float, ...]]]] = {
 }
 
 
-def chest_slices(
-    n: int,
-    *,
-    size: int = 128,
-    seed: int,
-    window: tuple[float, float] = MEDIASTINUM,
-    progress: bool = True,
-) -> Samples:
-    """Make synthetic axial chest CT slices, half of them with contrast agent, one a subject.
-
-    Body outline, fat, muscle, ribs, spine, sternum, lungs with vessels, heart and great vessels at one of four
-    levels, table and correlated noise, all varying between subjects. Nothing but the density of the blood in
-    the heart and the great vessels depends on the class: about 40 HU without, 110 to 330 HU with contrast
-    agent. Slice `i` depends on `seed`, `i` and `size` alone, not on `n`.
-
-    Parameters
-    ----------
-    n : int
-        Number of slices; even positions have no contrast agent, odd positions have.
-    size : int
-        Height and width in pixels, at least 32.
-    seed : int
-        Same seed, same slices.
-    window : (center, width), Hounsfield units
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    Samples
-        Images (n, 1, size, size); masks of the heart's chambers and great vessels, which is where the
-        classes differ.
-
-    Raises
-    ------
-    ParameterError
-        `n` below 1, `size` below 32, or an impossible window.
-    """
-    if n < 1 or size < 32:
-        raise ParameterError(f"n={n}, size={size}: expected at least one slice of at least 32 pixels")
-    images = np.empty((n, 1, size, size), dtype=np.float32)
-    masks = np.empty((n, 1, size, size), dtype=bool)
-    labels = np.arange(n) % 2
-    for i in tqdm(range(n), desc="synthetic slices", disable=not progress):
-        hu, masks[i, 0] = chest_hu(size, enhanced=bool(labels[i]), seed=(seed, i))
-        images[i, 0] = apply_window(hu, window)
-    names = tuple(f"sub-{i + 1:03d}" for i in range(n))
-    return Samples(
-        images=torch.from_numpy(images),
-        labels=torch.from_numpy(labels),
-        subjects=names,
-        names=names,
-        class_names=("no contrast", "contrast"),
-        masks=torch.from_numpy(masks),
-        info={
-            "source": "synthetic chest CT",
-            "window": [float(value) for value in window],
-            "size": size,
-            "seed": seed,
-            "mask_rule": "heart chambers and great vessels, as drawn",
-        },
-    )
-
-
-def chest_hu(size: int, *, enhanced: bool, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one slice in Hounsfield units.
-
-    Returns
-    -------
-    hu : array of float32, (size, size)
-    blood : array of bool, (size, size)
-        Heart chambers and great vessels. `enhanced` changes `hu` only where blood has a part of a pixel.
-    """
-    rng = np.random.default_rng(seed)
-    level = LEVELS[rng.choice(list(LEVELS))]
-    canvas, chest = _patient(rng, size, level)
-    _table(canvas, chest, rng)
-    _chest_wall(canvas, chest, rng)
-    inside = _lungs(canvas, chest, level, rng)
-    vessels, tissue = _mediastinum(canvas, inside, level, rng)
-    _spine(canvas, rng)
-    _ribs(canvas, chest, rng)
-    blood = _blood(canvas, inside, vessels, tissue, rng, enhanced=enhanced)
-    hu = canvas.hu + _noise(canvas, chest, rng)
-    return np.maximum(hu, -1024).astype(np.float32), blood > 0.5
-
-
 @dataclass
-class _Canvas:
-    """A slice being drawn: densities, and for each pixel its position in the (turned and bent) patient."""
-
-    hu: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    pixel: float
-    turn: float
-    shift: np.ndarray
-    texture: np.ndarray
-
-    def distance(
-        self, cx: float, cy: float, a: float, b: float, degrees: float = 0
-    ) -> tuple[tuple[slice, slice], np.ndarray]:
-        """Rows and columns near an ellipse, and there the signed distance to it in mm, negative inside."""
-        where = self._near(cx, cy, max(a, b) + 14)
-        dx, dy = self.x[where] - cx, self.y[where] - cy
-        cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-        u, v = (dx * cos - dy * sin) / a, (dx * sin + dy * cos) / b
-        radius = np.sqrt(u**2 + v**2)
-        return where, radius * (radius - 1) / (np.sqrt((u / a) ** 2 + (v / b) ** 2) + 1e-6)
-
-    def _near(self, cx: float, cy: float, reach: float) -> tuple[slice, slice]:
-        cos, sin = np.cos(self.turn), np.sin(self.turn)
-        dx, dy = cx - self.shift[0], cy - self.shift[1]
-        center = np.array([-sin * dx + cos * dy, cos * dx + sin * dy]) / self.pixel + len(self.hu) / 2
-        low = np.maximum(center - reach / self.pixel, 0).astype(int)
-        high = np.maximum(center + reach / self.pixel + 1, 0).astype(int)
-        return slice(low[0], high[0]), slice(low[1], high[1])
-
-    def share(self, distance: np.ndarray) -> np.ndarray:
-        """Share of each pixel on the negative side of a signed distance."""
-        return np.clip(0.5 - distance / self.pixel, 0, 1)
-
-    def blend(self, where: Any, share: np.ndarray, hu: float | np.ndarray) -> None:
-        """Replace a share of each pixel by tissue of density `hu`."""
-        self.hu[where] += share * (hu - self.hu[where])
-
-
-@dataclass
-class _Chest:
+class Chest:
     """Outlines of one patient in polar coordinates, each over equal steps of the angle (0 is the left side)."""
 
     pleura: np.ndarray
@@ -209,7 +80,7 @@ class _Chest:
         return self.radius - outline[self.step]
 
 
-def _patient(rng: np.random.Generator, size: int, level: dict) -> tuple[_Canvas, _Chest]:
+def patient(rng: np.random.Generator, size: int, level: dict) -> tuple[Canvas, Chest]:
     width, depth = (114.0, 80.0) if level is LEVELS["aortic arch"] else (128.0, 90.0)
     width, depth = width * rng.normal(1, 0.05), depth * rng.normal(1, 0.06)
     fat, strength = rng.gamma(3, 4.5) + 3, rng.uniform(0.7, 1.35)
@@ -230,10 +101,10 @@ def _patient(rng: np.random.Generator, size: int, level: dict) -> tuple[_Canvas,
     step = np.arctan2(canvas.y, canvas.x) * (OUTLINE_STEPS / (2 * np.pi))
     radius = np.hypot(canvas.x, canvas.y)
     muscle = np.minimum(muscle, skin - 4)
-    return canvas, _Chest(pleura, muscle, skin, radius, step.round().astype(int) % OUTLINE_STEPS)
+    return canvas, Chest(pleura, muscle, skin, radius, step.round().astype(int) % OUTLINE_STEPS)
 
 
-def _bent_canvas(rng: np.random.Generator, size: int, pixel: float) -> _Canvas:
+def _bent_canvas(rng: np.random.Generator, size: int, pixel: float) -> Canvas:
     axis = ((np.arange(size) + 0.5 - size / 2) * pixel).astype(np.float32)
     y, x = np.meshgrid(axis, axis, indexing="ij")
     turn, shift = float(np.deg2rad(rng.normal(0, 2.5))), rng.normal(0, 4, size=2)
@@ -242,8 +113,8 @@ def _bent_canvas(rng: np.random.Generator, size: int, pixel: float) -> _Canvas:
     phase, wave = rng.uniform(0, 2 * np.pi, size=2), 2 * np.pi / rng.uniform(90, 170, size=2)
     bent_x = turned_x + rng.uniform(1, 4) * np.sin(wave[0] * turned_y + phase[0])
     bent_y = turned_y + rng.uniform(1, 4) * np.sin(wave[1] * turned_x + phase[1])
-    texture = _smooth_noise(rng, size, 5 / pixel)
-    return _Canvas(np.full_like(x, AIR), bent_x, bent_y, pixel, turn, shift, texture)
+    texture = smooth_noise(rng, size, 5 / pixel)
+    return Canvas(np.full_like(x, AIR), bent_x, bent_y, pixel, turn, shift, texture)
 
 
 def _bump(angle: np.ndarray, center: float, width: float) -> np.ndarray:
@@ -257,15 +128,7 @@ def _wobble(angle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return 1 + (height * np.cos(np.array([[1], [2], [3]]) * angle + phase)).sum(axis=0)
 
 
-def _smooth_noise(rng: np.random.Generator, size: int, pixels: float) -> np.ndarray:
-    """Noise with mean 0, standard deviation 1 and a correlation length in pixels."""
-    noise = ndimage.gaussian_filter(
-        rng.standard_normal((size, size), dtype=np.float32), pixels, mode="wrap", truncate=3
-    )
-    return (noise - noise.mean()) / noise.std()
-
-
-def _table(canvas: _Canvas, chest: _Chest, rng: np.random.Generator) -> None:
+def table(canvas: Canvas, chest: Chest, rng: np.random.Generator) -> None:
     angle = np.arange(OUTLINE_STEPS) * 2 * np.pi / OUTLINE_STEPS
     back = (chest.skin * np.sin(angle)).max() - canvas.shift[1] + rng.uniform(1, 8)
     y, x = (np.indices(canvas.hu.shape) - len(canvas.hu) / 2) * canvas.pixel
@@ -275,7 +138,7 @@ def _table(canvas: _Canvas, chest: _Chest, rng: np.random.Generator) -> None:
         canvas.blend(..., canvas.share(line) * (np.abs(x) < 210), density)
 
 
-def _chest_wall(canvas: _Canvas, chest: _Chest, rng: np.random.Generator) -> None:
+def chest_wall(canvas: Canvas, chest: Chest, rng: np.random.Generator) -> None:
     soft_tissue, fat = SOFT_TISSUE + rng.normal(0, 7), FAT + rng.normal(0, 8)
     canvas.blend(..., canvas.share(chest.beyond(chest.skin)), 20)
     canvas.blend(..., canvas.share(chest.beyond(chest.skin) + 2.2), fat + 9 * canvas.texture)
@@ -289,7 +152,7 @@ def _chest_wall(canvas: _Canvas, chest: _Chest, rng: np.random.Generator) -> Non
     canvas.blend(..., within * sheet * np.clip(0.5 + 0.6 * gap, 0, 1)[chest.step], fat)
 
 
-def _lungs(canvas: _Canvas, chest: _Chest, level: dict, rng: np.random.Generator) -> np.ndarray:
+def lungs(canvas: Canvas, chest: Chest, level: dict, rng: np.random.Generator) -> np.ndarray:
     """Fill the inside of the ribs with lung; returns the share of each pixel inside."""
     inside = canvas.share(chest.beyond(chest.pleura))
     canvas.blend(..., inside, LUNG + rng.normal(0, 35) + 30 * canvas.texture + 0.5 * canvas.y)
@@ -308,8 +171,8 @@ def _lungs(canvas: _Canvas, chest: _Chest, level: dict, rng: np.random.Generator
     return inside
 
 
-def _mediastinum(
-    canvas: _Canvas, inside: np.ndarray, level: dict, rng: np.random.Generator
+def mediastinum(
+    canvas: Canvas, inside: np.ndarray, level: dict, rng: np.random.Generator
 ) -> tuple[list[tuple[float, ...]], float]:
     """Draw fat, heart muscle and airways; returns the vessels and chambers to draw and the tissue around them."""
     scale, shift = rng.normal(1, 0.07), rng.normal(0, 4, size=2)
@@ -350,8 +213,8 @@ def _vary(
     return (x, y, a, b, degrees + rng.normal(0, 6), *rest)
 
 
-def _blood(
-    canvas: _Canvas,
+def blood(
+    canvas: Canvas,
     inside: np.ndarray,
     vessels: list[tuple[float, ...]],
     tissue: float,
@@ -373,13 +236,13 @@ def _blood(
     return blood
 
 
-def _bone(canvas: _Canvas, cx: float, cy: float, a: float, b: float, degrees: float, marrow: float) -> None:
+def _bone(canvas: Canvas, cx: float, cy: float, a: float, b: float, degrees: float, marrow: float) -> None:
     where, distance = canvas.distance(cx, cy, a, b, degrees)
     canvas.blend(where, canvas.share(distance), 260 + 1.2 * marrow)
     canvas.blend(where, canvas.share(distance + 2.4), marrow)
 
 
-def _spine(canvas: _Canvas, rng: np.random.Generator) -> None:
+def spine(canvas: Canvas, rng: np.random.Generator) -> None:
     marrow = rng.uniform(90, 260)
     for side in (-1, 1):
         _bone(canvas, side * 28, 73, 17, 5, side * rng.uniform(-20, 10), marrow + 60)
@@ -391,7 +254,7 @@ def _spine(canvas: _Canvas, rng: np.random.Generator) -> None:
     canvas.blend(where, canvas.share(distance), 25)
 
 
-def _ribs(canvas: _Canvas, chest: _Chest, rng: np.random.Generator) -> None:
+def ribs(canvas: Canvas, chest: Chest, rng: np.random.Generator) -> None:
     marrow = rng.uniform(120, 280)
     for side in (-1, 1):
         for degrees in np.linspace(-58, 66, rng.integers(5, 8)) + rng.normal(0, 5):
@@ -404,6 +267,6 @@ def _ribs(canvas: _Canvas, chest: _Chest, rng: np.random.Generator) -> None:
     _bone(canvas, 0, -front, rng.uniform(15, 24), rng.uniform(5.5, 7.5), rng.normal(0, 4), marrow - 20)
 
 
-def _noise(canvas: _Canvas, chest: _Chest, rng: np.random.Generator) -> np.ndarray:
+def noise(canvas: Canvas, chest: Chest, rng: np.random.Generator) -> np.ndarray:
     deep = np.clip(1 - chest.radius / chest.skin[chest.step], 0, 1)
-    return rng.uniform(5, 16) * (0.7 + 0.8 * deep) * _smooth_noise(rng, len(deep), rng.uniform(0.45, 0.9))
+    return rng.uniform(5, 16) * (0.7 + 0.8 * deep) * smooth_noise(rng, len(deep), rng.uniform(0.45, 0.9))

@@ -1,39 +1,8 @@
+import numpy as np
 import pytest
-import torch
 
-from xaitools.data.participants import find_column, ordered, read_table, read_target
-from xaitools.errors import DataError, DataFileError, ParameterError
-
-
-def test_tables_are_read_as_text_whatever_their_delimiter(tmp_path):
-    for name, text in (("a.csv", "id;sex\n01; M \n02;F\n"), ("b.tsv", "\ufeffid\tsex\n01\tM\n02\tF\n")):
-        path = tmp_path / name
-        path.write_text(text, encoding="utf-8")
-        assert read_table(path).to_dict("list") == {"id": ["01", "02"], "sex": ["M", "F"]}
-
-
-@pytest.mark.parametrize(
-    ("content", "error"), [(b"", DataFileError), (b"id,sex\n", DataError), (b"\xff\xfe,\n", DataFileError)]
-)
-def test_files_that_are_no_tables_are_refused(tmp_path, content, error):
-    path = tmp_path / "a.csv"
-    path.write_bytes(content)
-    with pytest.raises(error, match=r"a\.csv"):
-        read_table(path)
-    with pytest.raises(DataFileError, match=r"gone\.csv"):
-        read_table(tmp_path / "gone.csv")
-
-
-def test_columns_are_found_case_aside(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text("MRID,Age,age\n1,2,3\n")
-    table = read_table(path)
-    assert find_column(table, "", ("participant_id", "mrid"), path) == "MRID"
-    assert find_column(table, "age", (), path) == "age"
-    assert find_column(table, "AGE", (), path) == "Age"
-    assert find_column(table, "", ("session",), path) is None
-    with pytest.raises(DataError, match=r"no column 'dx'; its columns are \['MRID', 'Age', 'age'\]"):
-        find_column(table, "dx", (), path)
+from xaitools.data.classes import column_labels, ordered
+from xaitools.errors import DataError, ParameterError
 
 
 @pytest.mark.parametrize(
@@ -71,10 +40,10 @@ def test_columns_are_found_case_aside(tmp_path):
 )
 def test_controls_come_first_and_patients_last(order):
     assert tuple(ordered(order)) == tuple(ordered(order[::-1])) == order
-    target = read_target([order[1], order[0], order[1]], None, "table")
-    assert target.class_names == order
-    assert target.labels.tolist() == [1, 0, 1]
-    assert read_target(order, order[::-1], "table").class_names == order[::-1]
+    labels, class_names = column_labels([order[1], order[0], order[1]], None, "table")
+    assert class_names == order
+    assert labels.tolist() == [1, 0, 1]
+    assert column_labels(order, order[::-1], "table")[1] == order[::-1]
 
 
 AGES = ["24.3", "60", "n/a", "39.9", "40", "", "71"]
@@ -112,18 +81,16 @@ AGES = ["24.3", "60", "n/a", "39.9", "40", "", "71"]
     ],
 )
 def test_classes_from_values_and_ranges(values, classes, rows, labels, names):
-    target = read_target(values, classes, "table")
-    assert target.rows.tolist() == rows
-    assert target.labels.tolist() == labels
-    assert target.labels.dtype == torch.int64
-    assert target.class_names == names
+    found, class_names = column_labels(values, classes, "table")
+    assert np.flatnonzero(~np.isnan(found)).tolist() == rows
+    assert found[rows].tolist() == labels
+    assert class_names == names
 
 
 def test_more_than_two_numbers_are_a_quantity():
-    target = read_target(AGES, None, "table")
-    assert target.rows.tolist() == [0, 1, 3, 4, 6]
-    torch.testing.assert_close(target.labels, torch.tensor([24.3, 60, 39.9, 40, 71]))
-    assert target.class_names == ()
+    labels, class_names = column_labels(AGES, None, "table")
+    np.testing.assert_array_equal(labels, [24.3, 60, np.nan, 39.9, 40, np.nan, 71])
+    assert class_names == ()
 
 
 @pytest.mark.parametrize(
@@ -140,4 +107,4 @@ def test_more_than_two_numbers_are_a_quantity():
 )
 def test_impossible_classes_are_refused(values, classes, error, message):
     with pytest.raises(error, match=message):
-        read_target(values, classes, "table")
+        column_labels(values, classes, "table")

@@ -1,6 +1,6 @@
 import pytest
 
-from xaitools.data.labels import agent_given, read_labels
+from xaitools.data.contrast import agent_given, read_label_table
 from xaitools.errors import DataError, DataFileError
 
 
@@ -20,7 +20,7 @@ def table(tmp_path):
 )
 def test_usual_spellings_are_understood(table, without, with_agent):
     path = table(f"file,Contrast\na.dcm,{with_agent}\nb.dcm,{without}\n")
-    read = read_labels(path, "", "", "")
+    read = read_label_table(path, "", "", "")
     assert read.labels == [1, 0]
     assert read.files == ["a.dcm", "b.dcm"]
     assert read.subjects is None
@@ -30,7 +30,7 @@ def test_usual_spellings_are_understood(table, without, with_agent):
 def test_separators_and_named_columns(table, separator):
     rows = [("who", "what", "scan"), ("7", "1", "a"), ("8", "0", "b")]
     path = table("\ufeff" + "\r\n".join(separator.join(row) for row in rows))
-    read = read_labels(path, "what", "scan", "who")
+    read = read_label_table(path, "what", "scan", "who")
     assert (read.labels, read.files, read.subjects) == ([1, 0], ["a", "b"], ["7", "8"])
 
 
@@ -51,19 +51,19 @@ def test_separators_and_named_columns(table, separator):
 )
 def test_a_table_that_does_not_fit_is_refused(table, text, columns, message):
     with pytest.raises(DataError, match=f"labels.csv.*{message}"):
-        read_labels(table(text), *columns)
+        read_label_table(table(text), *columns)
 
 
 def test_a_column_of_names_is_not_listed(table):
     path = table("file,name\n" + "".join(f"{i},Doe^John{i}\n" for i in range(11)))
     with pytest.raises(DataError, match="11 different values") as caught:
-        read_labels(path, "name", "", "")
+        read_label_table(path, "name", "", "")
     assert "Doe" not in str(caught.value)
 
 
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(DataFileError, match=r"gone\.csv"):
-        read_labels(tmp_path / "gone.csv", "", "", "")
+        read_label_table(tmp_path / "gone.csv", "", "", "")
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,10 @@ import pytest
 import torch
 
 from xaitools.data.fetal import contour_band
-from xaitools.data.synthetic.fetal import (
-    BEAM_WIDTHS,
-    CYCLE,
-    PICTURE,
-    PULSE,
-    Head,
-    draw_head,
-    envelope,
-    fetal_heads,
-    render,
-)
 from xaitools.errors import ParameterError
+from xaitools.phantoms.fetal import fetal_heads, render
+from xaitools.phantoms.fetal_head import Head, draw_head
+from xaitools.phantoms.ultrasound import PICTURE
 
 HEAD = Head((410.0, 260.0), (240.0, 185.0), 0.3, 0.13)
 
@@ -30,22 +22,6 @@ def heads(n, seed=0):
 @pytest.fixture(scope="module")
 def samples():
     return fetal_heads(24, size=64, seed=4, progress=False)
-
-
-def test_the_label_is_the_perimeter_of_the_outline():
-    polygon = HEAD.outline(20000)
-    assert HEAD.perimeter == pytest.approx(
-        np.hypot(*(polygon - np.roll(polygon, 1, axis=0)).T).sum(), rel=1e-6
-    )
-    assert Head((0, 0), (100, 100), 0, 0.1).perimeter == pytest.approx(200 * np.pi, rel=1e-12)
-
-
-def test_the_outline_is_where_the_local_radius_is_one():
-    rows, columns = HEAD.outline().T
-    u, v = HEAD.local(columns, rows)
-    np.testing.assert_allclose(np.hypot(u, v), 1, atol=1e-5)
-    center_and_tip = np.array([[410, 410 + 240 * np.cos(0.3)], [260, 260 + 240 * np.sin(0.3)]])
-    np.testing.assert_allclose(HEAD.local(*center_and_tip), [[0, 1], [0, 0]], atol=1e-5)
 
 
 def test_labels_masks_and_numbers_belong_to_the_heads(samples):
@@ -93,69 +69,6 @@ def test_the_size_changes_the_grid_and_not_the_scene(samples):
     torch.testing.assert_close(
         small, fetal_heads(6, size=32, seed=4, progress=False).images, atol=0.02, rtol=0
     )
-
-
-def test_heads_are_distributed_as_in_hc18():
-    drawn = heads(600)
-    perimeter, pixel, angle = (
-        np.array([getattr(head, what) for head in drawn]) for what in ("perimeter", "pixel", "angle")
-    )
-    mm, ratio = perimeter * pixel, np.array([head.axes[1] / head.axes[0] for head in drawn])
-    assert 80 - 1e-6 <= mm.min() < 90
-    assert 300 < mm.max() <= 350 + 1e-6
-    assert 0.05 < pixel.min() < pixel.max() < 0.3
-    assert 500 < perimeter.min() < 800
-    assert 1500 < perimeter.max() < 1700
-    assert np.corrcoef(mm, pixel)[0, 1] > 0.5
-    assert 0.3 < np.corrcoef(mm, perimeter)[0, 1] < 0.8
-    assert 0.7 <= ratio.min() < 0.72 < 0.83 < ratio.max() <= 0.85
-    assert (np.abs(angle) > 1).mean() > 0.02
-    outlines = np.stack([head.outline(64) for head in drawn])
-    assert outlines.min() > 0
-    assert (outlines < PICTURE).all()
-
-
-def envelope_by_sums(scatterers, depth, beam):
-    """|sum over scatterers of amplitude x pulse x carrier x beam profile|, both of unit energy."""
-    n_depths, n_beams = scatterers.shape
-    time = np.arange(-7, 8)
-    pulse_energy = np.exp(-(time**2) / PULSE**2).sum()
-    total = 0j
-    for row in range(max(depth - 7, 0), min(depth + 8, n_depths)):
-        width = BEAM_WIDTHS[0] + (BEAM_WIDTHS[1] - BEAM_WIDTHS[0]) * row / (n_depths - 1)
-        beam_energy = np.exp(-(np.arange(-5, 6) ** 2) / width**2).sum()
-        lag = depth - row
-        pulse = np.exp(-(lag**2) / (2 * PULSE**2) + 2j * np.pi * lag / CYCLE) / np.sqrt(pulse_energy)
-        for column in range(max(beam - 5, 0), min(beam + 6, n_beams)):
-            profile = np.exp(-((beam - column) ** 2) / (2 * width**2)) / np.sqrt(beam_energy)
-            total += scatterers[row, column] * pulse * profile
-    return abs(total)
-
-
-def test_the_envelope_is_the_magnitude_of_the_sum_over_scatterers():
-    scatterers = np.random.default_rng(0).standard_normal((60, 40)).astype(np.float32)
-    echo = envelope(scatterers)
-    assert echo.shape == (60, 40)
-    for depth, beam in ((0, 0), (3, 38), (30, 20), (59, 39), (45, 2)):
-        assert echo[depth, beam] == pytest.approx(envelope_by_sums(scatterers, depth, beam), rel=1e-4)
-
-
-def test_dense_scatterers_give_fully_developed_speckle():
-    echo = envelope(np.random.default_rng(0).standard_normal((352, 600)).astype(np.float32))[20:-20, 20:-20]
-    assert (echo**2).mean() == pytest.approx(1, rel=0.05)
-    assert echo.mean() / echo.std() == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), rel=0.04)  # Rayleigh: 1.91
-    intensity = echo.ravel() ** 2
-    assert (intensity > 3).mean() == pytest.approx(np.exp(-3), rel=0.15)
-
-
-def test_the_beam_widens_with_depth_and_the_pulse_does_not():
-    points = np.zeros((352, 41), dtype=np.float32)
-    points[[40, 310], 20] = 1
-    echo = envelope(points)
-    across = [np.average((np.arange(41) - 20) ** 2, weights=echo[row]) for row in (40, 310)]
-    along = [np.average(np.arange(-9, 10) ** 2, weights=echo[row - 9 : row + 10, 20]) for row in (40, 310)]
-    assert across[1] > 2 * across[0]
-    assert along[1] == pytest.approx(along[0], rel=1e-3)
 
 
 def skull_brightness(samples, drawn, lateral):

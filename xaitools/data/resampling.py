@@ -1,0 +1,49 @@
+"""The one resampler: volumes brought onto other grids."""
+
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from xaitools.data.grids import Grid
+
+
+def resample(voxels: np.ndarray, source: Grid, target: Grid, *, labels: bool = False) -> np.ndarray:
+    """Bring a volume onto another grid; beyond the centres of the source's outermost voxels lies 0.
+
+    Grey values are interpolated linearly, and smoothed before where the target is coarser: by a Gaussian of
+    FWHM sqrt(target^2 - source^2) along each axis, so that the target's voxels average over what they cover.
+    Labels take the nearest voxel's.
+
+    Parameters
+    ----------
+    voxels : array, (x, y, z)
+    source, target : Grid
+    labels : bool
+        Whether the values are labels.
+
+    Returns
+    -------
+    array, shaped like the target
+    """
+    from nilearn.image import resample_img, smooth_img
+    from nilearn.image.resampling import BoundingBoxError
+
+    if source.same_as(target):
+        return voxels
+    image = nibabel.Nifti1Image(voxels.astype(np.int32 if labels else np.float32), source.affine)
+    fwhm = np.sqrt(np.maximum(target.spacing**2 - source.spacing**2, 0))
+    if not labels and (fwhm > 0.01).any():
+        image = smooth_img(image, fwhm.tolist())
+    try:
+        moved: Any = resample_img(
+            image,
+            target_affine=target.affine,
+            target_shape=target.shape,
+            interpolation="nearest" if labels else "linear",
+            force_resample=True,
+            copy_header=True,
+        )
+    except BoundingBoxError:  # the two do not overlap
+        return np.zeros(target.shape, dtype=image.get_data_dtype())
+    return np.asarray(moved.dataobj)

@@ -1,0 +1,81 @@
+"""Study ids in place of patients, and which subjects to take."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import zip_longest
+
+import numpy as np
+
+from xaitools.checks import check_counts
+from xaitools.errors import ParameterError
+
+
+def study_names(patients: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Replace patients by study ids, in sorted order, and name each of their samples.
+
+    Parameters
+    ----------
+    patients : sequence of str, n
+        Any key that tells patients apart; kept in memory only.
+
+    Returns
+    -------
+    subjects, names : tuples of str, n
+        ``sub-001`` for the first patient in sorted order; a patient with several samples gets the names
+        ``sub-001_img-1``, ``sub-001_img-2`` in order of appearance.
+    """
+    unique = sorted(set(patients))
+    width = max(3, len(str(len(unique))))
+    ids = {patient: f"sub-{number:0{width}d}" for number, patient in enumerate(unique, start=1)}
+    subjects = tuple(ids[patient] for patient in patients)
+    total, seen = Counter(subjects), Counter[str]()
+    names = []
+    for subject in subjects:
+        seen[subject] += 1
+        names.append(f"{subject}_img-{seen[subject]}" if total[subject] > 1 else subject)
+    return subjects, tuple(names)
+
+
+def check_n_subjects(n_subjects: int | None, least: int = 1) -> None:
+    """Raise ParameterError unless it is None or a whole number of `least` or more."""
+    if n_subjects is None:
+        return
+    check_counts(n_subjects=n_subjects)
+    if n_subjects < least:
+        raise ParameterError(f"n_subjects={n_subjects}; expected at least {least}, one of each class.")
+
+
+def in_turn(subjects: Sequence[str], labels: Sequence[float], n_subjects: int | None) -> list[int]:
+    """Positions of the samples of the first `n_subjects`, taken in turn from each class (that of their first sample).
+
+    Parameters
+    ----------
+    subjects : sequence of str, n
+    labels : sequence of numbers, n
+        Classes; the same number for all where there are none.
+    n_subjects : int, optional
+        All by default.
+    """
+    first_label: dict[str, float] = {}
+    for subject, label in zip(subjects, labels, strict=True):
+        first_label.setdefault(subject, label)
+    queues = [
+        [subject for subject in sorted(first_label) if first_label[subject] == label]
+        for label in sorted(set(first_label.values()))
+    ]
+    order = [subject for turn in zip_longest(*queues) for subject in turn if subject is not None]
+    return _positions(subjects, order[:n_subjects])
+
+
+def evenly_spaced(subjects: Sequence[str], n_subjects: int | None) -> list[int]:
+    """Positions of the samples of at most `n_subjects`, evenly spaced in the order of their ids."""
+    unique = sorted(set(subjects))
+    n_taken = len(unique) if n_subjects is None else min(n_subjects, len(unique))
+    return _positions(
+        subjects, [unique[k] for k in np.linspace(0, len(unique) - 1, n_taken).round().astype(int)]
+    )
+
+
+def _positions(subjects: Sequence[str], chosen: Sequence[str]) -> list[int]:
+    wanted = set(chosen)
+    return [position for position, subject in enumerate(subjects) if subject in wanted]
