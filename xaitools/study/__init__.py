@@ -1,0 +1,21 @@
+"""What the notebooks of the studies share; each name is loaded when it is first used."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["words"],
+    submod_attrs={
+        "claims": ["judge", "margin_verdict", "matched"],
+        "leaders": ["Leader", "leader"],
+        "explaining": ["explain", "explain_each"],
+        "labels": ["method_table", "unique_labels"],
+        "network": ["Trained", "train_or_load", "training_figure"],
+        "promises": ["completeness", "conservation", "correlation_of_maps"],
+        "published": ["published_values", "read_published"],
+        "scores": ["mean_curves", "mean_scores", "per_image"],
+        "sets": ["sets_table"],
+        "shipped": ["notebooks_dir"],
+        "show": ["panel_rows", "plain_table", "saved", "say"],
+    },
+)
