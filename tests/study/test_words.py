@@ -167,7 +167,7 @@ def test_the_summary_counts_all_four_verdicts():
     found = ["agrees", "agrees", "differs", "undecided: the interval holds 0", "not tested: why"]
     text = words.verdicts([{"verdict": verdict} for verdict in found])
     assert text == (
-        "Of 5 published comparisons this run agrees with 2, differs from 1, leaves 1 undecided and did not test 1."
+        "Of 5 published comparisons this run agrees with 2 and differs from 1; 1 undecided, 1 not tested."
     )
     assert words.verdicts([]) == ""
 

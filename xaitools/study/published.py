@@ -49,3 +49,23 @@ def published_values(table: pd.DataFrame, **of: str) -> dict[str, float]:
     for column, wanted in of.items():
         table = table[table[column] == wanted]
     return dict(zip(table["method"], table["value"], strict=True))
+
+
+def published_text(table: pd.DataFrame, **of: str) -> str:
+    """Published numbers with spread, network and place: "40.17 ± 40.99 px with vgg16 (table 1)"; "" for none.
+
+    Parameters
+    ----------
+    table
+        As :func:`read_published` returns it.
+    **of
+        What the rows have to hold: ``metric="MAE"``.
+    """
+    for column, wanted in of.items():
+        table = table[table[column] == wanted]
+    numbers: dict[str, list[str]] = {}
+    for row in table.itertuples():
+        spread = "" if pd.isna(row.sd) else f" ± {row.sd:g}"
+        place = f"{f'with {row.network} ' if row.network else ''}({row.where})"
+        numbers.setdefault(place, []).append(f"{row.value:g}{spread} {row.unit}".strip())
+    return "; ".join(f"{', '.join(found)} {place}" for place, found in numbers.items())

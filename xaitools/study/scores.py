@@ -10,6 +10,7 @@ from xaitools.evaluation import mean_interval
 from xaitools.reports import Run
 
 Scores = Mapping[str, Float[np.ndarray, " n"]]
+Curve = tuple[str, str]
 
 
 def mean_scores(
@@ -80,7 +81,20 @@ def mean_curves(
     return pd.concat(tables, ignore_index=True)
 
 
-def per_image(samples: Sequence[str], scores: Mapping[str, Scores], **constant: str) -> pd.DataFrame:
+def without_least(values: Mapping[Curve, np.ndarray]) -> dict[str, np.ndarray]:
+    """What belongs to the most relevant first, by full name of the method, and to "random" order.
+
+    Parameters
+    ----------
+    values
+        By method and order, as `xaitools.evaluation.RegionCurves` has them.
+    """
+    return {name: own for (name, order), own in values.items() if order != "least"}
+
+
+def per_image(
+    samples: Sequence[str], scores: Mapping[str, Scores], **same: str | Shaped[np.ndarray, " n"]
+) -> pd.DataFrame:
     """Every score of every image, one row an image and method, for ``per_image.csv``.
 
     Parameters
@@ -89,8 +103,8 @@ def per_image(samples: Sequence[str], scores: Mapping[str, Scores], **constant: 
         Study ids of the images, n.
     scores
         ``(n,)`` by full name of the method, by name of the score.
-    **constant
-        More columns that are the same in all rows.
+    **same
+        More columns, the same for all methods.
     """
     methods = dict.fromkeys(name for by_method in scores.values() for name in by_method)
     tables = [
@@ -98,7 +112,7 @@ def per_image(samples: Sequence[str], scores: Mapping[str, Scores], **constant: 
             {
                 "sample": samples,
                 "method": name,
-                **constant,
+                **same,
                 **{score: values[name] for score, values in scores.items() if name in values},
             }
         )

@@ -13,6 +13,7 @@ def sets_table(
     *,
     images: str = "images",
     subjects: str = "subjects",
+    quantity: str = "labels",
     ranges: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Table of the sets of a study, one row a set.
@@ -23,6 +24,8 @@ def sets_table(
         Samples by name of the set.
     images, subjects
         What the images and the subjects of this study are called.
+    quantity
+        What the labels of a regression measure.
     ranges
         More numbers of the samples whose smallest and largest value is shown.
 
@@ -37,7 +40,7 @@ def sets_table(
         if part.class_names:
             rows[name] |= {label: int((part.labels == i).sum()) for i, label in enumerate(part.class_names)}
         else:
-            rows[name][f"labels ({part.unit})"] = _range(part.labels)
+            rows[name][f"{quantity} ({part.unit})"] = _range(part.labels)
         rows[name] |= {number: _range(part.numbers[number]) for number in ranges}
     return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from xaitools.attribution.names import parse
 from xaitools.study.leaders import Leader
+from xaitools.study.published import published_text
 
 VERDICTS = ("agrees", "differs", "undecided", "not tested")
 SAME = 0.99  # correlation from which two methods are called the same
@@ -76,23 +77,9 @@ def accuracy(network: str, value: float, larger_class: float, n: int, data: str)
 
 
 def published(table: pd.DataFrame, **of: str) -> str:
-    """A published number with its spread, its network and its place in the paper; several where several are found.
-
-    Parameters
-    ----------
-    table
-        As :func:`~xaitools.study.read_published` returns it.
-    **of
-        What the rows have to hold: ``metric="accuracy"``.
-    """
-    for column, wanted in of.items():
-        table = table[table[column] == wanted]
-    rows = [
-        f"{row.value:g}{'' if row.sd != row.sd else f' ± {row.sd:g}'} {row.unit}"
-        f"{f' with {row.network}' if row.network else ''} ({row.where})"
-        for row in table.itertuples()
-    ]
-    return f"Published: {'; '.join(map(escape, rows))}." if rows else ""
+    """Published numbers with their place in the paper; nothing if there are none."""
+    found = published_text(table, **of)
+    return f"Published: {escape(found)}." if found else ""
 
 
 def explained(n: int, what: str, n_maps: int, steps: int, draws: int, networks: Sequence[str] = ()) -> str:
@@ -195,8 +182,8 @@ def verdicts(claims: Iterable[Mapping[str, str]]) -> str:
     if not found:
         return ""
     return (
-        f"Of {count(found.total(), 'published comparison')} this run agrees with {found['agrees']}, differs from "
-        f"{found['differs']}, leaves {found['undecided']} undecided and did not test {found['not tested']}."
+        f"Of {count(found.total(), 'published comparison')} this run agrees with {found['agrees']} and differs from "
+        f"{found['differs']}; {found['undecided']} undecided, {found['not tested']} not tested."
     )
 
 
