@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from xaitools.errors import DataError, ParameterError
 import xaitools.study.published as published
+from xaitools.errors import DataError, ParameterError
 from xaitools.study import notebooks_dir, published_text, published_values, read_published
 
 STUDIES = ["ct_contrast", "fetal_hc"]
@@ -18,14 +18,6 @@ def test_every_published_number_says_where_it_stands(study, tmp_path, monkeypatc
     assert table["where"].str.len().min() > 0
     assert table["value"].notna().all()
     assert not table.duplicated(["method", "metric", "network", "unit"]).any()
-
-
-@pytest.mark.parametrize("study", STUDIES)
-def test_published_methods_are_those_of_the_preset(study):
-    from xaitools.study import method_table
-
-    named = method_table(name for name in dict.fromkeys(read_published(study)["method"]) if name)
-    assert named["label"].is_unique
 
 
 def test_the_numbers_of_the_fetal_study_are_those_of_its_table_1():
@@ -45,7 +37,7 @@ def test_numbers_in_another_unit_are_not_put_beside():
 
 
 def test_an_unknown_study_is_refused_with_the_known():
-    with pytest.raises(ParameterError, match="expected one of .*ct_contrast.* Did you mean 'fetal_hc'"):
+    with pytest.raises(ParameterError, match=r"ct_contrast.* Did you mean 'fetal_hc'"):
         read_published("fetal_hd")
 
 
