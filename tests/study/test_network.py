@@ -9,8 +9,8 @@ from xaitools.study import train_or_load, training_figure
 SETTINGS = {"max_epochs": 2, "batch_size": 4, "progress": False, "device": "cpu"}
 
 
-def samples(n, offset=0, **options):
-    images = torch.rand(n, 1, 32, 32, generator=torch.Generator().manual_seed(offset))
+def samples(n, offset=0, size=32, **options):
+    images = torch.rand(n, 1, size, size, generator=torch.Generator().manual_seed(offset))
     names = tuple(f"sub-{offset + i}" for i in range(n))
     return Samples(images, options.pop("labels", torch.arange(n) % 2), names, names, **options)
 
@@ -44,7 +44,7 @@ def test_the_course_of_a_training_is_drawn_and_saved(trained, run):
 
 
 def test_a_regression_is_measured_in_its_unit(run):
-    parts = [samples(n, n, labels=torch.linspace(1, 2, n), unit="px") for n in (8, 4)]
+    parts = [samples(n, n, 64, labels=torch.linspace(1, 2, n), unit="px") for n in (8, 4)]
     net = train_or_load("", "resnet10", *parts, **SETTINGS)
     assert net.model(parts[0].images).shape == (8, 1)
     figure = training_figure(run, net, unit="px", name="training_resnet10")

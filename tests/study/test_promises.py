@@ -20,7 +20,7 @@ def test_integrated_gradients_add_up_but_for_the_finite_steps(run, recorded):
     table = completeness(run, net, IMAGES, 1, names, method_table(names), steps=64)
     assert list(table["method"]) == ["IGB"]
     with torch.no_grad():
-        change = (net(IMAGES) - net(torch.zeros_like(IMAGES)))[:, 1].abs().mean()
+        change = float((net(IMAGES) - net(torch.zeros_like(IMAGES)))[:, 1].abs().mean())
     found = recorded()
     gap = found["integrated_gradients[black]", "completeness gap"]
     assert gap < 0.02 * change

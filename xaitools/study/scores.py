@@ -81,7 +81,7 @@ def mean_curves(
     return pd.concat(tables, ignore_index=True)
 
 
-def without_least(values: Mapping[Curve, np.ndarray]) -> dict[str, np.ndarray]:
+def without_least(values: Mapping[Curve, Shaped[np.ndarray, "..."]]) -> dict[str, np.ndarray]:
     """What belongs to the most relevant first, by full name of the method, and to "random" order.
 
     Parameters
