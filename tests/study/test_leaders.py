@@ -13,6 +13,7 @@ def test_the_best_mean_leads_and_who_is_told_apart_is_not_tied():
     assert found.tied == ("c",)
     assert found.beats_control
     assert found.control == 0
+    assert found.n_others == 2
 
 
 def test_smaller_can_be_better():

@@ -10,8 +10,8 @@ from xaitools.study.leaders import Leader
 LABELS = {"a": "I*G", "b": "DT", "c": "IG", "d": "LRP-α1_β0", "e": "BP", "f": "GB"}
 
 
-def lead(mean=0.9, tied=(), beats_control=True, control=0.5):
-    return Leader("a", mean, tuple(tied), beats_control, control)
+def lead(mean=0.9, tied=(), beats_control=True, control=0.5, n_others=5):
+    return Leader("a", mean, tuple(tied), beats_control, control, n_others)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,15 @@ def test_no_map_is_called_best_that_does_not_beat_chance():
     assert "ahead" not in text
     assert "**" not in text
     assert "no map is better than chance beyond doubt" in text
+
+
+def test_a_single_map_is_not_called_best_nor_ahead_of_others():
+    text = words.best("ROC AUC", lead(n_others=0), LABELS)
+    assert text == r"By ROC AUC, **I\*G** is better than chance (0.900; chance: 0.500)."
+    text = words.error_growth(lead(-16.5, control=-10.2, n_others=0), LABELS, "px")
+    assert text.startswith(r"Its error grows more in the order of **I\*G** than in a random one")
+    for comparison in (GROWS, AHEAD):
+        assert comparison not in text
 
 
 GROWS, AHEAD, MOST = "error grows most", "ahead of all others", "the order of **"

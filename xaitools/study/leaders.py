@@ -23,6 +23,8 @@ class Leader:
         Whether it is better than the control beyond doubt.
     control
         Mean score of the control.
+    n_others
+        How many other methods there are.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Leader:
     tied: tuple[str, ...]
     beats_control: bool
     control: float
+    n_others: int
 
 
 def leader(
@@ -61,4 +64,4 @@ def leader(
 
     chance = np.broadcast_to(np.asarray(control, dtype=np.float64), scores[best].shape)
     tied = tuple(name for name in scores if name != best and not ahead_of(scores[name]))
-    return Leader(best, means[best], tied, ahead_of(chance), float(chance.mean()))
+    return Leader(best, means[best], tied, ahead_of(chance), float(chance.mean()), len(scores) - 1)

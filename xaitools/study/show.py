@@ -21,7 +21,7 @@ def plain_table(frame: pd.DataFrame) -> Any:
     """The table without its row numbers, texts to the left; nothing for a table without rows."""
     if frame.empty:
         return None
-    return frame.style.hide(axis="index").set_properties(**{"text-align": "left"})
+    return frame.reset_index(drop=True).style.hide(axis="index").set_properties(**{"text-align": "left"})
 
 
 def say(*sentences: str) -> Markdown:

@@ -99,8 +99,9 @@ def failed(errors: Mapping[str, Exception]) -> str:
     return f"Without maps: {reasons}"
 
 
-def signs(methods: Sequence[str]) -> str:
+def signs(methods: Iterable[str]) -> str:
     """Of which maps the absolute value is taken."""
+    methods = list(methods)
     absolute = [name for name in methods if parse(name).absolute]
     if len(absolute) == len(methods):
         return (
@@ -129,6 +130,8 @@ def best(
             f"By {measure}, no map is better than {control} beyond doubt ({control}: {chance}; nearest to it, "
             f"{escape(labels[leader.name])}: {mean})."
         )
+    if not leader.n_others:
+        return f"By {measure}, {bold(labels[leader.name])} is better than {control} ({mean}; {control}: {chance})."
     return f"Best by {measure}: {bold(labels[leader.name])} ({mean}; {control}: {chance}){_tied(leader, labels)}."
 
 
@@ -150,6 +153,8 @@ def error_growth(leader: Leader, labels: Mapping[str, str], unit: str) -> str:
             "In no method's order does its error grow more than in a random one, beyond doubt (lowest AOPC: "
             f"{escape(name)}, {mean}; random order {chance})."
         )
+    if not leader.n_others:
+        return f"Its error grows more in the order of {bold(name)} than in a random one (AOPC {mean}, random {chance})."
     return (
         f"Its error grows most when windows are disturbed in the order of {bold(name)} (AOPC {mean}, random order "
         f"{chance}){_tied(leader, labels)}."
