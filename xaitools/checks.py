@@ -81,7 +81,9 @@ def checked_target(target: Any, n_images: int, device: torch.device | str = "cpu
     try:
         classes = torch.as_tensor(np.asarray(target) if not isinstance(target, Tensor) else target.detach())
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TargetError(f"target={target!r}; expected a class, or one for each image: give numbers.") from error
+        raise TargetError(
+            f"target={target!r}; expected a class, or one for each image: give numbers."
+        ) from error
     if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
         raise TargetError(
             f"target is of type {classes.dtype}; expected whole numbers, the class of each image: "
@@ -121,7 +123,9 @@ def check_positive(*, error: type[XaitoolsError] = ParameterError, **numbers: An
             raise error(f"{name}={value!r}; expected a number above 0.")
 
 
-def check_choice(error: type[XaitoolsError] = ParameterError, /, **choices: tuple[Any, Iterable[str]]) -> None:
+def check_choice(
+    error: type[XaitoolsError] = ParameterError, /, **choices: tuple[Any, Iterable[str]]
+) -> None:
     """Raise unless every value is among those known: ``check_choice(mode=(mode, MODES))``.
 
     Examples

@@ -82,7 +82,7 @@ def test_nothing_is_called_published_that_is_not():
 
 def test_what_was_explained_is_counted():
     assert words.explained(1, "slice", 2, 10, 1) == (
-        "Explained: 1 slice, 2 maps each; 10 points on a path, 1 noisy copy."
+        "Explained: 1 slice, 2 maps of each; 10 points on a path, 1 noisy copy."
     )
     assert "for each of 2 networks" in words.explained(3, "image", 1, 2, 2, ["a", "b"])
 

@@ -84,9 +84,9 @@ def published(table: pd.DataFrame, **of: str) -> str:
 
 def explained(n: int, what: str, n_maps: int, steps: int, draws: int, networks: Sequence[str] = ()) -> str:
     """What was explained, and how finely."""
-    of = f" for each of {len(networks)} networks" if len(networks) > 1 else ""
+    of = f", for each of {len(networks)} networks" if len(networks) > 1 else ""
     return (
-        f"Explained: {count(n, what)}, {count(n_maps, 'map')} each{of}; {count(steps, 'point')} on a path, "
+        f"Explained: {count(n, what)}, {count(n_maps, 'map')} of each{of}; {count(steps, 'point')} on a path, "
         f"{count(draws, 'noisy copy', 'noisy copies')}."
     )
 
