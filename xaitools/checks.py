@@ -16,7 +16,7 @@ from torch import Tensor
 from xaitools.errors import DataError, MethodError, ParameterError, ShapeError, TargetError, XaitoolsError
 
 Images = Tensor | np.ndarray
-Target = Tensor | np.ndarray | Sequence[int] | int | None
+Target = Tensor | np.ndarray | np.integer | Sequence[int] | int | None
 
 
 def checked_images(images: Any, *, name: str = "images") -> Tensor:
