@@ -16,7 +16,7 @@ from torch import Tensor
 from xaitools.errors import DataError, MethodError, ParameterError, ShapeError, TargetError, XaitoolsError
 
 Images = Tensor | np.ndarray
-Target = Tensor | np.ndarray | np.integer | Sequence[int] | int | None
+Target = Tensor | np.ndarray | Sequence[int] | int | None
 
 
 def checked_images(images: Any, *, name: str = "images") -> Tensor:
@@ -81,9 +81,7 @@ def checked_target(target: Any, n_images: int, device: torch.device | str = "cpu
     try:
         classes = torch.as_tensor(np.asarray(target) if not isinstance(target, Tensor) else target.detach())
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TargetError(
-            f"target={target!r}; expected a class, or one for each image: give numbers."
-        ) from error
+        raise TargetError(f"target={target!r}; expected a class, or one for each image: give numbers.") from error
     if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
         raise TargetError(
             f"target is of type {classes.dtype}; expected whole numbers, the class of each image: "
@@ -123,9 +121,7 @@ def check_positive(*, error: type[XaitoolsError] = ParameterError, **numbers: An
             raise error(f"{name}={value!r}; expected a number above 0.")
 
 
-def check_choice(
-    error: type[XaitoolsError] = ParameterError, /, **choices: tuple[Any, Iterable[str]]
-) -> None:
+def check_choice(error: type[XaitoolsError] = ParameterError, /, **choices: tuple[Any, Iterable[str]]) -> None:
     """Raise unless every value is among those known: ``check_choice(mode=(mode, MODES))``.
 
     Examples
