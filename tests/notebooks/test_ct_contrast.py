@@ -3,20 +3,20 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import papermill
 import pytest
+from xaitools.reports.notebooks import find_notebook, read_parameters
 
-from xaitools.attribution import combine
-from xaitools.attribution.names import CT_BASES
 from xaitools.maps import load_map
 from xaitools.phantoms.chest import chest_hu
 from xaitools.reports.html import to_html
 from xaitools.reports.runner import run_study
 
-THIRTY = combine(CT_BASES, ["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
+THIRTY = read_parameters(find_notebook("ct_contrast"))["methods"].default
 TINY = {"n_subjects": 60, "max_epochs": 2, "n_explained": 3, "steps": 2, "draws": 2, "n_fractions": 3}
 FIGURES = ["slices", "training", "panel", "quality_auc", "quality_dice", "fidelity_area", "fidelity_curves"]
 
@@ -152,3 +152,23 @@ def test_slices_without_masks_are_judged_by_fidelity_alone(tmp_path, write_dicom
     found = {row["metric"] for row in metrics(tmp_path / "out")}
     assert "fidelity area" in found
     assert "auc" not in found
+
+
+def test_chosen_methods_keep_all_their_maps_and_lend_the_paper_no_verdict(tmp_path) -> None:
+    """A copy of the notebook, by plain Papermill in another folder: labels that would clash, nothing to compare."""
+    notebook = shutil.copy(find_notebook("ct_contrast"), tmp_path / "my_copy.ipynb")
+    methods = ["occlusion[32:16]", "occlusion[16:8]", "gradient", "gradient+absolute"]
+    parameters = {**TINY, "methods": methods, "output_dir": str(tmp_path / "out")}
+    executed = tmp_path / "executed.ipynb"
+    papermill.execute_notebook(notebook, executed, parameters, progress_bar=False, cwd=str(tmp_path))
+    found = metrics(tmp_path / "out")
+    for metric in ("auc", "dice", "fidelity area"):
+        assert {row["method"] for row in found if row["metric"] == metric} >= {*methods}
+    assert not [row for row in found if row["metric"].startswith("difference")]
+    to_html(executed, tmp_path / "report.html")
+    shown = (tmp_path / "report.html").read_text()
+    for label in ("OCC 32:16", "OCC 16:8", "BP abs"):
+        assert label in shown
+    assert "agrees with 0 and differs from 0; 0 undecided, 9 not tested" in shown
+    assert "From all maps the absolute value is taken" not in shown
+    assert "The absolute value is taken from 1 of 4 maps" in shown

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import papermill
 import pytest
+from xaitools.reports.notebooks import find_notebook, read_parameters
 
-from xaitools.attribution.names import FETAL_METHODS
 from xaitools.errors import XaitoolsError
 from xaitools.maps import load_map
 from xaitools.reports.html import to_html
 from xaitools.reports.runner import run_study
 
+EIGHT = read_parameters(find_notebook("fetal_hc"))["methods"].default
 TINY = {"n_subjects": 40, "max_epochs": 2, "n_explained": 4, "steps": 2, "draws": 2}
 NETWORKS = ("resnet10", "vgg8")
 FIGURES = {
@@ -55,7 +56,7 @@ def check_folder(folder: Path, networks: tuple[str, ...]) -> None:
         own = [row for row in rows if row["model"] == network]
         for metric in ("AOPC, regression", "AOPC, classification"):
             values = {row["method"]: float(row["value"]) for row in own if row["metric"] == metric}
-            assert values.keys() == {*FETAL_METHODS, "random"}
+            assert values.keys() == {*EIGHT, "random"}
             assert all(np.isfinite(value) for value in values.values())
         on_skull = [float(row["value"]) for row in own if row["metric"] == "AUC on the skull"]
         assert len(on_skull) == 8
@@ -70,7 +71,7 @@ def check_folder(folder: Path, networks: tuple[str, ...]) -> None:
         explained = {path.name.split("_desc")[0] for path in (folder / "maps" / network).glob("*.npz")}
         assert explained
         for sample in explained:
-            for method in FETAL_METHODS:
+            for method in EIGHT:
                 array = load_map(folder / "maps" / network, sample, method)
                 assert array is not None
                 assert array.shape == (128, 128)
@@ -145,7 +146,8 @@ def test_folds_own_network_and_missing_annotations(tmp_path: Path, real_data: Pa
     assert "AOPC, regression" in found
     assert "AUC on the skull" not in found
     missing = (
-        "The skull band is missing, so this is not measured" in (tmp_path / "out/fetal_hc.html").read_text()
+        "on the skull is not measured: the skull band is missing"
+        in (tmp_path / "out/fetal_hc.html").read_text()
     )
     assert missing
 
@@ -164,13 +166,30 @@ def test_a_classifier_is_refused(tmp_path: Path, monkeypatch) -> None:
         )
 
 
-def test_unrelated_layers_are_named(tmp_path: Path, monkeypatch) -> None:
+@pytest.fixture
+def gelu_network(tmp_path: Path, monkeypatch) -> str:
     (tmp_path / "my_gelu.py").write_text(
         "from torch import nn\n"
         "def build():\n"
         "    return nn.Sequential(nn.Conv2d(1, 2, 9, 8), nn.GELU(), nn.Flatten(), nn.Linear(450, 1))\n"
     )
     monkeypatch.chdir(tmp_path)
-    parameters = {**TINY, "model": "my_gelu:build", "methods": ["lrp[epsilon]"]}
+    return "my_gelu:build"
+
+
+def test_unrelated_layers_are_named(tmp_path: Path, gelu_network) -> None:
+    parameters = {**TINY, "model": gelu_network, "methods": ["lrp[epsilon]"]}
     with pytest.raises(XaitoolsError, match="GELU"):
         run_study("fetal_hc", parameters=parameters, out=tmp_path / "out", progress=False)
+
+
+def test_a_method_that_cannot_explain_the_network_does_not_cost_the_others(
+    tmp_path: Path, gelu_network
+) -> None:
+    parameters = {**TINY, "model": gelu_network, "methods": ["lrp[epsilon]", "gradient", "gradient+absolute"]}
+    run_study("fetal_hc", parameters=parameters, out=tmp_path / "out", progress=False)
+    aopc = {row["method"] for row in metrics(tmp_path / "out") if row["metric"] == "AOPC, regression"}
+    assert aopc == {"gradient", "gradient+absolute", "random"}
+    report = (tmp_path / "out" / "fetal_hc.html").read_text()
+    assert "Without maps: lrp[epsilon]" in report
+    assert "0 undecided, 4 not tested" in report

@@ -1,0 +1,37 @@
+"""The parameters of a notebook, its presets and the published numbers say the same."""
+
+import pytest
+from xaitools.reports.notebooks import find_notebook, read_parameters, read_preset
+
+from xaitools.study import method_table, read_published
+
+STUDIES = ["ct_contrast", "fetal_hc"]
+
+
+def defaults(study):
+    return {name: parameter.default for name, parameter in read_parameters(find_notebook(study)).items()}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_notebook_run_without_a_preset_is_the_quick_one(study):
+    quick = read_preset(find_notebook(study), "quick")
+    assert quick
+    assert quick == {name: defaults(study)[name] for name in quick}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_papers_methods_are_the_default(study):
+    paper = read_preset(find_notebook(study), "paper")
+    for name in {"methods", "method_labels"} & {*defaults(study)}:
+        assert paper[name] == defaults(study)[name]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_what_is_published_belongs_to_a_method_of_the_paper(study):
+    assert {*read_published(study)["method"]} <= {"", *defaults(study)["methods"]}
+
+
+def test_the_fetal_study_calls_its_methods_as_the_paper_does():
+    parameters = defaults("fetal_hc")
+    named = method_table(parameters["methods"], parameters["method_labels"])
+    assert list(named["label"]) == ["G", "SG", "DCN", "DT", "GB", "I*G", "IG", "LRP"]

@@ -1,0 +1,186 @@
+"""Every sentence that code writes: what it says, and when it must not be said."""
+
+import pandas as pd
+import pytest
+
+from xaitools.errors import MethodError
+from xaitools.study import words
+from xaitools.study.leaders import Leader
+
+LABELS = {"a": "I*G", "b": "DT", "c": "IG", "d": "LRP-α1_β0", "e": "BP", "f": "GB"}
+
+
+def lead(mean=0.9, tied=(), beats_control=True, control=0.5, n_others=5):
+    return Leader("a", mean, tuple(tied), beats_control, control, n_others)
+
+
+@pytest.mark.parametrize(
+    "text", ["I*G", "integrated_gradients[black]", "a<b", "`x`", "a|b", r"a\b", "#1", "a~b"]
+)
+def test_markdown_shows_escaped_names_as_they_are(text):
+    import html
+    import re
+
+    from nbconvert.filters import markdown2html
+
+    shown = html.unescape(
+        re.sub(r"<[^>]+>", "", markdown2html(f"x {words.escape(text)} *y* {words.escape(text)}"))
+    )
+    assert shown.strip() == f"x {text} y {text}"
+
+
+def test_bold_names_are_escaped():
+    assert words.bold("I*G") == r"**I\*G**"
+
+
+def test_listings_name_a_few_and_count_the_rest():
+    assert words.listing([]) == ""
+    assert words.listing(["I*G"]) == r"I\*G"
+    assert words.listing(["a", "b", "c"]) == "a, b and c"
+    assert words.listing("abcdef", most=3) == "a, b and 4 others"
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0, "< 0.001"), (0.0009, "< 0.001"), (0.001, "0.001"), (0.0312, "0.031"), (0.2, "0.20"), (1, "1.00")],
+)
+def test_p_values_are_never_zero(p, text):
+    assert words.p_value(p) == text
+
+
+def test_intervals_carry_sign_and_unit():
+    assert words.interval(1.234, -0.5, 2, "+.1f", "px") == "+1.2 (-0.5 to +2.0) px"
+
+
+def test_accuracy_stands_beside_that_of_the_larger_class():
+    text = words.accuracy("my_net", 0.975, 0.5, 40, "synthetic")
+    assert text.startswith(r"**my\_net** is right in **97.5%** of 40 test images (synthetic)")
+    assert "50.0%" in text
+
+
+def published_table():
+    columns = ["method", "metric", "network", "value", "sd", "unit", "where"]
+    nan = float("nan")
+    rows = [
+        ["", "MAE", "vgg16", 40.17, 40.99, "px", "table 1"],
+        ["", "accuracy", "", 99.7, nan, "%", "poster"],
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_published_numbers_come_with_their_place():
+    assert (
+        words.published(published_table(), metric="MAE")
+        == "Published: 40.17 ± 40.99 px with vgg16 (table 1)."
+    )
+    assert words.published(published_table(), metric="accuracy") == "Published: 99.7 % (poster)."
+
+
+def test_nothing_is_called_published_that_is_not():
+    assert words.published(published_table(), metric="AUC") == ""
+
+
+def test_what_was_explained_is_counted():
+    assert words.explained(1, "slice", 2, 10, 1) == (
+        "Explained: 1 slice, 2 maps of each; 10 points on a path, 1 noisy copy."
+    )
+    assert "for each of 2 networks" in words.explained(3, "image", 1, 2, 2, ["a", "b"])
+
+
+def test_methods_that_failed_are_named_with_the_reason():
+    text = words.failed({"lrp[epsilon]": MethodError("GELU is not among its rules.")})
+    assert text == r"Without maps: lrp\[epsilon\]: GELU is not among its rules."
+    assert words.failed({}) == ""
+
+
+ALL_ABSOLUTE = "From all maps the absolute value is taken"
+
+
+def test_the_absolute_value_is_said_to_be_taken_only_where_it_is():
+    assert words.signs(["gradient+absolute", "lrp+absolute@xrai"]).startswith(ALL_ABSOLUTE)
+    for methods in (["gradient"], ["gradient+absolute", "gradient"]):
+        assert ALL_ABSOLUTE not in words.signs(methods)
+    assert "from 1 of 2 maps" in words.signs(["gradient+absolute", "gradient"])
+    assert words.signs(["gradient"]).startswith("No absolute values are taken")
+
+
+def test_what_is_not_measured_is_said_with_the_reason():
+    assert words.not_measured("The AUC", "there is no mask") == "The AUC is not measured: there is no mask."
+
+
+def test_the_best_map_is_named_with_those_it_is_not_told_apart_from():
+    text = words.best("ROC AUC", lead(tied="bc"), LABELS)
+    assert (
+        text
+        == r"Best by ROC AUC: **I\*G** (0.900; chance: 0.500), which cannot be told apart from DT and IG."
+    )
+    assert words.best("ROC AUC", lead(), LABELS).endswith("ahead of all others.")
+
+
+def test_no_map_is_called_best_that_does_not_beat_chance():
+    text = words.best("ROC AUC", lead(0.52, beats_control=False), LABELS)
+    assert "Best" not in text
+    assert "ahead" not in text
+    assert "**" not in text
+    assert "no map is better than chance beyond doubt" in text
+
+
+def test_a_single_map_is_not_called_best_nor_ahead_of_others():
+    text = words.best("ROC AUC", lead(n_others=0), LABELS)
+    assert text == r"By ROC AUC, **I\*G** is better than chance (0.900; chance: 0.500)."
+    text = words.error_growth(lead(-16.5, control=-10.2, n_others=0), LABELS, "px")
+    assert text.startswith(r"Its error grows more in the order of **I\*G** than in a random one")
+    for comparison in (GROWS, AHEAD):
+        assert comparison not in text
+
+
+GROWS, AHEAD, MOST = "error grows most", "ahead of all others", "the order of **"
+
+
+def test_the_error_grows_most_in_the_order_that_beats_the_random_one():
+    text = words.error_growth(lead(-16.5, control=-10.2), LABELS, "px")
+    assert text.startswith(
+        r"Its error grows most when windows are disturbed in the order of **I\*G** (AOPC -16.5 px"
+    )
+    assert "random order -10.2 px" in text
+    assert text.endswith(f"{AHEAD}.")
+
+
+def test_a_method_that_does_not_beat_the_random_order_is_not_praised():
+    text = words.error_growth(lead(-10.2, beats_control=False, control=-16.5), LABELS, "px")
+    for praise in (GROWS, AHEAD, MOST, "**"):
+        assert praise not in text
+    assert "no method's order" in text
+    assert "beyond doubt" in text
+
+
+@pytest.mark.parametrize("beats_control", [True, False])
+def test_a_positive_aopc_is_not_called_a_growing_error(beats_control):
+    text = words.error_growth(lead(2.0, beats_control=beats_control, control=5.0), LABELS, "px")
+    for praise in (GROWS, AHEAD, MOST, "negative"):
+        assert praise not in text
+    assert text.startswith("Its error does not grow")
+
+
+def test_two_methods_are_called_one_only_if_their_maps_are():
+    same = words.same_method("LRP", "I*G", {"a": 0.9999, "b": 0.995})
+    assert r"LRP and I\*G" in same
+    assert "one method here" in same
+    other = words.same_method("LRP", "I*G", {"a": 0.9999, "b": 0.8})
+    assert "one method here" not in other
+    assert "not the same map" in other
+    assert words.same_method("LRP", "I*G", {}) == ""
+
+
+def test_the_summary_counts_all_four_verdicts():
+    found = ["agrees", "agrees", "differs", "undecided: the interval holds 0", "not tested: why"]
+    text = words.verdicts([{"verdict": verdict} for verdict in found])
+    assert text == (
+        "Of 5 published comparisons this run agrees with 2 and differs from 1; 1 undecided, 1 not tested."
+    )
+    assert words.verdicts([]) == ""
+
+
+def test_a_verdict_that_would_not_be_counted_is_refused():
+    with pytest.raises(ValueError, match="too close"):
+        words.verdicts([{"verdict": "too close to call"}])

@@ -1,0 +1,135 @@
+"""The network of a study: trained, taken from the cache, or loaded."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from torch import nn
+
+from xaitools.data import Samples, Volumes
+from xaitools.models import History, fingerprint, fit, load_model, resolve_device
+from xaitools.plots import training_plot
+from xaitools.study.run import Run
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network ready to be asked.
+
+    Attributes
+    ----------
+    name
+        What the report calls it: letters, digits, "_" and "-", so that files can have it in their names.
+    model
+        In evaluation mode, on its device.
+    start
+        What it started from: "the file", "ImageNet weights" or "random weights".
+    history
+        Course of its training; None for one that was loaded.
+    cached
+        Whether its weights came from the cache.
+    """
+
+    name: str
+    model: nn.Module
+    start: str
+    history: History | None = None
+    cached: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the weights."""
+        return fingerprint(self.model)
+
+
+def train_or_load(
+    model: str,
+    network: str,
+    training: Samples | Volumes,
+    validation: Samples | Volumes,
+    *,
+    device: str = "auto",
+    pretrained: bool = False,
+    seed: int = 0,
+    **settings: Any,
+) -> Trained:
+    """The network that a user names, else one that is trained here or taken from the cache.
+
+    Parameters
+    ----------
+    model
+        A weights file or ``package.module:factory``, as `xaitools.models.load_model` takes it; "" to train.
+    network
+        Name of the architecture.
+    training, validation
+        What to train with; they also say how many channels and outputs the network has to have.
+    device
+        Where to train, and where the network is put.
+    pretrained
+        Start from ImageNet weights.
+    seed, **settings
+        As `xaitools.models.fit` takes them.
+
+    Raises
+    ------
+    WeightsError, ParameterError
+        As `xaitools.models.load_model` and `xaitools.models.fit` do.
+    """
+    place = resolve_device(device)
+    if model:
+        size = tuple(training.images.shape[2:])
+        n_outputs = len(training.class_names) or 1
+        loaded = load_model(model, network=network, n_outputs=n_outputs, input_size=size)
+        return Trained(re.sub(r"[^\w-]+", "_", re.split(r"[\\/]", model)[-1]), loaded.to(place), "the file")
+    net, history, cached = fit(
+        network,
+        training,
+        validation,
+        pretrained=pretrained,
+        seed=seed,
+        device=device,
+        **settings,
+    )
+    return Trained(
+        network, net.to(place), "ImageNet weights" if pretrained else "random weights", history, cached
+    )
+
+
+def training_figure(run: Run, net: Trained, *, unit: str = "", name: str = "training") -> go.Figure | None:
+    """The course of a training, with the epoch whose weights were kept; also saved among the run's figures.
+
+    Parameters
+    ----------
+    net
+        The network; one that was loaded has no course, so there is no figure.
+    unit
+        Unit of the labels of a regression; "" for a classification.
+    name
+        Name of the figure's file.
+    """
+    if net.history is None:
+        return None
+    history = net.history
+    curves = pd.DataFrame(
+        {
+            "epoch": range(1, len(history.val_loss) + 1),
+            "training loss": history.train_loss,
+            "validation loss": history.val_loss,
+            f"validation MAE ({unit})" if unit else "validation accuracy": history.val_score,
+        }
+    )
+    loss = (
+        "mean absolute error in standard deviations of the training labels"
+        if unit
+        else "cross-entropy in nats"
+    )
+    figure = training_plot(
+        curves,
+        best_epoch=history.best_epoch + 1,
+        title=f"Training of {net.name}",
+        subtitle=f"Loss: {loss}. The dashed line marks the epoch whose weights were kept.",
+    )
+    run.save_figure(figure, name)
+    return figure
