@@ -565,27 +565,3 @@ def test_names_are_shown_as_they_are(quality, scores):
     assert list(next(trace for trace in fig.data if trace.name == "control").x) == [shown]
     panel = plots.map_panel(np.eye(3), {"plain": {name: np.eye(3)}})
     assert axes_of(panel, heatmaps(panel)[1])[0].title.text == shown
-
-
-@pytest.mark.parametrize(
-    ("p", "text"),
-    [
-        (0, "< 0.001"),
-        (0.0004, "< 0.001"),
-        (0.001, "0.001"),
-        (0.0042, "0.004"),
-        (0.0496, "0.050"),
-        (0.0994, "0.099"),
-        (0.0996, "0.10"),
-        (0.314, "0.31"),
-        (1.0, "> 0.99"),
-    ],
-)
-def test_a_p_value_never_reads_as_zero(p, text):
-    assert plots.p_value(p) == text
-
-
-@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
-def test_what_is_no_p_value_is_refused(p):
-    with pytest.raises(ParameterError, match="expected a number from 0 to 1"):
-        plots.p_value(p)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import papermill
 import pytest
-from xaitools.reports.notebooks import find_notebook, read_parameters
 
 from xaitools.maps import load_map
 from xaitools.phantoms.chest import chest_hu
 from xaitools.reports.html import to_html
 from xaitools.reports.runner import run_study
+from xaitools.study.notebooks import find_notebook, read_parameters
 
 THIRTY = read_parameters(find_notebook("ct_contrast"))["methods"].default
 TINY = {"n_subjects": 60, "max_epochs": 2, "n_explained": 3, "steps": 2, "draws": 2, "n_fractions": 3}

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import papermill
 import pytest
-from xaitools.reports.notebooks import find_notebook, read_parameters
 
 from xaitools.errors import XaitoolsError
 from xaitools.maps import load_map
 from xaitools.reports.html import to_html
 from xaitools.reports.runner import run_study
+from xaitools.study.notebooks import find_notebook, read_parameters
 
 EIGHT = read_parameters(find_notebook("fetal_hc"))["methods"].default
 TINY = {"n_subjects": 40, "max_epochs": 2, "n_explained": 4, "steps": 2, "draws": 2}

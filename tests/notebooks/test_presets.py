@@ -1,9 +1,10 @@
 """The parameters of a notebook, its presets and the published numbers say the same."""
 
 import pytest
-from xaitools.reports.notebooks import find_notebook, read_parameters, read_preset
 
+from xaitools.reports.parameters import read_preset
 from xaitools.study import method_table, read_published
+from xaitools.study.notebooks import find_notebook, read_parameters
 
 STUDIES = ["ct_contrast", "fetal_hc"]
 

@@ -42,7 +42,15 @@ def test_listings_name_a_few_and_count_the_rest():
 
 @pytest.mark.parametrize(
     ("p", "text"),
-    [(0, "< 0.001"), (0.0009, "< 0.001"), (0.001, "0.001"), (0.0312, "0.031"), (0.2, "0.20"), (1, "1.00")],
+    [
+        (0, "< 0.001"),
+        (0.0009, "< 0.001"),
+        (0.001, "0.001"),
+        (0.0312, "0.031"),
+        (0.2, "0.20"),
+        (1, "> 0.99"),
+        (float("nan"), "–"),
+    ],
 )
 def test_p_values_are_never_zero(p, text):
     assert words.p_value(p) == text

@@ -16,7 +16,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SEQUENTIAL",
             "SMOOTHINGS",
             "TEMPLATE",
-            "p_value",
             "plain",
         ],
         "tiles": ["map_panel", "slices_plot"],

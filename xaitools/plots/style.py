@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from xaitools.errors import DataError, ParameterError
+from xaitools.errors import DataError
 
 # Okabe & Ito (2008), readable with every common colour blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -63,28 +63,6 @@ def plain(text: Any) -> str:
     'T&lt;0.5 &amp; up'
     """
     return html.escape(str(text), quote=False)
-
-
-def p_value(p: float) -> str:
-    """A p value (0 to 1) as it is printed: never as 0, since no test says so.
-
-    Raises
-    ------
-    ParameterError
-        If it is not between 0 and 1.
-
-    Examples
-    --------
-    >>> p_value(0.00003), p_value(0.0042), p_value(0.0449), p_value(0.31), p_value(0.999)
-    ('< 0.001', '0.004', '0.045', '0.31', '> 0.99')
-    """
-    if not 0 <= p <= 1:
-        raise ParameterError(f"p={p!r}; expected a number from 0 to 1: check what the test returned.")
-    if p < 0.001:
-        return "< 0.001"
-    if p > 0.99:
-        return "> 0.99"
-    return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
 
 
 def titled(fig: go.Figure, title: str, subtitle: str) -> go.Figure:

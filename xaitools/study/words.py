@@ -3,6 +3,7 @@
 Names are escaped here, once, so that Markdown shows them as they are.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,16 +57,20 @@ def interval(
 
 
 def p_value(p: float) -> str:
-    """A p value with two significant digits at most, never as zero.
+    """A p value (0 to 1) as it is printed: never as 0, since no test says so; a dash where there is none (NaN).
 
     Examples
     --------
-    >>> p_value(0.0000004), p_value(0.0312), p_value(0.5)
-    ('< 0.001', '0.031', '0.50')
+    >>> p_value(0.00003), p_value(0.0449), p_value(0.31), p_value(0.999), p_value(float("nan"))
+    ('< 0.001', '0.045', '0.31', '> 0.99', '–')
     """
+    if math.isnan(p):
+        return "–"
     if p < 0.001:
         return "< 0.001"
-    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    if p > 0.99:
+        return "> 0.99"
+    return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
 
 
 def accuracy(network: str, value: float, larger_class: float, n: int, data: str) -> str:
