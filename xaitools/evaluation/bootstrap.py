@@ -16,13 +16,6 @@ Verdict = Literal["agrees", "differs", "undecided", "not tested"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 AGREES, DIFFERS, UNDECIDED, NOT_TESTED = VERDICTS
 
-REASONS: dict[Verdict, str] = {
-    AGREES: "the interval lies above 0",
-    DIFFERS: "the interval lies below 0",
-    UNDECIDED: "the interval holds 0",
-    NOT_TESTED: "nothing in this run tests it",
-}
-"""What each verdict rests on."""
 
 CORRECTIONS = ("bonferroni", "none")
 
@@ -220,49 +213,6 @@ def rank_ranges(comparisons: pd.DataFrame, *, larger_is_better: bool = True) -> 
     return pd.DataFrame(ranks, columns=["method", "best", "worst"])
 
 
-def advantage_over_random(
-    scores: Shaped[np.ndarray, " n"],
-    random: Shaped[np.ndarray, " m"] | Shaped[np.ndarray, "n_random m"],
-    *,
-    larger_is_better: bool = True,
-    confidence: float = 0.95,
-    n_resamples: int = 5000,
-    seed: int = 0,
-) -> Interval:
-    """How much better a method is than random orders on the same images; only above 0 does it deserve praise.
-
-    Parameters
-    ----------
-    scores
-        One score an image.
-    random
-        Scores of a random order, the same image in the same place; or of several, one row each, whose mean counts.
-    larger_is_better
-        False where smaller scores are better, as for the fidelity area or the AOPC of a regression.
-    confidence, n_resamples, seed
-        As for :func:`mean_interval`.
-
-    Returns
-    -------
-    Interval
-        Of the paired difference in the method's favour: its :func:`verdict` is "agrees" if it beats the random order.
-
-    Raises
-    ------
-    ShapeError, DataError, ParameterError
-        As for :func:`paired_difference`.
-
-    Examples
-    --------
-    >>> area, random = np.array([0.2, 0.3, 0.25]), np.array([0.5, 0.55, 0.5])
-    >>> verdict(advantage_over_random(area, random, larger_is_better=False))
-    'agrees'
-    """
-    chance = np.atleast_2d(random).mean(axis=0)
-    better, worse = (scores, chance) if larger_is_better else (chance, scores)
-    return paired_difference(better, worse, confidence=confidence, n_resamples=n_resamples, seed=seed)
-
-
 def verdict(difference: Interval | None) -> Verdict:
     """Does a difference bear out the claim that it is positive?
 
@@ -276,7 +226,7 @@ def verdict(difference: Interval | None) -> Verdict:
     -------
     str
         One of :data:`VERDICTS`: ``"agrees"`` if the interval lies above 0, ``"differs"`` if it lies below,
-        ``"undecided"`` if it holds 0, ``"not tested"`` if there is none; :data:`REASONS` has what each rests on.
+        ``"undecided"`` if it holds 0, ``"not tested"`` if there is none.
 
     Raises
     ------

@@ -12,10 +12,10 @@ from typing import SupportsFloat
 import pandas as pd
 
 from xaitools.attribution.names import parse
+from xaitools.evaluation import VERDICTS
 from xaitools.study.leaders import Leader
 from xaitools.study.published import published_text
 
-VERDICTS = ("agrees", "differs", "undecided", "not tested")
 SAME = 0.99  # correlation from which two methods are called the same
 
 
