@@ -11,6 +11,7 @@ import numpy.typing as npt
 from nibabel.spatialimages import SpatialImage
 from plotly.colors import sample_colorscale, unlabel_rgb
 
+from xaitools.data.grids import Grid
 from xaitools.errors import DataError, ParameterError, ShapeError
 from xaitools.plots import DIVERGING, SEQUENTIAL
 
@@ -174,7 +175,8 @@ def check_affines(affine: npt.ArrayLike | None, volumes: Mapping[str, Any]) -> n
         affine = own["The image"]
     expected = None if affine is None else np.round(np.asarray(affine, dtype=float), 3).tolist()
     for what, other in own.items():
-        if affine is None or not np.allclose(other, affine, atol=1e-3):
+        shape = tuple(volumes[what].shape)[-3:]
+        if affine is None or not Grid(shape, other).same_as(Grid(shape, np.asarray(affine))):
             raise ShapeError(
                 f"{what} has the affine {np.round(other, 3).tolist()}, expected that of the images, {expected}. "
                 "Resample it onto their grid."

@@ -13,6 +13,7 @@ import traitlets
 from nibabel.filebasedimages import ImageFileError
 from PIL import Image, UnidentifiedImageError
 
+from xaitools.data.grids import Grid
 from xaitools.errors import DataFileError, ParameterError, ShapeError
 from xaitools.evaluation.localization import localization
 from xaitools.widgets.layers import (
@@ -211,7 +212,7 @@ class MaskEditor(anywidget.AnyWidget):
                     "or load them in the size in which it was drawn."
                 )
             expected = np.eye(4) if self._affine is None else self._affine
-            if affine is not None and not np.allclose(affine, expected, atol=1e-3):
+            if affine is not None and not Grid(mask.shape, affine).same_as(Grid(mask.shape, expected)):
                 raise ShapeError(
                     f"{path}: the mask lies elsewhere in space than the image; resample it first."
                 )
