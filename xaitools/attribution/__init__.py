@@ -15,6 +15,8 @@ from xaitools.attribution.xrai import Segments, segment, xrai
 for _module in pkgutil.iter_modules(__path__):
     if not _module.name.startswith("_") and _module.name not in globals():
         importlib.import_module(f"{__name__}.{_module.name}")
+for _name in sorted(METHODS):
+    METHODS[_name] = METHODS.pop(_name)
 globals().update({name: known.function for name, known in METHODS.items()})
 
 __all__ = [

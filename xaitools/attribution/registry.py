@@ -168,7 +168,7 @@ class Method:
 
 
 METHODS: dict[str, Method] = {}
-"""All methods by name, in alphabetical order of their files."""
+"""All methods by name, in alphabetical order."""
 
 FAMILIES: dict[str, Callable[[str], Method]] = {}
 """What makes methods of names that begin so, such as "captum."."""

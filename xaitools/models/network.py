@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
-from torch.fx.proxy import TraceError
 
 from xaitools.checks import check_choice, check_within, checked_target
 from xaitools.errors import MethodError, ParameterError, TargetError, UnsupportedModelError
@@ -17,10 +16,10 @@ from xaitools.models.surgery import (
     channels_last,
     folded,
     frozen_copy,
-    gradients_of_its_own,
     in_precision,
     log_odds,
     outputs_of,
+    refuse_own_gradients,
     same_outputs,
     trace,
     twin,
@@ -70,10 +69,7 @@ class Network:
         self.precision = precision
         self.plain = frozen_copy(model)
         self.example = self.place(example[:1])
-        with torch.enable_grad():
-            outputs = self.plain(self.example.clone().requires_grad_().clone())
-        self.expected = outputs.detach()
-        self._own_gradients = gradients_of_its_own(outputs)
+        self.expected = outputs_of(self.plain, self.example)
         self._check_finite()
         self._check_independence()
 
@@ -99,10 +95,7 @@ class Network:
 
         A torch.fx graph where the model can be traced; folding is kept only if the outputs stay the same.
         """
-        model = twin(self.plain)
-        if not self._own_gradients:
-            model = folded(model, self.example, self.expected)
-        return channels_last(model, self.example)
+        return channels_last(folded(twin(self.plain), self.example, self.expected), self.example)
 
     @cached_property
     def quick(self) -> nn.Module:
@@ -121,9 +114,9 @@ class Network:
         if isinstance(self.folded, GraphModule):
             return self.folded
         try:
-            if self._own_gradients:
-                raise TraceError(f"{self._own_gradients[0]} has a gradient of its own")
-            return channels_last(trace(twin(self.plain)), self.example)
+            graph = trace(twin(self.plain))
+            refuse_own_gradients(self.plain, self.example)
+            return channels_last(graph, self.example)
         except NOT_TRACED as error:
             raise UnsupportedModelError(
                 f"The forward pass of {self.name} cannot be traced by torch.fx, so its layers cannot be told apart: "

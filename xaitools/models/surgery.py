@@ -137,16 +137,16 @@ def autograd_nodes(root: Any) -> Iterator[Any]:
                 waiting.append(following)
 
 
-def gradients_of_its_own(outputs: Tensor) -> tuple[str, ...]:
-    """Names of the `torch.autograd.Function`s on the way to recorded outputs.
+def refuse_own_gradients(model: nn.Module, example: Tensor) -> None:
+    """Raise TraceError if a `torch.autograd.Function` is on the way from the example to the outputs.
 
     torch.fx traces what such a function computes, and loses the gradient that it defines.
     """
-    nodes = autograd_nodes(outputs.grad_fn) if outputs.requires_grad else ()
-    custom = [
-        type(node).__name__ for node in nodes if isinstance(node, torch.autograd.function.BackwardCFunction)
-    ]
-    return tuple(name.removesuffix("Backward") for name in custom)
+    with torch.enable_grad():
+        outputs = model(example.detach().clone().requires_grad_().clone())
+    for node in autograd_nodes(outputs.grad_fn) if outputs.requires_grad else ():
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            raise TraceError(f"{type(node).__name__.removesuffix('Backward')} has a gradient of its own")
 
 
 def without_owner(network: nn.Module) -> GraphModule:
@@ -241,6 +241,7 @@ def folded(model: nn.Module, example: Tensor, expected: Tensor) -> nn.Module:
     """The model as a graph with batch normalisation folded into the layer before; itself if it is not the same then."""
     try:
         merged = _like(model, fuse(trace(model), inplace=True, no_trace=True)).requires_grad_(False)
+        refuse_own_gradients(model, example)
         same = same_outputs(outputs_of(merged, example), expected)
     except NOT_TRACED as error:
         logger.info("Batch normalisation is not folded: %s", error)
