@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from xaitools.attribution import attribute
 from xaitools.errors import MethodError, ParameterError, UnsupportedModelError
-from xaitools.models import Network, build_network, surgery
+from xaitools.models import Network, build_network, predict, surgery
 from xaitools.models.surgery import log_odds
 
 
@@ -265,3 +266,32 @@ def test_a_gradient_of_its_own_is_kept(images) -> None:
     x = torch.ones(1, requires_grad=True)
     Doubled.apply(x).backward()
     assert x.grad == 2
+
+
+class Viewing(nn.Module):
+    """Flattens as most public networks do, which needs the channel first in memory."""
+
+    def __init__(self, traceable: bool) -> None:
+        super().__init__()
+        self.traceable = traceable
+        self.conv, self.norm, self.head = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Linear(3 * 62 * 62, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.conv(x)))
+        if not self.traceable and float(x.detach().sum()) < 0:
+            return x
+        return self.head(x.view(x.size(0), -1))
+
+
+@pytest.mark.parametrize("traceable", [True, False])
+def test_a_network_that_views_its_activations(images, traceable) -> None:
+    model = Viewing(traceable).eval()
+    model.norm.running_mean += 0.2
+    network, expected = Network(model, images), model(images).detach()
+    torch.testing.assert_close(network.quick(images), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(predict(model, images), expected.softmax(1))
+    leaf = images.clone().requires_grad_()
+    model(leaf)[:, 1].sum().backward()
+    for names in (["gradient"], ["gradient", "occlusion[16]"]):
+        maps = attribute(model, images, 1, names, progress=False)
+        torch.testing.assert_close(maps["gradient"], leaf.grad, rtol=1e-3, atol=1e-6)

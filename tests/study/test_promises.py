@@ -42,7 +42,7 @@ def test_relevance_is_conserved_where_there_are_no_biases(run, recorded):
         "lrp[epsilon]@xrai",
         "gradient",
     ]
-    table = conservation(run, network(1), IMAGES, names, method_table(names), network="net", device="cpu")
+    table = conservation(run, network(1), IMAGES, names, method_table(names), network="net")
     assert list(zip(table["method"], table["biases"], strict=True)) == [
         ("LRP-ε", "kept"),
         ("LRP-ε", "set to zero"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from xaitools.checks import check_within
 from xaitools.errors import DataError, ParameterError, ShapeError, TargetError
-from xaitools.models.images import to_device
+from xaitools.models.images import quick_forward
 from xaitools.progress import Progress, Teller
 
 Model = nn.Module | Callable[[Tensor], Tensor]
@@ -54,23 +54,10 @@ def asking(model: Any, *, softmax: bool = False) -> Iterator[Callable[[Tensor], 
 
 
 def _forward(model: nn.Module) -> Callable[[Tensor], Any]:
-    """The network on its device, with the channel last in memory, as is fastest, unless a view of it needs it first."""
+    """The network's forward pass, where and in the precision it is."""
     like = next(filter(torch.is_floating_point, chain(model.parameters(), model.buffers())), torch.empty(0))
-    channel_last = True
-
-    def forward(batch: Tensor) -> Any:
-        nonlocal channel_last
-        images = batch.to(like)
-        if channel_last:
-            try:
-                return model(to_device(images, like.device))
-            except RuntimeError as error:
-                if "view" not in str(error):
-                    raise
-                channel_last = False
-        return model(images)
-
-    return forward
+    forward = quick_forward(model)
+    return lambda batch: forward(batch.to(like))
 
 
 def answers(

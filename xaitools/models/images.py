@@ -1,10 +1,10 @@
 """Images in memory, or read when they are asked for."""
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xaitools import files
 
@@ -66,3 +66,24 @@ def to_device(images: Tensor, device: torch.device) -> Tensor:
     """The images on the device, slices with the channel last in memory, which convolutions are fastest on."""
     memory_format = torch.channels_last if images.ndim == 4 else torch.preserve_format
     return images.to(device, memory_format=memory_format)
+
+
+def quick_forward(model: nn.Module) -> Callable[[Tensor], Any]:
+    """The model's forward pass, with the channel last in memory unless the model views what it needs channel first.
+
+    Many networks flatten by ``x.view(len(x), -1)`` after a convolution, which a layout with the channel last forbids.
+    """
+    channel_last = True
+
+    def forward(batch: Tensor) -> Any:
+        nonlocal channel_last
+        if channel_last:
+            try:
+                return model(to_device(batch, batch.device))
+            except RuntimeError as error:
+                if "view" not in str(error):
+                    raise
+                channel_last = False
+        return model(batch.clone(memory_format=torch.contiguous_format))
+
+    return forward

@@ -1,5 +1,6 @@
 """A model made ready to be explained."""
 
+import logging
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
@@ -25,6 +26,8 @@ from xaitools.models.surgery import (
     twin,
     without_biases,
 )
+
+logger = logging.getLogger(__name__)
 
 
 class Network:
@@ -93,9 +96,17 @@ class Network:
     def folded(self) -> nn.Module:
         """The same function, faster: batch normalisation folded into the layer before, weights channels-last.
 
-        A torch.fx graph where the model can be traced; folding is kept only if the outputs stay the same.
+        A torch.fx graph where the model can be traced. Folding is kept only if the outputs stay the same, and the
+        layout only if the model does not view what it needs channel first.
         """
-        return channels_last(folded(twin(self.plain), self.example, self.expected), self.example)
+        merged = folded(twin(self.plain), self.example, self.expected)
+        quick = channels_last(twin(merged), self.example)
+        try:
+            outputs_of(quick, self.example)
+        except RuntimeError as error:
+            logger.info("Weights are not laid out channels-last: %s", error)
+            return merged
+        return quick
 
     @cached_property
     def quick(self) -> nn.Module:
@@ -114,9 +125,9 @@ class Network:
         if isinstance(self.folded, GraphModule):
             return self.folded
         try:
-            graph = trace(twin(self.plain))
+            graph = trace(self.folded)
             refuse_own_gradients(self.plain, self.example)
-            return channels_last(graph, self.example)
+            return graph
         except NOT_TRACED as error:
             raise UnsupportedModelError(
                 f"The forward pass of {self.name} cannot be traced by torch.fx, so its layers cannot be told apart: "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from xaitools.checks import check_counts
 from xaitools.errors import DataError, ShapeError, TargetError
 from xaitools.models.devices import resolve_device
-from xaitools.models.images import ImageStack, batches
+from xaitools.models.images import ImageStack, batches, quick_forward
 
 
 def predict(
@@ -121,7 +121,8 @@ def outputs_of(
     if there != here:
         model = copy.deepcopy(model).to(there)
     with evaluating(model):
-        outputs = torch.cat([model(batch).float().cpu() for batch in batches(images, batch_size, there)])
+        forward = quick_forward(model)
+        outputs = torch.cat([forward(batch).float().cpu() for batch in batches(images, batch_size, there)])
     if outputs.ndim != 2:
         raise ShapeError(
             f"the model gives outputs of shape {tuple(outputs.shape)}; expected ({len(images)}, n_outputs)."
