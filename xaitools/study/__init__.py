@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "explaining": ["explain", "explain_each"],
         "labels": ["method_table", "unique_labels"],
         "network": ["Trained", "train_or_load", "training_figure"],
-        "order": ["judge_lead"],
+        "order": ["ahead_in_every_run", "judge_lead"],
         "promises": ["completeness", "conservation", "correlation_of_maps"],
         "published": ["published_text", "published_values", "read_published"],
         "regression": ["error_and_score", "error_table", "prediction_errors"],

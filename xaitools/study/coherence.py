@@ -65,7 +65,7 @@ def coherence_of_noise(run: Run, sizes: pd.Series, k: int, *, seed: int = 0) -> 
     k, seed
         As for `xaitools.evaluation.noise_coherence`.
     """
-    at_least_one = sizes.clip(lower=1)
+    at_least_one = sizes.clip(lower=1).to_numpy()
     found = {measure: noise_coherence(at_least_one, k, measure=measure, seed=seed) for measure in MEASURES}
     for measure, value in found.items():
         run.record(metric=f"top-{k} coherence of noise, {measure}", value=value, n=len(sizes))
@@ -104,7 +104,11 @@ def steadiest(
     """
     best = str(shares.idxmax())
     tied = tuple(str(name) for name in shares.index[shares >= shares[best] - tolerance] if name != best)
-    at_least_one, measure, pairs = sizes.clip(lower=1), str(shares.name), n_runs * (n_runs - 1) // 2
+    at_least_one, measure, pairs = (
+        sizes.clip(lower=1).to_numpy(),
+        str(shares.name),
+        n_runs * (n_runs - 1) // 2,
+    )
     draws = [
         noise_coherence(at_least_one, k, measure=measure, pairs=pairs, seed=seed + draw)
         for draw in range(400)

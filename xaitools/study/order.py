@@ -1,11 +1,14 @@
-"""Claims about the order of methods, for numbers that have no interval."""
+"""The order of methods by numbers over a few runs, which have no interval."""
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from xaitools.study import words
 from xaitools.study.claims import FIELDS, margin_verdict
+from xaitools.study.leaders import Leader
 
 
 def judge_lead(
@@ -19,6 +22,7 @@ def judge_lead(
     larger: bool = True,
     tolerance: float,
     relative: bool = False,
+    noise: float | None = None,
     form: str = "{:.1f}",
 ) -> dict[str, str]:
     """Does the last of some methods still lead all others? For numbers that have no interval.
@@ -41,6 +45,9 @@ def judge_lead(
     relative
         Whether the tolerance is a share of the smaller number.
 
+    noise
+        The number of maps of noise, where to lead is to have the larger number: nobody leads with less than that.
+
     Returns
     -------
     dict
@@ -60,4 +67,28 @@ def judge_lead(
     found = ", ".join(f"{named.at[name, 'label']} {form.format(value)}" for name, value in first.items())
     if nearest:
         found += f"; nearest of the others: {named.at[nearest, 'label']} {form.format(best)}"
-    return {"published": claim, "this run": found, "verdict": margin_verdict(margin, tolerance)}
+    verdict = margin_verdict(margin, tolerance)
+    if noise is not None and last <= noise:
+        verdict = f"undecided: not more than noise, {form.format(noise)}"
+    return {"published": claim, "this run": found, "verdict": verdict}
+
+
+def ahead_in_every_run(scores: Mapping[str, Float[np.ndarray, " runs"]], control: float) -> Leader:
+    """The method of the best mean over a few runs: too few for an interval, so that every single one has to agree.
+
+    Parameters
+    ----------
+    scores
+        By full name of the method, larger where it is better.
+    control
+        What has to be beaten in every run, such as the value by chance.
+
+    Returns
+    -------
+    Leader
+        Tied are the methods that are not behind in every run.
+    """
+    means = {name: float(np.mean(values)) for name, values in scores.items()}
+    best = max(means, key=lambda name: means[name])
+    tied = tuple(name for name in scores if name != best and not (scores[best] > scores[name]).all())
+    return Leader(best, means[best], tied, bool((scores[best] > control).all()), control, len(scores) - 1)

@@ -158,7 +158,7 @@ def runs_to_explain(
     positions: Sequence[int] | Int[Tensor, " k"],
     *,
     skip_failed: bool = False,
-) -> tuple[Runs, Predicted, list[str]]:
+) -> tuple[Runs, dict[str, Int[Tensor, " k"]], list[str]]:
     """The runs that recognise someone of both classes, so that they have mean maps.
 
     Parameters

@@ -175,10 +175,24 @@ def explained_by_runs(
     numbers = f"{min(right)}" if min(right) == max(right) else f"{min(right)} to {max(right)}"
     said = (
         f"Explained: {count(len(samples), 'image')} by each of {count(len(found), 'network')}: what speaks for "
-        f"{positive} rather than {negative}. Mean maps of the true positives are over {numbers} of them."
+        f"*{positive}* rather than *{negative}*. Mean maps of the true positives are over {numbers} of them."
     )
     missing = listing(one_sided, len(one_sided))
     return f"{said} Left out, since they recognised none of a class: {missing}." if one_sided else said
+
+
+def best_in_runs(measure: str, leader: Leader, labels: Mapping[str, str], *, n_runs: int) -> str:
+    """Who is best by a measure over a few runs; no praise for one that is not better than chance in every run."""
+    name, mean, chance = labels[leader.name], f"{leader.mean:.2f}", f"{leader.control:.2f}"
+    if not leader.beats_control:
+        return (
+            f"By {measure}, no method is better than chance in all {n_runs} runs (highest mean: {escape(name)}, "
+            f"{mean}; chance: {chance})."
+        )
+    found = f"By {measure}, {bold(name)} is better than chance in all {n_runs} runs (mean {mean}; chance: {chance})"
+    if leader.tied:
+        return f"{found}, but not in all of them ahead of {listing(labels[other] for other in leader.tied)}."
+    return f"{found} and in each of them ahead of all others." if leader.n_others else f"{found}."
 
 
 def regions_compared(k: int, n_regions: int, source: str) -> str:
