@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -247,3 +248,22 @@ def test_real_heads_that_do_not_fit(tmp_path, real_data) -> None:
     with pytest.raises(ParameterError, match="classes"):
         before_training(tmp_path, **heads, label_column="Age")
     assert before_training(tmp_path, **heads, **ages)["positive"] == "old"
+
+
+def test_chosen_methods_keep_all_their_maps_and_lend_the_paper_no_verdict(tmp_path: Path) -> None:
+    """A copy of the notebook, by plain Papermill in another folder: labels that would clash, one method that fails."""
+    notebook = shutil.copy(NOTEBOOK, tmp_path / "my_copy.ipynb")
+    methods = ["occlusion[16]", "occlusion[8]", "lrp[epsilon]", "input_x_gradient", "expected_gradients"]
+    parameters = {**TINY, "methods": methods, "output_dir": str(tmp_path / "out")}
+    executed = tmp_path / "executed.ipynb"
+    papermill.execute_notebook(notebook, executed, parameters, progress_bar=False, cwd=str(tmp_path))
+    found = metrics(tmp_path / "out")
+    for metric in ("L2, true positives", "top-3 coherence, density", "planted regions, auc"):
+        assert [row["method"] for row in found if row["metric"] == metric] == methods[:4]
+    to_html(executed, tmp_path / "report.html")
+    shown = (tmp_path / "report.html").read_text()
+    for label in ("Occlusion 16, run 1", "Occlusion 8, run 2", "LRP-ε"):
+        assert label in shown
+    assert "Without maps: expected_gradients" in shown
+    assert "agrees with 0 and differs from 0; 0 undecided, 6 not tested" in shown
+    assert "PosixPath" not in shown
