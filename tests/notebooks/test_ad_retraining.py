@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -11,21 +12,22 @@ import pandas as pd
 import papermill
 import pytest
 
-from xaitools.attribution.names import AD_METHODS
 from xaitools.errors import DataError, DataFileError, MethodError, ParameterError, XaitoolsError
 from xaitools.maps import load_map
 from xaitools.phantoms import synthetic_brains
 from xaitools.reports.html import to_html
 from xaitools.reports.runner import run_study
+from xaitools.study.notebooks import find_notebook, read_parameters
 
+METHODS = read_parameters(find_notebook("ad_retraining"))["methods"].default
 FIGURES = {"brains", "mean_maps", "coherence", "regions_sum", "regions_density", "regions_gain"}
 TINY = {
     "n_subjects": 60, "n_runs": 2, "max_epochs": 25, "learning_rate": 0.0003, "n_explained": 8,
-    "atrophy": 0.6, "k": 3, "patch": 5,
+    "atrophy": 0.6, "k": 3,
 }  # fmt: skip
 
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "ad_retraining.ipynb"
+NOTEBOOK = find_notebook("ad_retraining")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def real_run(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Path:
     parameters = {
         "data_dir": str(real_data / "ixi"), "label_column": "Age", "classes": {"young": "< 40", "old": ">= 60"},
         "space": "centered", "brain_mask": "dseg", "n_subjects": 0,
-        "output_dir": str(folder), "n_runs": 2, "max_epochs": 25, "n_explained": 8, "k": 10, "patch": 5,
+        "output_dir": str(folder), "n_runs": 2, "max_epochs": 25, "n_explained": 8, "k": 10,
     }  # fmt: skip
     papermill.execute_notebook(NOTEBOOK, executed, parameters, progress_bar=False, cwd=str(folder))
     to_html(executed, folder / "ad_retraining.html")
@@ -69,7 +71,7 @@ def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def before_training(folder: Path, **parameters: object) -> dict[str, object]:
     """Run the notebook's cells up to its first figure, in this process; what they defined."""
     cells = [cell.source for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == "code"]
-    last = next(i for i, source in enumerate(cells) if "run.save_figure" in source)
+    last = next(i for i, source in enumerate(cells) if "study.saved(" in source)
     space: dict[str, object] = {"display": lambda *_: None}
     for i, source in enumerate(cells[:last]):
         exec(compile(source, f"cell {i}", "exec"), space)
@@ -88,7 +90,7 @@ def check_folder(folder: Path, n_runs: int) -> None:
     rows = metrics(folder)
     for metric in ("L2, true positives", "L2, true negatives", "rank correlation, true positives"):
         values = {row["method"]: float(row["value"]) for row in rows if row["metric"] == metric}
-        assert values.keys() == AD_METHODS.keys()
+        assert list(values) == METHODS
         assert all(np.isfinite(value) for value in values.values())
     for measure in ("sum", "density", "gain"):
         found = [float(row["value"]) for row in rows if row["metric"].endswith(f"coherence, {measure}")]
@@ -98,7 +100,7 @@ def check_folder(folder: Path, n_runs: int) -> None:
         samples = {path.name.split("_desc")[0] for path in (folder / f"maps/run-{number}").glob("*.nii.gz")}
         assert samples
         for sample in samples:
-            for method in AD_METHODS:
+            for method in METHODS:
                 array = load_map(folder / f"maps/run-{number}", sample, method, volume=True)
                 assert array is not None
                 assert array.ndim == 3
@@ -204,16 +206,25 @@ def test_known_regions_of_an_atlas_are_those_the_disease_touches(tmp_path: Path)
 def test_what_fits_is_said_before_the_training(tmp_path: Path) -> None:
     space = before_training(tmp_path, methods=["occlusion[2]", "occlusion[4]", "gradient"])
     assert space["positive"] == "patient"
-    assert space["label_of"] == {name: name for name in ("occlusion[2]", "occlusion[4]", "gradient")}
-    assert space["by_anatomy"]
-    assert not before_training(tmp_path, atlas="mni")["by_anatomy"]
+    assert space["regions"].source == "the label map of each brain"
+    assert "MNI152" in before_training(tmp_path, atlas="mni")["regions"].source
 
 
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
         ({"n_runs": 1}, ParameterError, "n_runs=1: the agreement of runs needs two or more"),
-        ({"patch": 17}, ParameterError, "patch=17 is larger than a brain"),
+        (
+            {"methods": ["occlusion[17]"]},
+            ParameterError,
+            r"occlusion\[17\]: a cube of 17 voxels .* larger than",
+        ),
+        ({"methods": []}, ParameterError, "methods is empty"),
+        (
+            {"model": "only_one.pt"},
+            ParameterError,
+            "model='only_one.pt': the agreement of runs needs two or more",
+        ),
         ({"k": 0}, ParameterError, "k=0: expected 1 or more of the 10 regions"),
         ({"k": 10}, ParameterError, "k=10: expected 1 or more of the 10 regions, and fewer"),
         ({"methods": ["gradcam"]}, MethodError, "Unknown method"),
@@ -237,3 +248,22 @@ def test_real_heads_that_do_not_fit(tmp_path, real_data) -> None:
     with pytest.raises(ParameterError, match="classes"):
         before_training(tmp_path, **heads, label_column="Age")
     assert before_training(tmp_path, **heads, **ages)["positive"] == "old"
+
+
+def test_chosen_methods_keep_all_their_maps_and_lend_the_paper_no_verdict(tmp_path: Path) -> None:
+    """A copy of the notebook, by plain Papermill in another folder: labels that would clash, one method that fails."""
+    notebook = shutil.copy(NOTEBOOK, tmp_path / "my_copy.ipynb")
+    methods = ["occlusion[16]", "occlusion[8]", "lrp[epsilon]", "input_x_gradient", "expected_gradients"]
+    parameters = {**TINY, "methods": methods, "output_dir": str(tmp_path / "out")}
+    executed = tmp_path / "executed.ipynb"
+    papermill.execute_notebook(notebook, executed, parameters, progress_bar=False, cwd=str(tmp_path))
+    found = metrics(tmp_path / "out")
+    for metric in ("L2, true positives", "top-3 coherence, density", "planted regions, auc"):
+        assert [row["method"] for row in found if row["metric"] == metric] == methods[:4]
+    to_html(executed, tmp_path / "report.html")
+    shown = (tmp_path / "report.html").read_text()
+    for label in ("Occlusion 16, run 1", "Occlusion 8, run 2", "LRP-ε"):
+        assert label in shown
+    assert "Without maps: expected_gradients" in shown
+    assert "agrees with 0 and differs from 0; 0 undecided, 6 not tested" in shown
+    assert "PosixPath" not in shown

@@ -2,7 +2,9 @@
 
 import pandas as pd
 import pytest
+import torch
 
+from xaitools.data import Samples
 from xaitools.errors import MethodError
 from xaitools.study import words
 from xaitools.study.leaders import Leader
@@ -192,3 +194,60 @@ def test_the_summary_counts_all_four_verdicts():
 def test_a_verdict_that_would_not_be_counted_is_refused():
     with pytest.raises(ValueError, match="too close"):
         words.verdicts([{"verdict": "too close to call"}])
+
+
+RUNS = pd.DataFrame({"run": ["run 1", "run 2"], "balanced accuracy": [0.75, 1.0]})
+
+
+def test_accuracies_of_runs_stand_beside_a_coin_and_diverged_runs_are_named_only_if_there_are_some():
+    text = words.accuracies("eitel_cnn", RUNS, 24, "synthetic brains")
+    assert r"2 trainings of **eitel\_cnn** (synthetic brains)" in text
+    assert "**87.5%** on average, 75.0% to 100.0%; always naming one class: 50.0%." in text
+    assert "diverged" not in text
+    assert words.accuracies("net", RUNS, 24, "data", ["run 3"]).endswith("training diverged: run 3.")
+
+
+def test_a_published_range_needs_all_its_numbers():
+    columns = ["metric", "value", "unit", "where"]
+    table = pd.DataFrame(
+        [
+            ("acc", 86.74, "%", "section 4"),
+            ("acc, lowest run", 83.06, "%", ""),
+            ("acc, highest run", 90.1, "%", ""),
+        ],
+        columns=columns,
+    )
+    assert words.published_runs(table, "acc") == "Published: 86.74 % on average, 83.06 to 90.1 % (section 4)."
+    assert words.published_runs(table[:2], "acc") == ""
+
+
+def test_how_many_were_recognised_and_which_runs_are_missing():
+    samples = Samples(
+        torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 1]), ("sub-001",) * 3,
+        ("sub-001_img-1", "sub-001_img-2", "sub-001_img-3"), class_names=("no*", "yes"),
+    )  # fmt: skip
+    found = {"run 1": torch.tensor([0, 1, 1]), "run 2": torch.tensor([1, 0, 1])}
+    text = words.explained_by_runs(samples, found)
+    assert r"what speaks for *yes* rather than *no\**" in text
+    assert "are over 1 to 2 of them" in text
+    assert "Left out" not in text
+    text = words.explained_by_runs(samples, {"run 1": found["run 1"]}, ["run 2", "run 3"])
+    assert "are over 2 of them" in text
+    assert text.endswith("recognised none of a class: run 2 and run 3.")
+
+
+def test_over_a_few_runs_the_best_is_praised_only_if_every_run_agrees():
+    def said(**of):
+        return words.best_in_runs("AUC", lead(**of), LABELS, n_runs=3)
+
+    assert said(beats_control=False).startswith("By AUC, no method is better than chance in all 3 runs")
+    assert "**" not in said(beats_control=False)
+    assert said().endswith("in each of them ahead of all others.")
+    assert said(tied="bc").endswith("but not in all of them ahead of DT and IG.")
+    assert "ahead" not in said(n_others=0)
+    assert r"**I\*G** is better than chance in all 3 runs (mean 0.90; chance: 0.50)" in said(n_others=0)
+
+
+def test_regions_are_named_with_their_source():
+    text = words.regions_compared(5, 10, "an_atlas.nii")
+    assert text == r"Top 5 of 10 regions that two different runs have in common. Regions: an\_atlas.nii."

@@ -19,7 +19,8 @@ def unique_labels(names: Iterable[str], known: Mapping[str, str] | None = None) 
     names
         Full names of the methods.
     known
-        Labels to use for some of them, such as those of a paper.
+        Labels to use for some of them, such as those of a paper; one under the bare name of a method, "occlusion",
+        is for all its options.
 
     Examples
     --------
@@ -76,7 +77,7 @@ def _unsmoothed(name: MethodName) -> MethodName:
 
 
 def _base_label(name: MethodName, known: Mapping[str, str]) -> str:
-    return known.get(str(name)) or known.get(name.source) or name.base_label
+    return known.get(str(name)) or known.get(name.source) or known.get(name.base) or name.base_label
 
 
 def _distinct(labels: dict[MethodName, str]) -> dict[MethodName, str]:

@@ -10,8 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import SupportsFloat
 
 import pandas as pd
+from jaxtyping import Int
+from torch import Tensor
 
 from xaitools.attribution.names import parse
+from xaitools.data import Samples
 from xaitools.evaluation import VERDICTS
 from xaitools.study.leaders import Leader
 from xaitools.study.published import published_text
@@ -138,6 +141,70 @@ def best(
     if not leader.n_others:
         return f"By {measure}, {bold(labels[leader.name])} is better than {control} ({mean}; {control}: {chance})."
     return f"Best by {measure}: {bold(labels[leader.name])} ({mean}; {control}: {chance}){_tied(leader, labels)}."
+
+
+def accuracies(network: str, table: pd.DataFrame, n: int, data: str, diverged: Iterable[str] = ()) -> str:
+    """How often repeated trainings are right, beside always naming one class; which of them diverged."""
+    shares, left_out = table["balanced accuracy"], list(diverged)
+    found = (
+        f"{count(len(table), 'training')} of {bold(network)} ({escape(data)}): balanced accuracy on "
+        f"{count(n, 'test image')} **{shares.mean():.1%}** on average, {shares.min():.1%} to {shares.max():.1%}; "
+        "always naming one class: 50.0%."
+    )
+    return (
+        f"{found} Left out, since training diverged: {listing(left_out, len(left_out))}."
+        if left_out
+        else found
+    )
+
+
+def published_runs(table: pd.DataFrame, metric: str) -> str:
+    """Published mean and range of repeated trainings, with their place; nothing if there are none."""
+    rows = {
+        name: table[table["metric"] == name]
+        for name in (metric, f"{metric}, lowest run", f"{metric}, highest run")
+    }
+    if any(own.empty for own in rows.values()):
+        return ""
+    mean, low, high = (f"{own['value'].item():g}" for own in rows.values())
+    unit, where = (escape(rows[metric][column].item()) for column in ("unit", "where"))
+    return f"Published: {mean} {unit} on average, {low} to {high} {unit} ({where})."
+
+
+def explained_by_runs(
+    samples: Samples, found: Mapping[str, Int[Tensor, " n"]], one_sided: Sequence[str] = ()
+) -> str:
+    """What repeated trainings explained, of how many images their mean maps are, and which runs have none."""
+    negative, positive = map(escape, samples.class_names)
+    right = [int(((classes == samples.labels) & (classes == 1)).sum()) for classes in found.values()]
+    numbers = f"{min(right)}" if min(right) == max(right) else f"{min(right)} to {max(right)}"
+    said = (
+        f"Explained: {count(len(samples), 'image')} by each of {count(len(found), 'network')}: what speaks for "
+        f"*{positive}* rather than *{negative}*. Mean maps of the true positives are over {numbers} of them."
+    )
+    missing = listing(one_sided, len(one_sided))
+    return f"{said} Left out, since they recognised none of a class: {missing}." if one_sided else said
+
+
+def best_in_runs(measure: str, leader: Leader, labels: Mapping[str, str], *, n_runs: int) -> str:
+    """Who is best by a measure over a few runs; no praise for one that is not better than chance in every run."""
+    name, mean, chance = labels[leader.name], f"{leader.mean:.2f}", f"{leader.control:.2f}"
+    if not leader.beats_control:
+        return (
+            f"By {measure}, no method is better than chance in all {n_runs} runs (highest mean: {escape(name)}, "
+            f"{mean}; chance: {chance})."
+        )
+    found = f"By {measure}, {bold(name)} is better than chance in all {n_runs} runs (mean {mean}; chance: {chance})"
+    if leader.tied:
+        return f"{found}, but not in all of them ahead of {listing(labels[other] for other in leader.tied)}."
+    return f"{found} and in each of them ahead of all others." if leader.n_others else f"{found}."
+
+
+def regions_compared(k: int, n_regions: int, source: str) -> str:
+    """Which regions the runs are compared by."""
+    return (
+        f"Top {k} of {n_regions} regions that two different runs have in common. Regions: {escape(source)}."
+    )
 
 
 def measured(network: str, error: float, unit: str) -> str:
