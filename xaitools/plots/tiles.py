@@ -140,6 +140,7 @@ def slices_plot(
     columns: int = 6,
     title: str = "Example slices",
     subtitle: str = "",
+    mask_name: str = "reference mask",
     width: int = 1100,
 ) -> go.Figure:
     """Lay slices out as a contact sheet, all on one grey scale.
@@ -154,8 +155,8 @@ def slices_plot(
         Outlined where given.
     columns : int
         Slices in one row of the sheet.
-    title, subtitle : str
-        Text of the figure.
+    title, subtitle, mask_name : str
+        Text of the figure; `mask_name` labels the outline in the legend.
     width : int
         Width of the figure in pixels.
 
@@ -183,7 +184,7 @@ def slices_plot(
         fig.update_xaxes(title={"text": labels[index], "standoff": 4}, side="top", row=row, col=column)
         if masks is not None:
             outline = _outline(np.asarray(masks)[index], image.shape)
-            fig.add_trace(_outline_trace(outline, "reference mask", legend=index == 0), row, column)
+            fig.add_trace(_outline_trace(outline, mask_name, legend=index == 0), row, column)
     _show_pixels(fig, images.shape[1:])
     tile_height = width / columns * images.shape[1] / images.shape[2]
     fig.update_layout(

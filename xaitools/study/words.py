@@ -135,7 +135,7 @@ def best(
     mean, chance = f"{leader.mean:.{digits}f}", f"{leader.control:.{digits}f}"
     if not leader.beats_control:
         return (
-            f"By {measure}, no map is better than {control} beyond doubt ({control}: {chance}; nearest to it, "
+            f"By {measure}, no map is better than {control} beyond doubt ({control}: {chance}; best of the maps, "
             f"{escape(labels[leader.name])}: {mean})."
         )
     if not leader.n_others:
