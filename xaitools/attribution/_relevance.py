@@ -26,7 +26,7 @@ from xaitools.attribution._stream import AT_THE_IMAGE, Batch, Gap, Passes, Plan
 from xaitools.attribution.registry import Setting
 from xaitools.errors import UnsupportedModelError
 from xaitools.models.network import select
-from xaitools.models.surgery import same_outputs, twin, without_owner
+from xaitools.models.surgery import same_outputs
 
 
 def relevance_plan(setting: Setting, composite: Composite) -> Plan:
@@ -38,7 +38,7 @@ def relevance_plan(setting: Setting, composite: Composite) -> Plan:
         If the network cannot be traced, or has a layer without a rule; the message names it.
     """
     network = setting.network
-    propagation = _Propagation(without_owner(twin(network.graph)), composite)
+    propagation = _Propagation(network.graph, composite)
     outputs, _ = propagation(network.example)
     if not same_outputs(outputs, network.expected):
         raise UnsupportedModelError(
@@ -75,7 +75,7 @@ class _Propagation:
         self.network = network
         self.composite = composite
         self.modules = dict(network.named_modules())
-        self.in_place = _stop_working_in_place(network)
+        self.in_place = {name for name, module in self.modules.items() if getattr(module, "inplace", False)}
         self.first, self.before = _first_layers(network)
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -85,14 +85,6 @@ class _Propagation:
         leaves = [image.detach().clone().requires_grad_() for image in images]
         with torch.enable_grad():
             return _Run(self, leaves).run(leaves[0].clone()), leaves
-
-
-def _stop_working_in_place(network: GraphModule) -> set[str]:
-    """Let no module change its input; the names of those that did."""
-    changed = {name for name, module in network.named_modules() if getattr(module, "inplace", False)}
-    for name in changed:
-        setattr(network.get_submodule(name), "inplace", False)  # noqa: B010
-    return changed
 
 
 def _first_layers(network: GraphModule) -> tuple[set[Node], set[Node]]:
@@ -150,7 +142,7 @@ class _Run(Interpreter):
             return call()
         changes_input = n.target in self.plan.in_place or _works_in_place(call)
         if changes_input:
-            call = replace(call, args=(call.args[0].clone(), *call.args[1:]))
+            call = replace(call, run=_on_a_copy(call.run))
         handler = _HANDLERS.get(call.name)
         if handler is None:
             raise _no_rule(call)
@@ -241,6 +233,11 @@ def _works_in_place(call: _Call) -> bool:
     return bool(flags) and bool(
         inspect.signature(call.run).bind(*call.args, **call.kwargs).arguments.get("inplace")
     )
+
+
+def _on_a_copy(run: Callable[..., Any]) -> Callable[..., Any]:
+    """The operation, with its first argument left as it is."""
+    return lambda tensor, *args, **kwargs: run(tensor.clone(), *args, **kwargs)
 
 
 def _no_rule(call: _Call, which: str = "") -> UnsupportedModelError:

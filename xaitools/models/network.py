@@ -1,6 +1,5 @@
 """A model made ready to be explained."""
 
-import logging
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
@@ -14,7 +13,6 @@ from xaitools.errors import MethodError, ParameterError, TargetError, Unsupporte
 from xaitools.models.surgery import (
     NOT_TRACED,
     PRECISIONS,
-    channels_last,
     folded,
     frozen_copy,
     in_precision,
@@ -26,8 +24,6 @@ from xaitools.models.surgery import (
     twin,
     without_biases,
 )
-
-logger = logging.getLogger(__name__)
 
 
 class Network:
@@ -99,14 +95,7 @@ class Network:
         A torch.fx graph where the model can be traced. Folding is kept only if the outputs stay the same, and the
         layout only if the model does not view what it needs channel first.
         """
-        merged = folded(twin(self.plain), self.example, self.expected)
-        quick = channels_last(twin(merged), self.example)
-        try:
-            outputs_of(quick, self.example)
-        except RuntimeError as error:
-            logger.info("Weights are not laid out channels-last: %s", error)
-            return merged
-        return quick
+        return folded(twin(self.plain), self.example, self.expected)
 
     @cached_property
     def quick(self) -> nn.Module:

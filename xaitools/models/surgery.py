@@ -142,11 +142,21 @@ def refuse_own_gradients(model: nn.Module, example: Tensor) -> None:
 
     torch.fx traces what such a function computes, and loses the gradient that it defines.
     """
+    if not _others_functions(torch.autograd.Function):
+        return
     with torch.enable_grad():
         outputs = model(example.detach().clone().requires_grad_().clone())
     for node in autograd_nodes(outputs.grad_fn) if outputs.requires_grad else ():
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             raise TraceError(f"{type(node).__name__.removesuffix('Backward')} has a gradient of its own")
+
+
+def _others_functions(kind: Any) -> bool:
+    """Whether anyone but torch and we have defined a subclass: a pass is saved where nobody has."""
+    return any(
+        not own.__module__.startswith(("torch.", "xaitools.")) or _others_functions(own)
+        for own in kind.__subclasses__()
+    )
 
 
 def without_owner(network: nn.Module) -> GraphModule:
@@ -238,14 +248,29 @@ def outputs_of(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def folded(model: nn.Module, example: Tensor, expected: Tensor) -> nn.Module:
-    """The model as a graph with batch normalisation folded into the layer before; itself if it is not the same then."""
+    """The model as a graph with batch normalisation folded into the layer before, weights channels-last.
+
+    Itself if it is not the same then; and with the channel first if it views what it needs so. The model is used up.
+    """
     try:
         merged = _like(model, fuse(trace(model), inplace=True, no_trace=True)).requires_grad_(False)
         refuse_own_gradients(model, example)
-        same = same_outputs(outputs_of(merged, example), expected)
+        same = same_outputs(_laid_out(merged, example), expected)
     except NOT_TRACED as error:
         logger.info("Batch normalisation is not folded: %s", error)
-        return model
-    if not same:
+        same = False
+    else:
+        if same:
+            return merged
         logger.info("Batch normalisation is not folded: the outputs would differ.")
-    return merged if same else model
+    _laid_out(model, example)
+    return model
+
+
+def _laid_out(model: nn.Module, example: Tensor) -> Tensor:
+    """Lay the weights out channels-last, or back if the model cannot run so; what it returns for the example."""
+    try:
+        return outputs_of(channels_last(model, example), example)
+    except RuntimeError as error:
+        logger.info("Weights are not laid out channels-last: %s", error)
+        return outputs_of(model.to(memory_format=torch.contiguous_format), example)
