@@ -212,6 +212,8 @@ def test_forms_are_made_once_and_share_the_weights(network, images) -> None:
     prepared = Network(network, images)
     assert prepared.quick is prepared.folded is prepared.graph
     own = {value.data_ptr() for value in prepared.plain.state_dict().values()}
+    assert prepared.plain.conv1.weight.is_contiguous()
+    assert not set(prepared.folded.parameters()) & set(prepared.plain.parameters())
     twin = surgery.twin(prepared.plain)
     assert {value.data_ptr() for value in twin.state_dict().values()} == own
     assert not own & {value.data_ptr() for value in network.state_dict().values()}

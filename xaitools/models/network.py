@@ -21,7 +21,6 @@ from xaitools.models.surgery import (
     refuse_own_gradients,
     same_outputs,
     trace,
-    twin,
     without_biases,
 )
 
@@ -95,7 +94,7 @@ class Network:
         A torch.fx graph where the model can be traced. Folding is kept only if the outputs stay the same, and the
         layout only if the model does not view what it needs channel first.
         """
-        return folded(twin(self.plain), self.example, self.expected)
+        return folded(self.plain, self.example, self.expected)
 
     @cached_property
     def quick(self) -> nn.Module:

@@ -248,23 +248,35 @@ def outputs_of(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def folded(model: nn.Module, example: Tensor, expected: Tensor) -> nn.Module:
-    """The model as a graph with batch normalisation folded into the layer before, weights channels-last.
+    """The frozen model as a graph with batch normalisation folded into the layer before, weights channels-last.
 
-    Itself if it is not the same then; and with the channel first if it views what it needs so. The model is used up.
+    Without folding if it is not the same then; with the channel first if it views what it needs so.
     """
     try:
         merged = _like(model, fuse(trace(model), inplace=True, no_trace=True)).requires_grad_(False)
+        _give_own_layers(merged, model)
         refuse_own_gradients(model, example)
-        same = same_outputs(_laid_out(merged, example), expected)
-    except NOT_TRACED as error:
-        logger.info("Batch normalisation is not folded: %s", error)
-        same = False
-    else:
-        if same:
+        if same_outputs(_laid_out(merged, example), expected):
             return merged
         logger.info("Batch normalisation is not folded: the outputs would differ.")
-    _laid_out(model, example)
-    return model
+    except NOT_TRACED as error:
+        logger.info("Batch normalisation is not folded: %s", error)
+    plain = twin(model)
+    _laid_out(plain, example)
+    return plain
+
+
+def _give_own_layers(graph: GraphModule, model: nn.Module) -> None:
+    """Replace the layers that a graph shares with the model it was traced from by twins, to be laid out otherwise."""
+    theirs = set(model.modules())
+    for name, layer in list(graph.named_modules()):
+        if layer in theirs and any(True for _ in layer.parameters()):
+            graph.set_submodule(name, twin(layer))
+    parameters = {id(parameter) for parameter in model.parameters()}
+    for module in graph.modules():
+        for name, parameter in module._parameters.items():
+            if id(parameter) in parameters and parameter is not None:
+                module._parameters[name] = nn.Parameter(parameter.detach(), requires_grad=False)
 
 
 def _laid_out(model: nn.Module, example: Tensor) -> Tensor:
