@@ -16,10 +16,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Readers see the old file or the new one, never a part. The folder is made if needed.
 
-    Examples
-    --------
-    >>> with replacing("table.csv") as temporary:  # doctest: +SKIP
-    ...     frame.to_csv(temporary)
+    ::
+
+        with replacing("table.csv") as temporary:
+            frame.to_csv(temporary)
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

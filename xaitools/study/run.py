@@ -36,13 +36,13 @@ class Run:
     seed : int, optional
         The seed that every random draw of the run comes from.
 
-    Examples
-    --------
-    >>> run = Run(output_dir, study="ct_contrast", parameters={"seed": 0}, seed=0)  # doctest: +SKIP
-    >>> with run.stage("train"):                                                    # doctest: +SKIP
-    ...     ...
-    >>> run.record(metric="accuracy", value=0.97, model="resnet50", n=40)           # doctest: +SKIP
-    >>> run.finish()                                                                # doctest: +SKIP
+    ::
+
+        run = Run(output_dir, study="ct_contrast", parameters={"seed": 0}, seed=0)
+        with run.stage("train"):
+            ...
+        run.record(metric="accuracy", value=0.97, model="resnet50", n=40)
+        run.finish()
     """
 
     def __init__(
