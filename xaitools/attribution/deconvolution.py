@@ -7,7 +7,7 @@ from xaitools.attribution._stream import AT_THE_IMAGE, Plan
 from xaitools.attribution.registry import Setting, method
 
 
-def _keep_positive(plain: Tensor, incoming: Tensor) -> Tensor:
+def _keep_positive(incoming: Tensor, output: Tensor) -> Tensor:
     return incoming.clamp(min=0)
 
 

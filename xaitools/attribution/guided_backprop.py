@@ -7,8 +7,8 @@ from xaitools.attribution._stream import AT_THE_IMAGE, Plan
 from xaitools.attribution.registry import Setting, method
 
 
-def _keep_positive_where_on(plain: Tensor, incoming: Tensor) -> Tensor:
-    return plain.clamp(min=0)
+def _keep_positive_where_on(incoming: Tensor, output: Tensor) -> Tensor:
+    return incoming.clamp(min=0).masked_fill_(output <= 0, 0)
 
 
 @method(
