@@ -30,8 +30,8 @@ _LINEAR = frozenset(
     "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d "
     "_upsample_bilinear2d_aa _upsample_bicubic2d_aa constant_pad_nd "
     "reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
-    # copies and constants
-    "clone copy _to_copy fill zero "
+    # copies, constants, shapes changed in place (views are no operations to the tape)
+    "clone copy _to_copy fill zero as_strided t transpose squeeze unsqueeze "
     # order and selection; a selection made from activations has no gradient, and is refused as such
     "cat stack repeat flip roll tril triu diag_embed pixel_shuffle pixel_unshuffle channel_shuffle "
     "native_channel_shuffle im2col col2im index index_select gather take where masked_fill masked_select "
