@@ -21,7 +21,7 @@ _OTHER_LAYOUT = -1
 
 @dataclass(frozen=True)
 class Call:
-    """One operation on values that depend on the image, all of them with a gradient.
+    """One operation, whose arguments that depend on the image have all got a gradient.
 
     Attributes
     ----------
@@ -101,8 +101,8 @@ class Tape(TorchDispatchMode):
         changed: frozenset[str],
         result: Any,
     ) -> None:
-        dependent = frozenset(argument for argument, tensor, key in used if self._has_gradient(tensor, key))
-        hidden = any(not self._has_gradient(tensor, key) for _, tensor, key in used)
+        dependent = frozenset(argument for argument, tensor, _ in used if _has_gradient(tensor))
+        hidden = any(not _has_gradient(tensor) or key not in self._differentiable for _, tensor, key in used)
         reads = frozenset(key for _, _, key in used)
         targets = [tensor for argument in changed for tensor in _tensors(arguments.get(argument))]
         written = {_memory(tensor): tensor for tensor in targets}
@@ -119,9 +119,6 @@ class Tape(TorchDispatchMode):
         for tensor in written.values():
             self._mark(tensor, self._dependent, *([self._differentiable] if dependent else []))
         self._records.append(Record(name, reads, frozenset(written), fault))
-
-    def _has_gradient(self, tensor: Tensor, key: int) -> bool:
-        return tensor.requires_grad and key in self._differentiable and torch.is_grad_enabled()
 
     def _mark(self, tensor: Tensor, *sets: set[int]) -> None:
         key = _memory(tensor)
@@ -144,6 +141,10 @@ def _signature(func: Any) -> tuple[str, tuple[str, ...], frozenset[str]]:
 def _only_shaped_like(name: str) -> bool:
     """Whether an operation looks at its argument's shape and type only, as ``zeros_like`` does."""
     return name.startswith("new_") or name.endswith("_like")
+
+
+def _has_gradient(tensor: Tensor) -> bool:
+    return tensor.requires_grad and torch.is_grad_enabled()
 
 
 def _memory(tensor: Tensor) -> int:
