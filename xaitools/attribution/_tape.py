@@ -110,8 +110,8 @@ class Tape(TorchDispatchMode):
         if not written:  # a view, or a number for Python
             return
         if not dependent:
-            fault = f"changes activations where autograd does not see it ({name})"
-            fault = fault if self._differentiable & written.keys() else None
+            unseen = self._differentiable & written.keys()
+            fault = f"changes activations where autograd does not see it ({name})" if unseen else None
         elif hidden:
             fault = f"uses in {name} what was computed from the image without gradient"
         else:
