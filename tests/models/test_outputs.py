@@ -485,5 +485,5 @@ def test_a_network_that_cannot_be_differentiated(images) -> None:
             h.mul_(2)
             return self.head((squares + h).mean((2, 3)))
 
-    with pytest.raises(UnsupportedModelError, match="cannot differentiate Overwriting.*in place"):
+    with pytest.raises(UnsupportedModelError, match=r"cannot differentiate Overwriting.*in place"):
         attribute(Overwriting(None).eval(), images, 1, progress=False)
