@@ -92,9 +92,7 @@ class Segments:
         members = [_members(cell_at_its_first, part) for part in parts]
         pointer = np.cumsum([0, *map(len, members)])
         indices = np.concatenate(members)
-        self.membership = csr_array(
-            (np.ones(len(indices)), indices, pointer), shape=(len(parts), len(first))
-        )
+        self.membership = csr_array((np.ones(len(indices)), indices, pointer), shape=(len(parts), len(first)))
 
 
 def _members(cell_at_its_first: np.ndarray, part: Part) -> np.ndarray:
