@@ -113,7 +113,7 @@ def _module_of(node: Node, graph: GraphModule) -> nn.Module | None:
             return None
         new = twin(own)
         if hasattr(new, "inplace"):
-            new.inplace = False
+            setattr(new, "inplace", False)  # noqa: B010
         return new
     if node.op not in ("call_function", "call_method") or node.target not in FUNCTIONS:
         return None
@@ -128,13 +128,17 @@ def _module_of(node: Node, graph: GraphModule) -> nn.Module | None:
 
 
 def _put(graph: GraphModule, node: Node, name: str, module: nn.Module) -> None:
-    """Let the module take the node's place; who used its input after an operation in place uses the result."""
+    """Let the module take the node's place; who used its input after an operation in place uses the result.
+
+    A copy follows: captum's hooks on a module's output and on the next one's input would meet on one tensor, and the
+    first would miss what the second puts there.
+    """
     (source,) = node.all_input_nodes
     graph.add_submodule(name, module)
     with graph.graph.inserting_before(node):
-        new = graph.graph.call_module(name, (source,))
+        new = graph.graph.call_method("clone", (graph.graph.call_module(name, (source,)),))
     if _in_place(node, graph):
-        source.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new and node < user)
+        source.replace_all_uses_with(new, delete_user_cb=lambda user: node < user)
     node.replace_all_uses_with(new)
     graph.graph.erase_node(node)
 
@@ -170,8 +174,9 @@ def _about_shapes(node: Node) -> bool:
     if node.op == "call_method":
         return node.target in ("size", "dim", "numel")
     if node.op == "call_function" and node.target is getattr:
-        return node.args[1] == "shape"
-    sources = node.all_input_nodes
+        return bool(node.args[1] == "shape")
     return (
-        node.op == "call_function" and node.target in (operator.getitem,) and all(map(_about_shapes, sources))
+        node.op == "call_function"
+        and node.target is operator.getitem
+        and all(map(_about_shapes, node.all_input_nodes))
     )

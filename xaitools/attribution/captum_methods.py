@@ -305,8 +305,8 @@ def _complete(
     if not missed <= allowed:
         raise UnsupportedModelError(
             f"{setting.name} missed {float(missed):.3g} of the output's change on {setting.network.name}, so captum's "
-            "rules do not add up for something in it: max pooling often, or an activation that is not ReLU, leaky ReLU, "
-            "ELU, sigmoid, tanh or softplus. Use integrated_gradients or lrp."
+            "rules do not add up for something in it, such as overlapping max pools or an activation other than ReLU, "
+            "leaky ReLU, ELU, sigmoid, tanh and softplus. Use integrated_gradients or lrp."
         )
 
 
@@ -316,9 +316,8 @@ def _not_empty(
     """Raise if a sparse model explains nothing."""
     if not maps.any():
         raise UnsupportedModelError(
-            f"{setting.name} gives every region the weight 0: the outputs of {setting.network.name} change less than the "
-            "penalty of its Lasso. Give interpretable_model=captum._utils.models.linear_model.SkLearnLasso(alpha=...) with "
-            "a smaller alpha than 0.01."
+            f"{setting.name} gives every region the weight 0: the outputs of {setting.network.name} change less than "
+            "the penalty of its Lasso. Give as interpretable_model captum's SkLearnLasso with an alpha below 0.01."
         )
 
 
@@ -343,13 +342,26 @@ def _guided(
     _agree(setting, batch, found, "guided_backprop")
 
 
+def _relevance(
+    setting: Setting, batch: Batch, maps: Tensor, options: Mapping[str, Any], network: nn.Module
+) -> None:
+    """Raise unless LRP with captum's own rules is what it has to be on ReLUs: the image times its gradient."""
+    if not any(
+        hasattr(module, "rule") or isinstance(module, nn.Tanh) for module in setting.network.plain.modules()
+    ):
+        _agree(setting, batch, maps, "input_x_gradient")
+
+
 def _agree(setting: Setting, batch: Batch, maps: Tensor, name: str) -> None:
-    expected = METHODS[name].plan(setting).passes.run(batch)
+    plan = METHODS[name].plan(setting)
+    found = plan.passes.run(batch)
+    expected = torch.stack([plan.finish(x, map_) for x, map_ in zip(batch.points, found, strict=True)])
     missed, size = ((part.flatten(1) ** 2).sum(1).sqrt() for part in (maps - expected, expected))
     if not (missed <= 0.01 * size).all():
         raise UnsupportedModelError(
-            f"{setting.name} misses ReLUs of {setting.network.name}, which it looks for in modules that are called once: "
-            f"its map differs from {name}'s by {float((missed / size).max()):.2g} of its norm. Use {name}."
+            f"{setting.name} would be wrong on {setting.network.name}: its map differs by "
+            f"{float((missed / size).max()):.2g} of the norm from that of {name}, where both have to agree; captum misses "
+            f"activations that are not modules called once. Use {name}."
         )
 
 
@@ -379,7 +391,7 @@ KNOWN: dict[str, Known] = {
     "GuidedBackprop": Known("rule", network=modular, check=_as_ours("guided_backprop")),
     "Deconvolution": Known("rule", network=modular, check=_as_ours("deconvolution")),
     "GuidedGradCam": Known("rule", check=_guided),
-    "LRP": Known("rule", network=_of_a_chain),
+    "LRP": Known("rule", network=_of_a_chain, check=_relevance),
     "FeatureAblation": Known("perturbation", per_image=_LIKE_IMAGES),
     "Occlusion": Known("perturbation", per_image=("baselines",)),
     "ShapleyValues": Known("perturbation", alone=True, per_image=_LIKE_IMAGES),
@@ -406,7 +418,7 @@ _PERMUTED = (
     "exchanges pixels among the images of a batch, so that a map depends on the batch and is zero for one image; "
     "FeatureAblation or occlusion hide them instead"
 )
-_HIDDEN_ACTIVATIONS = "looks for activations in modules, and what it finds at a layer or neuron cannot be checked against anything"
+_HIDDEN_ACTIVATIONS = "looks for activations in modules only, and what it finds at a layer or neuron cannot be checked against anything"
 _TEXT = "explains language models"
 
 REFUSED: dict[str, str] = {
