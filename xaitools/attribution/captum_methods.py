@@ -360,8 +360,8 @@ def _agree(setting: Setting, batch: Batch, maps: Tensor, name: str) -> None:
     if not (missed <= 0.01 * size).all():
         raise UnsupportedModelError(
             f"{setting.name} would be wrong on {setting.network.name}: its map differs by "
-            f"{float((missed / size).max()):.2g} of the norm from that of {name}, where both have to agree; captum misses "
-            f"activations that are not modules called once. Use {name}."
+            f"{float((missed / size).max()):.2g} of the norm from that of {name}, where both have to agree; captum "
+            f"misses activations that are not modules called once. Use {name}."
         )
 
 
@@ -418,7 +418,9 @@ _PERMUTED = (
     "exchanges pixels among the images of a batch, so that a map depends on the batch and is zero for one image; "
     "FeatureAblation or occlusion hide them instead"
 )
-_HIDDEN_ACTIVATIONS = "looks for activations in modules only, and what it finds at a layer or neuron cannot be checked against anything"
+_HIDDEN_ACTIVATIONS = (
+    "looks for activations in modules only, and nothing checks what it finds at a layer or neuron"
+)
 _TEXT = "explains language models"
 
 REFUSED: dict[str, str] = {
