@@ -110,8 +110,8 @@ def attribute(
     references
         Images from which expected gradients draws its baselines, usually the training set.
     baselines
-        More baselines for integrated gradients by name, as numbers, one image (channel, *spatial) or one for each image; "black" (0) and
-        "white" (1) are there.
+        More baselines for integrated gradients by name, as numbers, one image (channel, *spatial), or one for each
+        image; "black" (0) and "white" (1) are there.
     segments
         One `xaitools.attribution.xrai.Segments` an image, if XRAI should not make its own.
     options
