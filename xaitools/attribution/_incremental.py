@@ -86,6 +86,8 @@ class IncrementalNetwork:
         The same for one full pass.
     widest
         Most elements of one window's change so far.
+    whole
+        Whether outputs were differences of whole activations, with their rounding, not sums of changes.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class IncrementalNetwork:
         self._shapes: set[Node] = set()
         self._weights: dict[nn.Module, Tensor] = {}
         self.widest = 1
+        self.whole = False
         self._steps = self._plan()
         self.work = 0.0
         self.full_work = sum(self._full_work(step) for step in self._steps)
@@ -169,7 +172,7 @@ class IncrementalNetwork:
             if node.op == "placeholder":
                 if depends:
                     raise UnsupportedModelError(
-                        f"{type(self._network).__name__} takes more than the image: {node.name!r}."
+                        f"{type(self._network).__name__} takes more than the image: {node.name!r}; use algorithm='full'."
                     )
                 depends.add(node)
                 steps.append(_Step(node, [], None, "image"))
@@ -211,7 +214,8 @@ class IncrementalNetwork:
             self._shape(node, 1)
         except (RuntimeError, NotImplementedError, TypeError) as error:
             raise UnsupportedModelError(
-                f"{node.name!r} makes a number from an activation, on which the network's course may depend: {error}"
+                f"{node.name!r} makes a number from an activation, on which the network's course may depend: {error}; "
+                "use algorithm='full'."
             ) from error
 
     def _rule(self, node: Node) -> tuple[Rule | None, str]:
@@ -311,6 +315,7 @@ class IncrementalNetwork:
                 value = env[step.inputs[0]]
                 if isinstance(value, Change) and value.size == ():
                     return value.values
+                self.whole = True
                 outputs = self._full(step.inputs[0], env, n)
                 self._check_windows(step.inputs[0], outputs, n)
                 return outputs - self.clean
@@ -382,12 +387,11 @@ class IncrementalNetwork:
         if isinstance(value, Change):
             return value[part]
         self._check_windows(node, value, n)
-        return value[part]
+        return _cut(value, part)
 
     def _check_windows(self, node: Node, value: Any, n: int) -> None:
         """Make sure that a full activation has the windows along its first axis, where the image was."""
-        clean = self._clean_values[node]
-        if not isinstance(value, Tensor) or value.shape != (n, *clean.shape[1:]) or len(clean) != 1:
+        if not _is_by_window(value, self._clean_values[node], n):
             raise UnsupportedModelError(
                 f"{node.name!r} of {type(self._network).__name__} does not have one image after the other along its "
                 "first axis, so windows cannot be told apart in it; use algorithm='full'."
@@ -434,7 +438,7 @@ class IncrementalNetwork:
             return value
 
         clean = self._clean_values[node]
-        if isinstance(clean, torch.device | torch.dtype):
+        if clean is None or isinstance(clean, torch.device | torch.dtype):
             return clean
         args, kwargs = (map_arg(part, known) for part in (node.args, node.kwargs))
         return _call(node, self._layer(node), args, kwargs)
@@ -528,6 +532,22 @@ def _call(node: Node, layer: nn.Module | None, args: Any, kwargs: Any) -> Any:
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
     assert callable(node.target)
     return node.target(*args, **kwargs)
+
+
+def _is_by_window(value: Any, clean: Any, n: int) -> bool:
+    """Whether a full activation of n windows is one of the image with the windows along the first axis."""
+    if isinstance(value, Tensor):
+        by_image = isinstance(clean, Tensor) and clean.ndim > 0 and len(clean) == 1
+        return by_image and value.shape == (n, *clean.shape[1:])
+    if isinstance(value, tuple | list):
+        return all(_is_by_window(own, other, n) for own, other in zip(value, clean, strict=True))
+    return value is None
+
+
+def _cut(value: Any, part: slice) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(_cut(own, part) for own in value)
+    return None if value is None else value[part]
 
 
 def _holds_tensor(value: Any) -> bool:

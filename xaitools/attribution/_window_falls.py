@@ -226,12 +226,12 @@ class WindowFalls:
     def _share(
         self, falls: Tensor, groups: Sequence[Windows], engine: IncrementalNetwork | None = None
     ) -> float:
-        """Share of falls below rounding; of a sample, if they were found by the engine and many are small."""
+        """Share of falls below rounding; of a sample of windows, if they were followed as changes to the end."""
         sizes = falls.abs()
         sizes = sizes[sizes > 0]
         if len(sizes) == 0 or float(sizes.min()) > MOST_ROUNDING * self._unit:
             return 0.0
-        if engine is None:
+        if engine is None or engine.whole:
             return float((sizes <= self._rounding).double().mean())
         if float(sizes.median()) > ROUNDINGS * self._rounding:
             return 0.0
