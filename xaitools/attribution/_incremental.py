@@ -172,7 +172,8 @@ class IncrementalNetwork:
             if node.op == "placeholder":
                 if depends:
                     raise UnsupportedModelError(
-                        f"{type(self._network).__name__} takes more than the image: {node.name!r}; use algorithm='full'."
+                        f"{type(self._network).__name__} takes more than the image: {node.name!r}; use "
+                        "algorithm='full'."
                     )
                 depends.add(node)
                 steps.append(_Step(node, [], None, "image"))

@@ -252,15 +252,15 @@ class WindowFalls:
 
     @cached_property
     def _rounding(self) -> float:
-        """How far the score moves when the image does by one unit in the last place, twice at random."""
+        """How far the score moves when the image does by one unit in the last place, at random; of two passes."""
         generator = torch.Generator().manual_seed(0)
         precision = torch.finfo(self._image.dtype).eps
         moved = []
-        for _ in range(2):
+        for _ in range(3):
             signs = torch.randint(2, self._image.shape, generator=generator).to(self._image) * 2 - 1
             moved.append(self._select(self._passed(self._image * (1 + precision * signs))).double())
         measured = float((torch.cat(moved) - self._score).abs().max())
-        return min(max(measured, self._unit), MOST_ROUNDING * self._unit)
+        return 2 * min(max(measured, self._unit), MOST_ROUNDING / 2 * self._unit)
 
 
 def _sample(n: int, size: int) -> Tensor:
