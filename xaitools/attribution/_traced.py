@@ -83,7 +83,7 @@ class Traced:
             if any(last_use[other] > position[node] for other in changed - {node}):
                 raise UnsupportedModelError(
                     f"{self._name} changes activations in place that it uses again ({node.name}), which cannot be "
-                    "followed layer by layer; write x = relu(x) in place of relu_(x), and x = x + y in place of x += y, "
+                    "followed layer by layer; write x = relu(x) in place of relu_(x), x = x + y in place of x += y, "
                     "or use algorithm='full'."
                 )
 

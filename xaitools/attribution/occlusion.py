@@ -123,8 +123,8 @@ def share_below_rounding(
     """How much of an occlusion map is rounding: the share of windows whose fall is no larger than that.
 
     Windows whose fall is exactly 0 do not count. The rounding of full passes is how far the output moves when the image
-    does by one unit in the last place. Where changes are followed to the end, which loses fewer digits, rounding is what
-    does not move in proportion when a window hides a little more or less, on a sample of windows.
+    does by one unit in the last place. Where changes are followed to the end, which loses fewer digits, it is what does
+    not move in proportion when a window hides a little more or less, on a sample of windows.
 
     Parameters
     ----------
