@@ -215,7 +215,7 @@ class WindowFalls:
                 for start, values in zip(change.start.tolist(), change.values, strict=True):
                     box = tuple(slice(a, a + n) for a, n in zip(start, change.size, strict=True))
                     image = self._image.clone()
-                    image[(0, slice(None), *box)] += values.movedim(-1, 0)
+                    image[0][(slice(None), *box)] += values.movedim(-1, 0)
                     yield image
 
     def _passed(self, images: Tensor) -> Tensor:
