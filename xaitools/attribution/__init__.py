@@ -10,6 +10,7 @@ import pkgutil
 from xaitools.attribution.attribute import Maps, attribute
 from xaitools.attribution.names import MethodName, combine, parse
 from xaitools.attribution.registry import METHODS, Method
+from xaitools.attribution.segmentation import SegmentationMaps, attribute_segmentation
 from xaitools.attribution.xrai import Segments, segment, xrai
 
 for _module in pkgutil.iter_modules(__path__):
@@ -24,8 +25,10 @@ __all__ = [
     "Maps",
     "Method",
     "MethodName",
+    "SegmentationMaps",
     "Segments",
     "attribute",
+    "attribute_segmentation",
     "combine",
     "parse",
     "segment",

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from xaitools.attribution._sliding import planned
 from xaitools.attribution._stream import Key, Plan, Stream, grouped
 from xaitools.attribution.names import MethodName, parse
 from xaitools.attribution.registry import Setting, find
@@ -247,7 +248,7 @@ def _plan(
     method = find(name.base)
     shared = {key: value for key, value in given.items() if key in method.shared and value is not None}
     own = {**options.get(name.base, {}), **options.get(name.source, {})}
-    return method.plan(setting, name.option, **{**shared, **own})
+    return planned(method, setting, name.option, {**shared, **own})
 
 
 def _check_contrast(name: MethodName, images: Tensor, noise_level: float) -> None:
