@@ -249,7 +249,7 @@ class _Stitched(nn.Module):
         super().__init__()
         self._network = [network]
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Any) -> Tensor:
         if not isinstance(images, Tensor):
             raise TraceError("the windows of an image pass one by one")
         (network,) = self._network

@@ -179,11 +179,11 @@ class RegionScore(nn.Module):
         self.output = output
         self.register_buffer(BUFFER, torch.ones(1).to(next(model.parameters(), torch.zeros(0))))
 
-    def dense(self, images: Tensor) -> Tensor:
+    def dense(self, images: Any) -> Any:
         """What the network says of each voxel, (batch, classes, *spatial)."""
         return _picked(self.model(images), self.output)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Any) -> Any:
         return region_sum(self.dense(images), self.get_buffer(BUFFER))
 
 
