@@ -120,7 +120,8 @@ RULES = ["lrp[epsilon]", "lrp[alpha2_beta1]", "lrp[gamma]", "deep_taylor", "guid
 
 def relu_unet(dims: int, **more) -> nn.Module:
     return unet(
-        dims, **{"channels": (4, 8), "strides": (2,), "norm": "batch", "act": "relu", "num_res_units": 0, **more}
+        dims,
+        **{"channels": (4, 8), "strides": (2,), "norm": "batch", "act": "relu", "num_res_units": 0, **more},
     )
 
 
@@ -224,7 +225,9 @@ METHODS_OF_ALL_KINDS = ["gradient+smoothgrad", "lrp[epsilon]", "occlusion[5]", "
 def test_an_image_does_not_depend_on_its_batch(window) -> None:
     model, images = relu_unet(2), image_of(3, 1, 8, 12)
     settings = {"draws": 2, "window": window, "region": "positive", **QUIET}
-    together = attribute_segmentation(model, images, [0, 1, 2], METHODS_OF_ALL_KINDS, batch_size=2, **settings)
+    together = attribute_segmentation(
+        model, images, [0, 1, 2], METHODS_OF_ALL_KINDS, batch_size=2, **settings
+    )
     alone = attribute_segmentation(model, images[1:2], 1, METHODS_OF_ALL_KINDS, **settings)
     for name in METHODS_OF_ALL_KINDS:
         close(together[name][1:2], alone[name])
@@ -259,7 +262,9 @@ class Answers(nn.Module):
 
 def test_other_outputs_than_one_tensor() -> None:
     net, images = relu_unet(2), image_of(1, 1, 8, 8)
-    expected = attribute_segmentation(net, images, 1, ["gradient", "occlusion[4]"], region="positive", **QUIET)
+    expected = attribute_segmentation(
+        net, images, 1, ["gradient", "occlusion[4]"], region="positive", **QUIET
+    )
     deep = Answers(net, lambda y: [y, nn.functional.avg_pool2d(y, 2)])
     forms = {
         "list": (deep, 0),
@@ -268,7 +273,9 @@ def test_other_outputs_than_one_tensor() -> None:
         "function": (Answers(net, lambda y: [{"out": y}]), lambda returned: returned[0]["out"]),
     }
     for model, output in forms.values():
-        maps = attribute_segmentation(model, images, 1, ["gradient", "occlusion[4]"], region="positive", output=output, **QUIET)
+        maps = attribute_segmentation(
+            model, images, 1, ["gradient", "occlusion[4]"], region="positive", output=output, **QUIET
+        )
         for name, value in expected.items():
             close(maps[name], value)
     coarse = attribute_segmentation(deep, images, 1, output=1, region=[(0, 1), (0, 4)], **QUIET)

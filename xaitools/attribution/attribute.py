@@ -22,7 +22,7 @@ from xaitools.checks import (
     checked_contrast,
     checked_images,
 )
-from xaitools.errors import MethodError, UnsupportedModelError, XaitoolsError
+from xaitools.errors import DataError, MethodError, ShapeError, UnsupportedModelError, XaitoolsError
 from xaitools.models.network import Network
 from xaitools.progress import Progress, Teller
 
@@ -72,6 +72,7 @@ def attribute(
     steps: int = 50,
     draws: int = 25,
     noise_level: float = 0.15,
+    noise_range: Float[Tensor, "..."] | None = None,
     references: Float[Tensor, "reference ref_channel *ref_spatial"] | None = None,
     baselines: Mapping[str, Tensor | float] | None = None,
     segments: Sequence[Segments] | None = None,
@@ -105,7 +106,9 @@ def attribute(
     draws
         Noisy copies for SmoothGrad and its relatives.
     noise_level
-        Standard deviation of the noise as a fraction of each image's range.
+        Standard deviation of the noise as a fraction of `noise_range`.
+    noise_range
+        A tensor that broadcasts to the images, 0 where no noise is to be added; None for each image's range.
     references
         Images from which expected gradients draws its baselines, usually the training set.
     baselines
@@ -158,7 +161,7 @@ def attribute(
     keeper = _Keeper(names, on_error == "keep")
     for text, name in names.items():
         with keeper.keeping(text):
-            _check_contrast(name, inputs, noise_level)
+            _check_contrast(name, inputs, noise_level, noise_range)
     given = {"steps": steps, "references": references, "baselines": baselines}
     plans: dict[str, Plan] = {}
     for name in list(keeper.left.values()):
@@ -168,7 +171,8 @@ def attribute(
                 plans[name.source] = _plan(name, setting, given, options or {})
     wanted: set[Key] = {(name.source, name.smoothing) for name in keeper.left.values()}
     groups = grouped(plans, wanted)
-    stream = Stream(inputs, classes, draws, noise_level, batch_size, seed)
+    width = None if noise_range is None else _checked_range(noise_range, inputs)
+    stream = Stream(inputs, classes, draws, noise_level, batch_size, seed, width)
     maps = Maps()
     maps.passes = sum(group.count(len(inputs), draws) for group in groups)
     computed: dict[Key, Tensor] = {}
@@ -251,12 +255,29 @@ def _plan(
     return planned(method, setting, name.option, {**shared, **own})
 
 
-def _check_contrast(name: MethodName, images: Tensor, noise_level: float) -> None:
+def _check_contrast(name: MethodName, images: Tensor, noise_level: float, noise_range: Tensor | None) -> None:
     if name.smoothing:
         check_positive(error=MethodError, noise_level=noise_level)
+    if name.smoothing and noise_range is None:
         checked_contrast(images, f"{name} adds noise in proportion to it")
     if name.regions:
         checked_contrast(images, f"{name} has no regions to work with otherwise")
+
+
+def _checked_range(noise_range: Tensor, images: Tensor) -> Tensor:
+    """What the noise is a fraction of, shaped like the images."""
+    try:
+        width = noise_range.to(images).expand_as(images)
+    except RuntimeError as error:
+        raise ShapeError(
+            f"noise_range of shape {tuple(noise_range.shape)} for images {tuple(images.shape)}; expected a tensor that "
+            "broadcasts to them, such as one number for each channel (channel, 1, 1)."
+        ) from error
+    if not bool(((width >= 0) & torch.isfinite(width)).all()):
+        raise DataError(
+            "noise_range contains NaN, infinity or a number below 0; expected widths of 0 or more."
+        )
+    return width
 
 
 def _check_finite(maps: Tensor, smoothing: str) -> None:
