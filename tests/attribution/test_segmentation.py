@@ -374,7 +374,7 @@ def test_other_networks_are_refused_in_words() -> None:
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     with pytest.raises(UnsupportedModelError, match="use attribute for a classifier"):
         attribute_segmentation(classifier, images, 1, **QUIET)
-    with pytest.raises(UnsupportedModelError, match="returns list.*output="):
+    with pytest.raises(UnsupportedModelError, match=r"returns list.*output="):
         attribute_segmentation(Answers(unet(2), lambda y: [y, y]), images, 1, **QUIET)
     coarse = Answers(unet(2), lambda y: nn.functional.avg_pool2d(y, 2))
     with pytest.raises(UnsupportedModelError, match="voxel by voxel"):

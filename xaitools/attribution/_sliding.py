@@ -31,6 +31,11 @@ Box = tuple[slice, ...]
 """A part of the voxels, one slice an axis."""
 
 
+def spatial(box: Box) -> Any:
+    """The index of a part of the voxels in (..., *spatial)."""
+    return (..., *box)
+
+
 @dataclass(frozen=True)
 class Windows:
     """Where the windows of an image lie and what each counts; all as in MONAI.
@@ -100,7 +105,7 @@ class Windows:
 
     def first(self, images: Tensor) -> Tensor:
         """The first window of the images."""
-        return F.pad(images, self.pads)[(..., *self.boxes[0])]
+        return F.pad(images, self.pads)[spatial(self.boxes[0])]
 
     def parts(self, region: Tensor) -> list[tuple[Box, Tensor]]:
         """The windows that see a region with weights (*shape), and the weights of each window's predictions."""
@@ -114,11 +119,11 @@ class Windows:
         wide = F.pad(images, self.pads)
         total: Any = None
         for box in self.boxes:
-            found = dense(wide[(..., *box)]) * self.importance.to(images)
+            found = dense(wide[spatial(box)]) * self.importance.to(images)
             if total is None:
                 total = found.new_zeros(*found.shape[:2], *self.padded)
-            total[(..., *box)] += found
-        return (total / self.covered.to(images))[(..., *self.inside)]
+            total[spatial(box)] += found
+        return (total / self.covered.to(images))[spatial(self.inside)]
 
 
 def checked_windows(
@@ -170,6 +175,7 @@ class StitchedNetwork(Network):
     def __init__(self, inner: Network, windows: Windows, buffer: str):
         self.inner, self.windows, self.buffer = inner, windows, buffer
         self.name, self.precision = inner.name, inner.precision
+        self.model, self.output = inner.model, inner.output
         self.example, self.expected = inner.example, inner.expected
         self.plain = self.folded = self.quick = _Stitched(self)
         self.parts: list[tuple[Box, Tensor]] = []
@@ -189,15 +195,15 @@ class StitchedNetwork(Network):
         wide = F.pad(images, self.windows.pads)
         for box, weights in self.parts:
             fill(self.inner, **{self.buffer: weights})
-            yield box, wide[(..., *box)]
+            yield box, wide[spatial(box)]
             self.pulse()
 
     def sum_of(self, images: Tensor, maps: Callable[[Tensor], Tensor]) -> Tensor:
         """Sum over the windows of the maps that a function gives for each, shaped like the images."""
         total = images.new_zeros(*images.shape[:2], *self.windows.padded)
         for box, crop in self.crops(images):
-            total[(..., *box)] += maps(crop)
-        return total[(..., *self.windows.inside)]
+            total[spatial(box)] += maps(crop)
+        return total[spatial(self.windows.inside)]
 
     def forward(self, images: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
         """The images as a leaf of the autograd graph, and their outputs, which know their gradients already."""
@@ -253,7 +259,7 @@ class _Stitched(nn.Module):
         if not isinstance(images, Tensor):
             raise TraceError("the windows of an image pass one by one")
         (network,) = self._network
-        return torch.stack([network.inner.plain(crop) for _, crop in network.crops(images)]).sum(0)
+        return torch.stack([network.inner.plain(crop.clone()) for _, crop in network.crops(images)]).sum(0)
 
 
 class _WithGradients(torch.autograd.Function):

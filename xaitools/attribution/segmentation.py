@@ -16,6 +16,7 @@ from xaitools.attribution.attribute import Maps, attribute
 from xaitools.checks import Target, check_choice, check_within, checked_images, checked_target
 from xaitools.errors import DataError, ParameterError, ShapeError, UnsupportedModelError
 from xaitools.models.network import Network
+from xaitools.models.outputs import Output, pick, picked
 from xaitools.progress import Progress
 
 REGIONS = ("prediction", "positive")
@@ -43,7 +44,7 @@ class SegmentationMaps(Maps):
 
 def attribute_segmentation(
     model: nn.Module,
-    images: Float[Tensor, "batch channel *spatial"] | Float[np.ndarray, "batch channel *spatial"],
+    images: Float[Tensor, "batch channel *spatial"] | np.ndarray | list[Any],
     target: Target = None,
     methods: Sequence[str] = ("gradient",),
     *,
@@ -52,7 +53,7 @@ def attribute_segmentation(
     overlap: float | Sequence[float] = 0.25,
     mode: str = "constant",
     sigma_scale: float = 0.125,
-    output: int | str | Callable[[Any], Tensor] | None = None,
+    output: Output = None,
     precision: str = "float32",
     segments: Sequence[Any] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -75,8 +76,8 @@ def attribute_segmentation(
     Parameters
     ----------
     model
-        Network that returns (batch, classes, \\*spatial); it is not changed. The output may be on a coarser grid than the
-        image; the region is then one of that grid.
+        Network that returns (batch, classes, \\*spatial); it is not changed. The output may be on a coarser grid than
+        the image; the region is then one of that grid.
     images
         Images or volumes, batch and channel first.
     target
@@ -97,8 +98,7 @@ def attribute_segmentation(
     sigma_scale
         Standard deviation of that Gaussian as a share of the window.
     output
-        Which output, if the model returns several: an index (nnU-Net with deep supervision: 0), a key, or a function of
-        what it returns.
+        Which tensor of what the model returns, as in `attribute`: 0 for nnU-Net's deep supervision.
     precision, segments, options, batch_size, on_error, progress, \\**settings
         As `attribute` takes them. `batch_size` counts images, or windows of noisy copies and points of one image.
 
@@ -173,7 +173,7 @@ def attribute_segmentation(
 class RegionScore(nn.Module):
     """A segmentation network that returns one number a class: its output, summed under the weights of a buffer."""
 
-    def __init__(self, model: nn.Module, output: int | str | Callable[[Any], Tensor] | None):
+    def __init__(self, model: nn.Module, output: Output):
         super().__init__()
         self.model = model
         self.output = output
@@ -181,7 +181,8 @@ class RegionScore(nn.Module):
 
     def dense(self, images: Any) -> Any:
         """What the network says of each voxel, (batch, classes, *spatial)."""
-        return _picked(self.model(images), self.output)
+        found = self.model(images)
+        return found if self.output is None else pick(found, self.output)
 
     def forward(self, images: Any) -> Any:
         return region_sum(self.dense(images), self.get_buffer(BUFFER))
@@ -192,11 +193,7 @@ def region_sum(outputs: Any, weights: Any) -> Any:
 
     A step of its own to whoever takes the network apart: no layer, so relevance is the value times the gradient here.
     """
-    if not isinstance(outputs, Tensor):
-        raise UnsupportedModelError(
-            f"The network returns {type(outputs).__name__}; expected one tensor (batch, classes, *spatial): name the "
-            "output that you want with output=, by its index, key or a function."
-        )
+    outputs, _ = picked(outputs, None, "to explain")
     if outputs.ndim not in (4, 5):
         raise UnsupportedModelError(
             f"The network returns outputs of shape {tuple(outputs.shape)}; expected those of a segmentation, (batch, "
@@ -209,32 +206,22 @@ fx.wrap("region_sum")
 _relevance._HANDLERS[repr(region_sum)] = _relevance._pass
 
 
-def _picked(returned: Any, output: int | str | Callable[[Any], Tensor] | None) -> Any:
-    """The output asked for, or what is returned if that is all there is."""
-    if callable(output):
-        return output(returned)
-    if output is not None:
-        return returned[output]
-    if isinstance(returned, list | tuple) and len(returned) == 1:
-        return returned[0]
-    return returned
-
-
 def _prepared(
     model: nn.Module,
     images: Tensor,
     windows: Windows | None,
-    output: int | str | Callable[[Any], Tensor] | None,
+    output: Output,
     precision: str,
 ) -> tuple[Network, Callable[[Tensor], Tensor]]:
     """The network whose output is the sum over a region, and the function that gives its prediction of images."""
     example = images[:1] if windows is None else windows.first(images[:1])
     network = Network(named_after(model, RegionScore)(model, output), example, precision)
-    score = next(part for part in network.plain.modules() if isinstance(part, RegionScore))
+    score = network.model
+    assert isinstance(score, RegionScore)
 
     def dense(inputs: Tensor) -> Tensor:
         with torch.no_grad():
-            return score.dense(inputs)
+            return picked(score.dense(inputs.clone()), None, network.name)[0]
 
     if windows is None:
         return network, dense
@@ -283,8 +270,8 @@ def _checked_mask(mask: Tensor, n_images: int, grid: tuple[int, ...]) -> Tensor:
     one_each = mask[:, 0] if tuple(mask.shape) == (n_images, 1, *grid) else mask
     if tuple(one_each.shape) not in (grid, (n_images, *grid)):
         raise ShapeError(
-            f"region of shape {tuple(mask.shape)} for outputs on a grid of {grid} and {n_images} images; expected {grid} "
-            f"or {(n_images, *grid)}: resample the mask to the grid of the network's output."
+            f"region of shape {tuple(mask.shape)} for {n_images} images and outputs on a grid of {grid}; expected "
+            f"{grid} or {(n_images, *grid)}: resample the mask to the grid of the network's output."
         )
     if mask.is_complex() or not (mask.is_floating_point() or bool(((mask == 0) | (mask == 1)).all())):
         raise DataError(
@@ -315,6 +302,6 @@ def _check_filled(regions: Sequence[Tensor]) -> None:
     empty = [i for i, weights in enumerate(regions) if not bool((weights != 0).any())]
     if empty:
         raise DataError(
-            f"region is empty for images {', '.join(map(str, empty))}: the network does not predict the target there, or "
-            "the mask is 0; expected a voxel or more: leave them out, or give a mask or a box to explain why not."
+            f"region is empty for images {', '.join(map(str, empty))}: the network does not predict the target "
+            "there, or the mask is 0; expected a voxel or more: leave them out, or give a mask or a box."
         )

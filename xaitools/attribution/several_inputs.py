@@ -7,17 +7,16 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from xaitools.attribution import _relevance
 from xaitools.attribution._rebinding import named_after, rebind
 from xaitools.attribution._together import Together, of_all_images, own_options
-from xaitools.attribution.attribute import Maps, attribute
+from xaitools.attribution.attribute import InputMaps, Maps, attribute
 from xaitools.attribution.names import MethodName, parse
 from xaitools.attribution.xrai import Segments, segment_all, xrai
-from xaitools.checks import Target, check_choice, checked_contrast, checked_images, checked_target
+from xaitools.checks import Target, as_tensor, check_choice, checked_contrast, checked_images, checked_target
 from xaitools.errors import (
     DataError,
     MethodError,
@@ -27,6 +26,7 @@ from xaitools.errors import (
     XaitoolsError,
 )
 from xaitools.models.network import Network
+from xaitools.models.outputs import Output
 from xaitools.progress import Progress
 
 JOINT = (
@@ -46,34 +46,6 @@ BLURRING = ("blur_integrated_gradients",)
 ONE_EACH = ("baseline", "baselines", "low", "high", "label_map")
 """Options that may be tuples, one part an input."""
 
-Parts = tuple[Tensor | None, ...]
-"""One tensor for each input, None for one that is held."""
-
-
-class InputMaps(dict[str, Parts]):
-    """Maps by method name, each a tuple of tensors shaped like the inputs, None for those that are held.
-
-    Attributes
-    ----------
-    completeness_gap, relevance_gap, passes, errors
-        As in `xaitools.attribution.Maps`; sums go over all inputs that are explained.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.completeness_gap: dict[str, Tensor] = {}
-        self.relevance_gap: dict[str, Tensor] = {}
-        self.passes = 0
-        self.errors: dict[str, Exception] = {}
-
-    def __repr__(self) -> str:
-        shapes = {
-            name: ", ".join("held" if part is None else " x ".join(map(str, part.shape)) for part in parts)
-            for name, parts in self.items()
-        }
-        rows = {**shapes, **{name: f"failed  {error}" for name, error in self.errors.items()}}
-        return "\n".join([f"{len(self)} maps", *(f"  {name}  {row}" for name, row in rows.items())])
-
 
 def attribute_inputs(
     model: nn.Module,
@@ -86,6 +58,7 @@ def attribute_inputs(
     baselines: Mapping[str, Any] | None = None,
     segments: Sequence[Sequence[Segments] | None] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    output: Output = None,
     precision: str = "float32",
     on_error: str = "raise",
     progress: bool | Progress = True,
@@ -108,7 +81,7 @@ def attribute_inputs(
     inputs
         Images or volumes (batch, channel, \\*spatial) and tables (batch, columns), as the network takes them. Whole
         numbers in a table are taken as real ones unless it is held; what is held may have any shape (batch, \\*rest).
-    target, methods, precision, on_error, progress, \\**settings
+    target, methods, output, precision, on_error, progress, \\**settings
         As `attribute` takes them.
     held
         Places of the inputs that are not explained: ``held=(1,)`` for the second.
@@ -116,8 +89,9 @@ def attribute_inputs(
         For expected gradients: a tuple, one tensor (reference, \\*rest) an input; a reference is a row of all of them.
         None in the place of a held one.
     baselines
-        More baselines by name: numbers, or tuples with a number or tensor (\\*rest) for each input. "black" (0) and "white"
-        (1) stand for all of them, and so does the 0 with which occlusion hides: rarely what a table means by nothing.
+        More baselines by name: numbers, or tuples with a number or tensor (\\*rest) for each input. "black" (0) and
+        "white" (1) stand for all of them, and so does the 0 with which occlusion hides: rarely what a table means
+        by nothing.
     segments
         For each input, None or one `Segments` an image.
     options
@@ -158,7 +132,7 @@ def attribute_inputs(
             if on_error == "raise":
                 raise
             found.errors[text] = error
-    jobs = _jobs(model, values, free, list(left.values()), precision)
+    jobs = _jobs(model, values, free, list(left.values()), precision, output)
     with Together(sum(len(job.calls) for job in jobs), progress) as together:
         for job in jobs:
             shared = {
@@ -214,13 +188,9 @@ def checked_inputs(inputs: Sequence[Any], held: Sequence[int]) -> list[Tensor]:
 
 
 def _checked_input(value: Any, name: str, held: bool) -> Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
-    if not isinstance(tensor, Tensor) or tensor.is_complex():
-        raise DataError(
-            f"{name} is of type {type(value).__name__}; expected a tensor or an array of real numbers: convert it with "
-            "torch.as_tensor, a data frame with torch.as_tensor(frame.to_numpy())."
-        )
-    tensor = tensor.detach()
+    tensor = as_tensor(value, name)
+    if tensor.is_complex():
+        raise DataError(f"{name} is {tensor.dtype}; expected real numbers.")
     if not bool(torch.isfinite(tensor).all()):
         raise DataError(f"{name} contains NaN or infinity; expected finite values: fill in what is missing.")
     if held and tensor.ndim > 0 and 0 not in tensor.shape:
@@ -230,8 +200,8 @@ def _checked_input(value: Any, name: str, held: bool) -> Tensor:
     if tensor.ndim in (4, 5):
         return checked_images(tensor, name=name)
     raise ShapeError(
-        f"{name} of shape {tuple(tensor.shape)}; expected images (batch, channel, *spatial) or a table (batch, columns) "
-        "with at least one row: give a single column as (batch, 1), or hold what is neither."
+        f"{name} of shape {tuple(tensor.shape)}; expected images (batch, channel, *spatial) or a table (batch, "
+        "columns) with at least one row: give a single column as (batch, 1), or hold what is neither."
     )
 
 
@@ -240,8 +210,8 @@ def _check_call(model: nn.Module, values: Sequence[Tensor]) -> None:
         inspect.signature(model.forward).bind(*values)
     except TypeError as error:
         raise UnsupportedModelError(
-            f"{type(model).__name__} does not take {len(values)} inputs ({error}); expected them one after the other, as "
-            "its forward does: give a tuple of as many, or wrap it."
+            f"{type(model).__name__} does not take {len(values)} inputs ({error}); expected them one after the other, "
+            "as its forward does: give a tuple of as many, or wrap it."
         ) from error
 
 
@@ -268,12 +238,13 @@ def _jobs(
     free: tuple[int, ...],
     names: Sequence[MethodName],
     precision: str,
+    output: Output,
 ) -> list["_Job"]:
     """One job for the methods that explain all inputs together, and one an input for the others."""
     joint = [name for name in names if name.base in JOINT or len(free) == 1]
     apart = [name for name in names if name not in joint]
-    jobs = [_Job(model, values, free, joint, precision)] if joint else []
-    return jobs + [_Job(model, values, (k,), apart, precision) for k in free if apart]
+    jobs = [_Job(model, values, free, joint, precision, output)] if joint else []
+    return jobs + [_Job(model, values, (k,), apart, precision, output) for k in free if apart]
 
 
 class OneInput(nn.Module):
@@ -281,11 +252,13 @@ class OneInput(nn.Module):
 
     def __init__(self, model: nn.Module, values: Sequence[Tensor], free: Sequence[int]):
         super().__init__()
+        if packed := is_packed(values, free):
+            self.rows = nn.Identity()
         self.model = model
+        self.packed = packed
         self.free = list(free)
         self.shapes = [tuple(value.shape[1:]) for value in values]
         self.sizes = [prod(self.shapes[k]) for k in free]
-        self.packed = is_packed(values, free)
         for k, value in enumerate(values):
             if k not in free:
                 self.register_buffer(buffer_name(k), value[0].flatten().clone())
@@ -293,7 +266,7 @@ class OneInput(nn.Module):
     def forward(self, rows: Any) -> Any:
         own = {}
         if self.packed:
-            parts = rows.flatten(1).split(self.sizes, 1)
+            parts = self.rows(rows).flatten(1).split(self.sizes, 1)
             own = {k: parts[j].reshape(-1, *self.shapes[k]) for j, k in enumerate(self.free)}
         else:
             own = {self.free[0]: rows}
@@ -334,13 +307,14 @@ class _Job:
         free: tuple[int, ...],
         names: Sequence[MethodName],
         precision: str,
+        output: Output,
     ):
         self.values, self.free, self.names = values, free, names
         self.packed = is_packed(values, free)
         self.bound = [k for k in range(len(values)) if k not in free]
         self.rows = self.pack([values[k] for k in free])
         wrapper = named_after(model, OneInput)(model, values, free)
-        self.network = Network(wrapper, self.rows[:1], precision)
+        self.network = Network(wrapper, self.rows[:1], precision, output)
         self.calls = [slice(i, i + 1) for i in range(len(self.rows))] if self.bound else [slice(None)]
         self.maps = Maps()
         if len(free) > 1:
@@ -463,8 +437,8 @@ class _Job:
         return [given[k] for k in self.free]
 
     def _check_gradients(self) -> None:
-        """Raise UnsupportedModelError if an input that moves does not reach the outputs through what is differentiable."""
-        score = next(part for part in self.network.plain.modules() if isinstance(part, OneInput))
+        """Raise UnsupportedModelError if an input that moves has no gradient."""
+        score = self.network.plain
         leaves = [self.values[k][:1].to(self.network.example).requires_grad_() for k in self.free]
         with torch.enable_grad():
             total = score(self.pack(leaves)).sum()
@@ -472,8 +446,9 @@ class _Job:
         for k, gradient in zip(self.free, known, strict=False):
             if gradient is None:
                 raise UnsupportedModelError(
-                    f"The output of {self.network.name} does not depend on input {k} through differentiable operations, "
-                    f"so it has no gradient: hold it with held=({k},), or remove detach, long and argmax on its way."
+                    f"The output of {self.network.name} does not depend on input {k} through differentiable "
+                    f"operations, so it has no gradient: hold it with held=({k},), or remove detach, long and argmax "
+                    "on its way."
                 )
 
 
