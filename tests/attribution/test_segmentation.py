@@ -33,12 +33,15 @@ def unet(dims: int, classes: int = 3, **more) -> nn.Module:
     return UNet(dims, 1, classes, **settings).eval()
 
 
+DILATIONS = (1, 1, 2, 2, 1, 1, 1, 1)
+
+
 def mesh_net(classes: int = 3) -> nn.Module:
     """As in brainchop: dilated convolutions, each with batch normalisation and ReLU, then one of 1x1x1."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     channels = 1
-    for dilation in (1, 1, 2, 1):
+    for dilation in DILATIONS:
         layers += [
             nn.Conv3d(channels, 5, 3, padding=dilation, dilation=dilation),
             nn.BatchNorm3d(5),
@@ -186,16 +189,15 @@ def test_occlusion_is_brute_force_with_the_clean_region(window) -> None:
 
 
 def test_nothing_outside_the_receptive_field_matters() -> None:
-    """Dilations 1, 1, 2, 1: a voxel sees 5 to each side."""
-    model, images = mesh_net(), image_of(1, 1, 15, 14, 13)
-    voxel = [(7, 8), (6, 7), slice(6, 7)]
+    """A voxel sees as far to each side as the dilations add up to."""
+    model, images = mesh_net(), image_of(1, 1, 24, 23, 22)
+    voxel, reach = [(12, 13), (11, 12), slice(11, 12)], sum(DILATIONS)
     maps = attribute_segmentation(
         model, images, 2, ["gradient", "integrated_gradients[black]", "lrp[epsilon]"], region=voxel, **QUIET
     )
     for value in maps.values():
-        assert value[0, 0, 7, 6, 6] != 0
-        inside = torch.zeros(15, 14, 13, dtype=torch.bool)
-        inside[2:13, 1:12, 1:12] = True
+        inside = torch.zeros(24, 23, 22, dtype=torch.bool)
+        inside[12 - reach : 13 + reach, 11 - reach : 12 + reach, 11 - reach : 12 + reach] = True
         assert (value[0, 0][~inside] == 0).all()
         assert (value[0, 0][inside] != 0).float().mean() > 0.5
     close(maps["gradient"], score64(model, images, 2, maps.regions)[1])
@@ -333,7 +335,7 @@ def test_a_method_that_does_not_suit_is_refused_or_kept() -> None:
 
 
 def test_the_model_and_the_images_stay_as_they_are() -> None:
-    model, images = mesh_net().train(), image_of(1, 1, 8, 8, 8)
+    model, images = mesh_net().train(), image_of(1, 1, 8, 7, 6)
     before, kept = copy.deepcopy(model.state_dict()), images.clone()
     attribute_segmentation(
         model, images, 1, ["gradient", "lrp[epsilon]"], region=[(0, 4)] * 3, window=6, **QUIET

@@ -1,7 +1,8 @@
 """Several calls of `attribute` that are one to whoever asks: one count of passes, one table of maps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,12 +64,18 @@ def of_all_images(parts: Sequence[Maps]) -> Maps:
     return whole
 
 
-def own_options(options: dict[str, dict[str, object]], shape: tuple[int, ...], i: int) -> dict:
+def own_options(
+    options: Mapping[str, Mapping[str, Any]], shape: tuple[int, ...], i: int
+) -> dict[str, dict[str, Any]]:
     """Options of methods, those given one an image cut down to image number `i` of images of that shape."""
-    one_each = (shape, (shape[0], *shape[2:]), (shape[0], 1, *shape[2:]))
+    labels = ((shape[0], *shape[2:]), (shape[0], 1, *shape[2:]))
 
-    def own(value: object) -> object:
-        per_image = isinstance(value, Tensor) and value.ndim > 1 and tuple(value.shape) in one_each
-        return value[i : i + 1] if per_image else value  # type: ignore[index]
+    def own(key: str, value: Any) -> Any:
+        each = isinstance(value, Tensor) and tuple(value.shape) in (
+            labels if key == "label_map" else (shape,)
+        )
+        return value[i : i + 1] if each else value
 
-    return {method: {key: own(value) for key, value in given.items()} for method, given in options.items()}
+    return {
+        method: {key: own(key, value) for key, value in given.items()} for method, given in options.items()
+    }

@@ -13,10 +13,11 @@ from xaitools.attribution._rebinding import named_after, rebind
 from xaitools.attribution._sliding import StitchedNetwork, Windows, checked_windows
 from xaitools.attribution._together import Together, of_all_images, own_options
 from xaitools.attribution.attribute import Maps, attribute
-from xaitools.checks import Target, check_choice, check_within, checked_images, checked_target
+from xaitools.checks import Target, check_choice, check_within, checked_images
 from xaitools.errors import DataError, ParameterError, ShapeError, UnsupportedModelError
 from xaitools.models.network import Network
 from xaitools.models.outputs import Output, pick, picked
+from xaitools.models.surgery import unwrapped
 from xaitools.progress import Progress
 
 REGIONS = ("prediction", "positive")
@@ -131,8 +132,7 @@ def attribute_segmentation(
     windows = None if window is None else checked_windows(shape, window, overlap, mode, sigma_scale)
     network, dense = _prepared(model, images, windows, output, precision)
     inputs = network.place(images)
-    classes = checked_target(target, len(inputs), inputs.device)
-    own = {name: dict(given) for name, given in (options or {}).items()}
+    classes = network.targets(target, len(inputs))
     parts, regions, scores = [], [], []
     made = _Regions(region, dense, inputs, classes)
     whole = [made.of(i) for i in range(len(inputs))]
@@ -153,7 +153,7 @@ def attribute_segmentation(
                     methods,
                     precision=precision,
                     segments=None if segments is None else segments[i : i + 1],
-                    options=own_options(own, tuple(inputs.shape), i),
+                    options=own_options(options or {}, tuple(inputs.shape), i),
                     batch_size=batch_size,
                     on_error=on_error,
                     progress=together.next(),
@@ -215,6 +215,7 @@ def _prepared(
 ) -> tuple[Network, Callable[[Tensor], Tensor]]:
     """The network whose output is the sum over a region, and the function that gives its prediction of images."""
     example = images[:1] if windows is None else windows.first(images[:1])
+    model = unwrapped(model)
     network = Network(named_after(model, RegionScore)(model, output), example, precision)
     score = network.model
     assert isinstance(score, RegionScore)

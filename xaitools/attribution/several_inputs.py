@@ -27,6 +27,7 @@ from xaitools.errors import (
 )
 from xaitools.models.network import Network
 from xaitools.models.outputs import Output
+from xaitools.models.surgery import unwrapped
 from xaitools.progress import Progress
 
 JOINT = (
@@ -119,6 +120,7 @@ def attribute_inputs(
         raise MethodError("methods is empty; expected one name or more: for example methods=['gradient'].")
     names = {text: parse(text) for text in methods}
     check_choice(MethodError, on_error=(on_error, ("raise", "keep")))
+    model = unwrapped(model)
     values = checked_inputs(inputs, held)
     _check_call(model, values)
     free = tuple(k for k in range(len(values)) if k not in held)
@@ -289,8 +291,8 @@ def is_packed(values: Sequence[Tensor], free: Sequence[int]) -> bool:
 
 
 def beside(rows: Any, value: Any, shape: Any) -> Any:
-    """The flattened value of one input, for as many rows as there are."""
-    return value.view(1, *shape).expand(len(rows), *shape)
+    """Copies of the flattened value of one input, as many as there are rows."""
+    return value.view(1, *shape).expand(len(rows), *shape).clone()
 
 
 fx.wrap("beside")
@@ -314,11 +316,22 @@ class _Job:
         self.bound = [k for k in range(len(values)) if k not in free]
         self.rows = self.pack([values[k] for k in free])
         wrapper = named_after(model, OneInput)(model, values, free)
-        self.network = Network(wrapper, self.rows[:1], precision, output)
+        self.network = self._prepared(wrapper, precision, output)
         self.calls = [slice(i, i + 1) for i in range(len(self.rows))] if self.bound else [slice(None)]
         self.maps = Maps()
         if len(free) > 1:
             self._check_gradients()
+
+    def _prepared(self, wrapper: nn.Module, precision: str, output: Output) -> Network:
+        try:
+            return Network(wrapper, self.rows[:1], precision, output)
+        except UnsupportedModelError as error:
+            if not self.packed:
+                raise
+            raise UnsupportedModelError(
+                f"{error} Here inputs {', '.join(map(str, self.free))} were explained, as a row of numbers: hold what "
+                f"has to be a whole number or a category, as in held=({self.free[-1]},)."
+            ) from error
 
     @property
     def is_table(self) -> bool:
