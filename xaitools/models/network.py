@@ -1,9 +1,9 @@
 """A model made ready to be explained."""
 
+import copy
 import logging
 from collections.abc import Iterable
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from xaitools.models.outputs import Output, answering, columns_of, picked
 from xaitools.models.surgery import (
     HALVES,
     PRECISIONS,
+    SwitchedGradients,
     computes_in_halves,
     folded,
     frozen_copy,
@@ -33,13 +34,23 @@ from xaitools.models.surgery import (
     same_outputs,
     trace,
     unwrapped,
+    weights_of,
     without_biases,
+    without_observers,
 )
 
 logger = logging.getLogger(__name__)
 
 INDEPENDENT = 1e-5
 """Share of the largest output by which outputs may differ in company before rounding is looked at."""
+
+AUTOGRAD = (
+    "one of the variables needed for gradient",
+    "derivative for",
+    "the derivative for",
+    "unsupported operation",
+)
+"""How messages of PyTorch begin that speak of the network, and not of memory or of a method's own code."""
 
 ROUNDING, ROUGH = 1e-3, 0.05
 """The same if they differ as much among copies of one image, which is rounding; where half precision is used."""
@@ -98,15 +109,20 @@ class Network:
         self.name = type(model).__name__
         self.precision = precision
         self.model = frozen_copy(model)
+        self.kind = self._kind(example)
         self.example = self.place(example[:1]).clone()
         self._check_channels()
         image = self.example.clone()
         version = image._version
-        found = self._run(image)
+        with torch.no_grad(), SwitchedGradients() as switched:
+            found = self._run(image)
+        self._traceable = not switched.noticed
+        without_observers(self.model, self.example.clone(), found)
         one, self.output = picked(found, output, self.name)
         self._check_numbers(one)
         company = self._company()
-        three = picked(self._run(company), self.output, self.name)[0]
+        with torch.no_grad():
+            three = picked(self._run(company), self.output, self.name)[0]
         self.plain = answering(
             self.model,
             self.output,
@@ -155,12 +171,21 @@ class Network:
         return network, inputs, network.targets(target, len(inputs))
 
     def place(self, images: Tensor) -> Tensor:
-        """The images on the device and of the type of the weights."""
-        weights = chain(self.model.parameters(), self.model.buffers())
-        kind = next((tensor for tensor in weights if tensor.is_floating_point()), None)
-        if kind is None:
-            return images.float() if images.dtype in HALVES else images
-        return images.to(kind.device, kind.dtype)
+        """The images on the device and of the type that the network computes in."""
+        return images.to(self.kind.device, self.kind.dtype)
+
+    def _kind(self, example: Tensor) -> Tensor:
+        """An empty tensor of the device and type of images; weights of half precision are made float32 if that runs."""
+        weights = next(weights_of(self.model), example)
+        exact = torch.float64 if weights.dtype == torch.float64 else torch.float32
+        if any(tensor.dtype in HALVES for tensor in weights_of(self.model)):
+            full = copy.deepcopy(self.model).float()
+            try:
+                outputs_of(full, example[:1].to(weights.device, exact))
+                self.model = full
+            except RuntimeError as error:
+                logger.info("%s stays in half precision: %s", self.name, error)
+        return torch.empty(0, device=weights.device, dtype=exact)
 
     @cached_property
     def folded(self) -> nn.Module:
@@ -169,7 +194,7 @@ class Network:
         A torch.fx graph where the model can be traced. Folding is kept only if the outputs stay the same, and the
         layout only if the model does not view what it needs channel first.
         """
-        return folded(self.plain, self.example, self.expected)
+        return folded(self.plain, self.example, self.expected, traceable=self._traceable)
 
     @cached_property
     def quick(self) -> nn.Module:
@@ -202,6 +227,8 @@ class Network:
         if isinstance(self.folded, GraphModule):
             return self.folded
         try:
+            if not self._traceable:
+                raise RuntimeError("it switches gradients off or on")
             graph = trace(self.folded)
             refuse_own_gradients(self.plain, self.example)
             outputs_of(graph, self.example)
@@ -303,7 +330,7 @@ class Network:
 
     def gradients(self, images: Tensor, target: Tensor | None) -> Tensor:
         """Gradient of each image's output to explain with respect to that image, shaped like `images`."""
-        return gradients_of(*self.forward(images, target))
+        return gradients_of(*self.forward(images, target), self.name)
 
     def scores(self, images: Tensor, target: Tensor | None, batch_size: int = 16) -> Tensor:
         """The output to explain for each image, (batch,), without a gradient."""
@@ -317,8 +344,7 @@ class Network:
 
     def _run(self, images: Tensor) -> Any:
         try:
-            with torch.no_grad():
-                return self.model(images)
+            return self.model(images)
         except XaitoolsError:  # of a module of ours around it
             raise
         except Exception as error:
@@ -378,7 +404,8 @@ class Network:
                 return
             self._check_determinism()
             copies = self.example.repeat(3, *[1] * (self.example.ndim - 1))
-            among = picked(self._run(copies), self.output, self.name)[0]
+            with torch.no_grad():
+                among = picked(self._run(copies), self.output, self.name)[0]
             rounding = (among - alone).abs().max()
             most = (ROUGH if computes_in_halves(self.model, self.example) else ROUNDING) * scale
             if (three[1] - alone).abs().max() <= min(4 * rounding, most):
@@ -398,9 +425,23 @@ class Network:
             )
 
 
-def gradients_of(leaf: Tensor, scores: Tensor) -> Tensor:
-    """Gradient of each score with respect to its own image, of what `Network.forward` returned."""
-    return torch.autograd.grad(scores, leaf, torch.ones_like(scores))[0]
+def gradients_of(leaf: Tensor, scores: Tensor, name: str = "the network") -> Tensor:
+    """Gradient of each score with respect to its own image, of what `Network.forward` returned.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If autograd cannot give it.
+    """
+    try:
+        return torch.autograd.grad(scores, leaf, torch.ones_like(scores))[0]
+    except RuntimeError as error:
+        if not str(error).startswith(AUTOGRAD):
+            raise
+        raise UnsupportedModelError(
+            f"PyTorch cannot differentiate {name} ({error}); expected a network that can be trained by gradients: take "
+            "operations in place on values that are used again, and on overlapping views, out of its forward pass."
+        ) from error
 
 
 def select(outputs: Tensor, target: Tensor | None, n_images: int | None = None) -> Tensor:
