@@ -175,15 +175,12 @@ class StitchedNetwork(Network):
     def __init__(self, inner: Network, windows: Windows, buffer: str):
         self.inner, self.windows, self.buffer = inner, windows, buffer
         self.name, self.precision = inner.name, inner.precision
-        self.model, self.output = inner.model, inner.output
+        self.model, self.output, self.kind = inner.model, inner.output, inner.kind
+        self._traceable = True  # to hear from `_Stitched` why not
         self.example, self.expected = inner.example, inner.expected
         self.plain = self.folded = self.quick = _Stitched(self)
         self.parts: list[tuple[Box, Tensor]] = []
         self.pulse: Callable[[], object] = lambda: None
-
-    def place(self, images: Tensor) -> Tensor:
-        """The images on the device and of the type of the weights."""
-        return self.inner.place(images)
 
     def explain(self, region: Tensor) -> None:
         """From now on the output is the sum of the stitched predictions under these weights (*shape)."""
