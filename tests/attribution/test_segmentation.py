@@ -381,3 +381,12 @@ def test_other_networks_are_refused_in_words() -> None:
     coarse = Answers(unet(2), lambda y: nn.functional.avg_pool2d(y, 2))
     with pytest.raises(UnsupportedModelError, match="voxel by voxel"):
         attribute_segmentation(coarse, images, 1, window=8, **QUIET)
+
+
+def test_captums_rules_know_the_region_of_each_image() -> None:
+    model, images = relu_unet(2), image_of(2, 1, 8, 8)
+    names = ["captum.GuidedBackprop", "guided_backprop"]
+    maps = attribute_segmentation(model, images, [0, 1], names, region=image_of(2, 8, 8), **QUIET)
+    close(maps[names[0]], maps[names[1]])
+    with pytest.raises(UnsupportedModelError, match="copies the network"):
+        attribute_segmentation(model, images, 1, names, region=BOX, window=4, **QUIET)

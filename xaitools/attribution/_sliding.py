@@ -21,7 +21,7 @@ from xaitools.attribution._rebinding import fill
 from xaitools.attribution._stream import Batch, Gap, Passes, Plan
 from xaitools.attribution.registry import Method, Setting
 from xaitools.checks import check_choice
-from xaitools.errors import ParameterError
+from xaitools.errors import ParameterError, UnsupportedModelError
 from xaitools.models.network import Network, gradients_of
 
 MODES = ("constant", "gaussian")
@@ -236,6 +236,11 @@ def planned(method: Method, setting: Setting, option: str, options: Mapping[str,
     network = setting.network
     if not isinstance(network, StitchedNetwork) or method.kind != "rule":
         return method.plan(setting, option, **options)
+    if method.name.startswith("captum."):
+        raise UnsupportedModelError(
+            f"{method.name} copies the network, which is a new one for each window; expected a method of ours, such as "
+            "guided_backprop or lrp: or pass whole images, with window=None."
+        )
     plan = method.plan(replace(setting, network=network.inner), option, **options)
 
     def missing(maps: Tensor) -> Tensor:
