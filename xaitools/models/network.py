@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from xaitools.checks import check_choice, check_within, checked_target
-from xaitools.errors import MethodError, ParameterError, ShapeError, TargetError, UnsupportedModelError
+from xaitools.errors import (
+    MethodError,
+    ParameterError,
+    ShapeError,
+    TargetError,
+    UnsupportedModelError,
+    XaitoolsError,
+)
 from xaitools.models.outputs import Output, answering, columns_of, picked
 from xaitools.models.surgery import (
     HALVES,
@@ -341,6 +348,8 @@ class Network:
     def _run(self, images: Tensor) -> Any:
         try:
             return self.model(images)
+        except XaitoolsError:  # of a module of ours around it
+            raise
         except Exception as error:
             self._check_channels(images)
             alone = "one image" if len(images) == 1 else f"{len(images)} images at once"
