@@ -45,7 +45,7 @@ INDEPENDENT = 1e-5
 """Share of the largest output by which outputs may differ in company before rounding is looked at."""
 
 REDRAWN = 0x5EED0000
-"""Added to a seed, so that a model that was made after ``torch.manual_seed(seed)`` does not get its own weights again."""
+"""Added to a seed, so that a model made after ``torch.manual_seed(seed)`` does not get its own weights again."""
 
 AUTOGRAD = (
     "one of the variables needed for gradient",
