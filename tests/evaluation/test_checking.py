@@ -272,11 +272,34 @@ def test_every_method_on_volumes(method) -> None:
     net.conv.bias.data.zero_()
     net.head.bias.data.zero_()
     settings = {"steps": 40, "draws": 2, "references": volumes.flip(2)}
-    checks = checked(net, volumes, [method, f"{method}+smoothgrad"], None, **settings)
-    assert len(checks.rows) == 2 * len(CHECKS)
+    checks = checked(net, volumes, method, None, **settings)
+    assert len(checks.rows) == len(CHECKS)
     for row in checks.rows:
         if row.check not in (LR, ALL, "conservation"):
             assert row.verdict != "does not hold", row
+
+
+@pytest.mark.parametrize("modifiers", ["+smoothgrad", "+absolute", "@xrai"])
+def test_what_is_changed_promises_no_sum(images, modifiers) -> None:
+    checks = checked(Net(), images, f"integrated_gradients{modifiers}", draws=2, steps=5)
+    assert checks["completeness"].verdict == "does not apply"
+    for check in ("finite differences", "determinism", "batch independence"):
+        assert checks[check].verdict == "holds"
+
+
+class Pair(Net):
+    """Returns a dict of features and logits."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"features": x.mean((2, 3)), "logits": super().forward(x)}
+
+
+def test_any_output_of_the_network(images) -> None:
+    methods = ["gradient", "occlusion[3]"]
+    expected, found = checked(Net(), images, methods), checked(Pair(), images, methods, output="logits")
+    assert [(row.check, row.value, row.verdict) for row in found.rows] == [
+        (row.check, row.value, row.verdict) for row in expected.rows
+    ]
 
 
 def test_nothing_of_the_user_changes(images) -> None:

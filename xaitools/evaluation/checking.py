@@ -112,7 +112,7 @@ def check_attribution(
         done and their total, and stops the work by raising.
     **settings
         Further keyword arguments of `xaitools.attribute`, as the maps are made with them: steps, draws, noise_level,
-        references, baselines, options, precision, batch_size, seed.
+        references, baselines, options, output, precision, batch_size, seed.
 
     Returns
     -------
@@ -148,12 +148,11 @@ def check_attribution(
         parse(text)
     images = checked_images(images)
     with Teller(len(texts) * len(CHECKS), progress, "checking", "check") as tell:
+        precision, output = settings.get("precision", "float32"), settings.pop("output", None)
         try:
-            network = Network.of(model, images[:1], settings.get("precision", "float32"))
+            network, inputs, classes = Network.entered(model, images, target, precision, output)
         except UnsupportedModelError as error:
             return Checks(tuple(_refused(text, error) for text in texts))
-        inputs = network.place(images)
-        classes = network.targets(target, len(inputs))
         bench = Bench(network, inputs, classes, settings, lambda done, total: tell(0))
         return Checks(tuple(row for text in texts for row in _rows(bench, text, tell)))
 
