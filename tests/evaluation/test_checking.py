@@ -105,6 +105,17 @@ def test_a_sound_network_and_method_hold(images, method) -> None:
         assert checks[check].verdict == "holds", checks[check]
 
 
+def test_a_black_background_is_no_fault_of_the_network() -> None:
+    """Without biases it lies on the kinks of all ReLUs and pools, where central differences are half a slope."""
+    torch.manual_seed(2)
+    body = [nn.Conv2d(1, 8, 3, bias=False), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 7 * 7, 3)]
+    images = torch.zeros(2, 1, 16, 16)
+    images[..., 6:10, 6:10] = torch.rand(2, 1, 4, 4)
+    checks = checked(nn.Sequential(*body), images, ["gradient", "input_x_gradient"])
+    for method in ("gradient", "input_x_gradient"):
+        assert checks[method, "finite differences"].value < 1e-4
+
+
 def test_rounding_is_far_from_the_bound(images) -> None:
     checks = checked(Net(), images, ["gradient", "input_x_gradient", "occlusion[3]"])
     assert checks["gradient", "finite differences"].value < 1e-4

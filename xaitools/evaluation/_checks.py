@@ -24,6 +24,9 @@ SAME_RANKS = 0.5**0.5
 BELOW_ROUNDING = 0.1
 FORWARD_PASSES = 64
 """Of the float64 reference of occlusion, at most, but for those of a single voxel."""
+JITTER = 1e-3
+"""By how much slopes are looked at beside the images, as a share of their range."""
+
 REDRAWN = 810_293
 """Seed of new weights: one with which nobody has drawn the old ones, as many do with 0, 1 or 42."""
 
@@ -95,13 +98,30 @@ class Bench:
 
     @cached_property
     def doubles(self) -> Doubles:
-        """The references in float64."""
+        """What the network says of the images in float64."""
         return Doubles(self.network, self.images, self.target, self.settings.get("seed", 0))
 
     @cached_property
-    def gradients(self) -> Tensor:
-        """The network's gradient for each image, as methods get it."""
-        return self.maps("gradient")["gradient"]
+    def beside(self) -> Tensor:
+        """Points a little beside the images: a black background lies on kinks, where no slope is the slope."""
+        noise = torch.randn(self.images.shape, generator=torch.Generator().manual_seed(REDRAWN))
+        spread = self.images.flatten(1).amax(1) - self.images.flatten(1).amin(1)
+        level = JITTER * torch.where(spread > 0, spread, 1.0)
+        return self.images + level.view(-1, *[1] * (self.images.ndim - 1)) * noise.to(self.images)
+
+    @cached_property
+    def doubles_beside(self) -> Doubles:
+        """What the network says of points beside the images in float64."""
+        return Doubles(self.network, self.beside, self.target, self.settings.get("seed", 0))
+
+    @cached_property
+    def gradients_beside(self) -> Tensor:
+        """The network's gradient there, as methods get it."""
+        return self.slopes("gradient")
+
+    def slopes(self, name: str) -> Tensor:
+        """The map of points beside the images, each explained as its image."""
+        return self.maps(name, self.beside, target=self.target)[name]
 
     @cached_property
     def randomized(self) -> dict[str, Network]:
@@ -120,14 +140,15 @@ class Bench:
         return torch.cat([image, middle - (image.flip(-1) - middle) / 2])
 
     def maps(
-        self, name: str, images: Tensor | None = None, network: Network | None = None, *, keep: bool = False
+        self,
+        name: str,
+        images: Tensor,
+        network: Network | None = None,
+        *,
+        target: Tensor | None,
+        keep: bool = False,
     ) -> Maps:
-        """Maps of one method of the images, or of others that are explained as the first."""
-        target = self.target
-        if images is None:
-            images = self.images
-        elif target is not None:
-            target = target[:1].expand(len(images))
+        """Maps of one method."""
         return attribute(
             network or self.network,
             images,
@@ -176,7 +197,8 @@ class Subject:
     def again(self, images: Tensor | None = None, network: Network | None = None) -> Tensor:
         """Its map of the first image once more, or of others that are explained as the first."""
         images = self.bench.images[:1] if images is None else images
-        return self.bench.maps(self.text, images, network)[self.text]
+        target = None if self.bench.target is None else self.bench.target[:1].expand(len(images))
+        return self.bench.maps(self.text, images, network, target=target)[self.text]
 
 
 def explains(subject: Subject) -> Found:
@@ -220,7 +242,7 @@ def conservation_without_biases(subject: Subject) -> Found:
     """The same for the network without biases, where nothing may be kept."""
     _gap(subject, "relevance_gap")
     bare = subject.bench.network.without_biases
-    maps = subject.bench.maps(subject.text, network=bare)
+    maps = subject.bench.maps(subject.text, subject.bench.images, bare, target=subject.bench.target)
     gap = maps.relevance_gap[subject.name.source]
     output = maps[subject.text].flatten(1).sum(1) + gap
     return Found(
@@ -239,14 +261,14 @@ def finite_differences(subject: Subject) -> Found:
         raise NotApplicable("The map is not made of the network's gradient.")
     own = subject.plain and name.base in OWN_GRADIENT
     by_image = own and name.base == "input_x_gradient"
-    maps = subject.map if own else bench.gradients
-    expected = bench.doubles.derivatives(by_image=by_image)
-    error = _relative(bench.doubles.products(maps), expected)
+    maps = bench.slopes(subject.text) if own else bench.gradients_beside
+    expected = bench.doubles_beside.derivatives(by_image=by_image)
+    error = _relative(bench.doubles_beside.products(maps), expected)
     what = "The map" if own else "The network's gradient, which this map is made of,"
     beyond = f"{what} is not how the output changes"
     if error > RELATIVE_ERROR:
-        exact = bench.doubles.products(bench.doubles.own_gradients())
-        wrong = _relative(exact, bench.doubles.derivatives()) > RELATIVE_ERROR
+        exact = bench.doubles_beside.products(bench.doubles_beside.own_gradients())
+        wrong = _relative(exact, bench.doubles_beside.derivatives()) > RELATIVE_ERROR
         beyond += (
             ": the network's own backward pass is wrong or left out in part; look for detach, no_grad, rounding, hooks "
             "and torch.autograd.Function."
