@@ -218,7 +218,10 @@ def test_integrated_gradients_are_an_own_quadrature(case: Case) -> None:
     change = scores_of(case, case.images) - scores_of(case, torch.zeros_like(case.images))
     gap = case.maps["integrated_gradients"].double().flatten(1).sum(1) - change
     torch.testing.assert_close(
-        case.maps.completeness_gap[str(parse("integrated_gradients"))].double(), gap, rtol=1e-3, atol=1e-4 * float(gap.abs().max())
+        case.maps.completeness_gap[str(parse("integrated_gradients"))].double(),
+        gap,
+        rtol=1e-3,
+        atol=1e-4 * float(gap.abs().max()),
     )
 
 

@@ -161,7 +161,9 @@ def test_a_wrong_backward_pass_is_named(images) -> None:
     assert row.meaning.startswith("The network's gradient, which this map is made of, is not")
 
 
-@pytest.mark.parametrize(("method", "check"), [("gradient", "finite differences"), ("occlusion", "brute force")])
+@pytest.mark.parametrize(
+    ("method", "check"), [("gradient", "finite differences"), ("occlusion", "brute force")]
+)
 def test_a_map_drawn_by_lot_is_not_the_method(images, monkeypatch, method, check) -> None:
     replaced(monkeypatch, method, drawn)
     if method == "gradient":
@@ -185,7 +187,9 @@ def test_falls_below_rounding_are_said(images) -> None:
     assert checks["brute force"].verdict == "does not hold"
     assert checks["falls above rounding"].verdict == "does not hold"
     assert checks["falls above rounding"].value > 0.3
-    exact = checked(Offset().double(), images.double(), "occlusion[3]", options={"occlusion": {"algorithm": "full"}})
+    exact = checked(
+        Offset().double(), images.double(), "occlusion[3]", options={"occlusion": {"algorithm": "full"}}
+    )
     assert exact["brute force"].verdict == exact["falls above rounding"].verdict == "holds"
 
 
@@ -196,7 +200,7 @@ def test_randomness_that_passes_unnoticed_is_seen(images, monkeypatch) -> None:
     )
     row = checked(Net(), images)["determinism"]
     assert row.verdict == "does not hold"
-    assert 0 < row.value
+    assert row.value > 0
 
 
 def test_maps_that_look_at_their_neighbours_are_seen(images, monkeypatch) -> None:
@@ -333,11 +337,16 @@ def test_the_table(images) -> None:
     assert frame.loc[frame["verdict"] != "does not apply", "value"].notna().all()
     text = repr(checks)
     assert text.splitlines()[2] == "gradient"
-    assert "does not apply: completeness, conservation, conservation without biases. The map promises no" in text
+    assert (
+        "does not apply: completeness, conservation, conservation without biases. The map promises no" in text
+    )
     assert "<table" in checks._repr_html_()
-    assert "<b>" not in dataclasses.replace(
-        checks, rows=(dataclasses.replace(checks.rows[0], meaning="<b>"),)
-    )._repr_html_()
+    assert (
+        "<b>"
+        not in dataclasses.replace(
+            checks, rows=(dataclasses.replace(checks.rows[0], meaning="<b>"),)
+        )._repr_html_()
+    )
     assert xaitools.check_attribution is check_attribution
 
 
@@ -365,4 +374,3 @@ def test_windows_over_a_voxel_are_those_of_the_grid(shape, patch, stride) -> Non
     for voxel in map(tuple, torch.ones(shape).nonzero().tolist()):
         expected = masks[masks[(slice(None), *voxel)]]
         assert torch.equal(windows_over(voxel, patch, stride, shape), expected)
-

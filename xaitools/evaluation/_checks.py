@@ -410,7 +410,9 @@ def _falls(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
     name, bench = subject.name, subject.bench
     if name.base != "occlusion" or not subject.plain:
         raise NotApplicable("The map is not one of falls.")
-    options = {key: value for part in (name.base, name.source) for key, value in _options(bench, part).items()}
+    options = {
+        key: value for part in (name.base, name.source) for key, value in _options(bench, part).items()
+    }
     filler = bench.doubles.filler(options.get("baseline", 0.0), 0)
     sampled = _sampled_windows(subject, options.get("label_map"), filler)
     if not sampled:

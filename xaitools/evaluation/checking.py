@@ -178,7 +178,9 @@ def _refused(method: str, error: Exception) -> Check:
 
 
 def _summary(rows: Sequence[Check]) -> str:
-    counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in (HOLDS, FAILS, NOT_APPLICABLE)}
+    counts = {
+        verdict: sum(row.verdict == verdict for row in rows) for verdict in (HOLDS, FAILS, NOT_APPLICABLE)
+    }
     hold, fail, other = counts.values()
     return f"{hold} hold, {fail} {'does' if fail == 1 else 'do'} not hold, {other} {'does' if other == 1 else 'do'} not apply"
 

@@ -216,7 +216,7 @@ def region_perturbation(
             batch_size=batch_size,
             progress=progress,
             what="perturbation",
-        output=output,
+            output=output,
         )
     )
 
