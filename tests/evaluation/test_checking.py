@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
@@ -222,7 +223,7 @@ def test_guided_backpropagation_ignores_the_last_layer() -> None:
     """As published by Adebayo et al. 2018 for deep networks."""
     torch.manual_seed(1)
     widths = [1, 8, 8, 8, 32]
-    body = [layer for a, b in zip(widths, widths[1:]) for layer in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU())]
+    body = [layer for a, b in pairwise(widths) for layer in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU())]
     net = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2))
     images = torch.rand(1, 1, 16, 16)
     assert checked(net, images, "guided_backprop")[LR].verdict == "does not hold"

@@ -123,8 +123,8 @@ def _probabilities(outputs: Any) -> Tensor:
     found = _tensor(outputs)
     if ((found < 0) | (found > 1 + 1e-3)).any():
         raise DataError(
-            f"the callable returned values from {found.min():.3g} to {found.max():.3g}; expected probabilities, 0 to 1: "
-            "take the softmax in it, or give the network itself."
+            f"the callable returned values from {found.min():.3g} to {found.max():.3g}; expected probabilities, 0 to "
+            "1: take the softmax in it, or give the network itself."
         )
     return found
 

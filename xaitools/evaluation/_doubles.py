@@ -1,4 +1,4 @@
-"""What a network says in float64, by forward passes of its own modules alone: the reference that maps are held against."""
+"""What a network says in float64, by forward passes of its own modules: the reference that maps are held against."""
 
 import copy
 from collections.abc import Iterator

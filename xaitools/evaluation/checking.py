@@ -73,30 +73,32 @@ def check_attribution(
 
     Each check is a measurement with a bound:
 
-    - *explains the network*: the method accepts the network, and no map is 0 everywhere. A method that refuses says why
-      here, and its other checks do not apply.
+    - *explains the network*: the method accepts the network, and no map is 0 everywhere. A method that refuses says
+      why here, and its other checks do not apply.
     - *completeness*, of integrated gradients and relatives: what the map's sum misses of the output's change from the
       baseline, as a share of that change. Up to 5 %, as Sundararajan et al. recommend for choosing the steps.
-    - *conservation*, of LRP and Deep Taylor: what the map's sum misses of the output, as a share of it. Up to 5 % too, so
-      that values can be read as parts of the output. Biases may rightly keep more.
-    - *conservation without biases*: the same with all biases 0, where the rules promise equality. Up to 1 %, for rounding
-      and the stabiliser.
+    - *conservation*, of LRP and Deep Taylor: what the map's sum misses of the output, as a share of it. Up to 5 % too,
+      so that values can be read as parts of the output. Biases may rightly keep more.
+    - *conservation without biases*: the same with all biases 0, where the rules promise equality. Up to 1 %, for
+      rounding and the stabiliser.
     - *finite differences*, of methods that add up gradients: the products of gradient and random directions against
       central differences of the output in float64, a reference that takes no part of autograd. The root mean square of
       the differences over that of the derivatives estimates the gradient's relative error, since a random direction
       with independent normal entries has E (e d)^2 = |e|^2. This is done a thousandth of the image's range beside the
-      image, since a black background puts ReLUs and max pools on their kinks. Up to 1 %: rounding to float32 stays below 0.1 % in trained
-      networks of a hundred layers, a wrong or missing backward pass is off by the share of its layer, mostly
-      above 10 %, and eight directions tell the error within a factor of 2.
-    - *brute force*, of occlusion: some voxels of the first image against full passes in float64. Up to 1 % of their norm.
-    - *falls above rounding*, of occlusion: the share of those windows whose fall is less than the error just measured. Up
-      to a tenth, by convention: the ranks of that share are drawn by lot.
+      image, since a black background puts ReLUs and max pools on their kinks. Up to 1 %: rounding to float32 stays
+      below 0.1 % in trained networks of a hundred layers, a wrong or missing backward pass is off by the share of its
+      layer, mostly above 10 %, and eight directions tell the error within a factor of 2.
+    - *brute force*, of occlusion: some voxels of the first image against full passes in float64. Up to 1 % of their
+      norm.
+    - *falls above rounding*, of occlusion: the share of those windows whose fall is less than the error just measured.
+      Up to a tenth, by convention: the ranks of that share are drawn by lot.
     - *determinism*: a second call, bit by bit.
     - *batch independence*: the first image alone and beside another, of half its contrast. Up to 1 %, as another batch
       size rounds otherwise.
-    - *depends on the last layer*, *depends on the weights*: Spearman's correlation of the absolute map with that of a twin
-      whose last layer, or all of it, is drawn anew (the sanity check of Adebayo et al.), over pixels that are not 0 in
-      both. Up to 0.71: its square, one half, is the share of the ranking that does not come from what was learned.
+    - *depends on the last layer*, *depends on the weights*: Spearman's correlation of the absolute map with that of a
+      twin whose last layer, or all of it, is drawn anew (the sanity check of Adebayo et al.), over pixels that are not
+      0 in both. Up to 0.71: its square, one half, is the share of the ranking that does not come from what was
+      learned.
 
     Parameters
     ----------
@@ -178,11 +180,9 @@ def _refused(method: str, error: Exception) -> Check:
 
 
 def _summary(rows: Sequence[Check]) -> str:
-    counts = {
-        verdict: sum(row.verdict == verdict for row in rows) for verdict in (HOLDS, FAILS, NOT_APPLICABLE)
-    }
-    hold, fail, other = counts.values()
-    return f"{hold} hold, {fail} {'does' if fail == 1 else 'do'} not hold, {other} {'does' if other == 1 else 'do'} not apply"
+    counts = [sum(row.verdict == verdict for row in rows) for verdict in (HOLDS, FAILS, NOT_APPLICABLE)]
+    hold, fail, other = counts
+    return f"{hold} hold, {fail} {'does' if fail == 1 else 'do'} not hold, {other} do not apply"
 
 
 def _line(row: Check) -> str:
