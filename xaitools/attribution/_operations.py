@@ -66,9 +66,13 @@ def _sum(run: Run, call: Call) -> Tensor:
 
 
 def _multiply(run: Run, call: Call) -> Any:
-    """Products with constants pass all relevance; of those of two values each gets half."""
+    """Products with constants or gates pass all relevance to the other factor; of other two values each gets half."""
     one, other = _pair(call)
-    return _product(run, call, 2, one) if _depends(one) and _depends(other) else call()
+    if not (_depends(one) and _depends(other)):
+        return call()
+    if run.composite.own_sign_sums or call.step.gate is None:
+        return _product(run, call, 2, one)
+    return _with(call, [one.detach(), other] if call.step.gate == 0 else [one, other.detach()])
 
 
 def _divide(run: Run, call: Call) -> Any:
@@ -328,5 +332,8 @@ RULES = Rules(
     closing=frozenset({_dense, _convolution, _matmul, _einsum, _addmm, _multiply}),
     decompositions=DECOMPOSITIONS,
     asks=frozenset(_ASKS.split()),
+    products=frozenset({"mul", "multiply"}),
+    gates=frozenset({"sigmoid", "hardsigmoid", "expit", "special_expit"}),
+    shapes=frozenset(_SHAPES.split()),
 )
 """What is done at each operation."""

@@ -34,8 +34,8 @@ class Step:
     ----------
     name
         Of the operation.
-    users
-        The operations that use its result; None stands for the output.
+    sources, users
+        The operations whose results it uses, and that use its own; None stands for the input and the output.
     reads, gives
         Where its arguments and its results lie in memory.
     arguments_change, result_changes
@@ -44,9 +44,12 @@ class Step:
         Scale and shift of a batch normalisation, one number a channel each; or of the one merged into a convolution.
     merged
         Whether it is a batch normalisation that is merged into the convolution before it.
+    gate
+        Of a product of two values, the place of the one that is a gate, a sigmoid; None if none is.
     """
 
     name: str
+    sources: list["Step | None"] = field(default_factory=list)
     users: list["Step | None"] = field(default_factory=list)
     reads: set[int] = field(default_factory=set)
     gives: set[int] = field(default_factory=set)
@@ -54,6 +57,7 @@ class Step:
     result_changes: bool = False
     norm: tuple[Tensor, Tensor] | None = None
     merged: bool = False
+    gate: int | None = None
 
     @property
     def rectified(self) -> bool:
@@ -106,8 +110,8 @@ class Rules:
         Those behind which a softmax or sigmoid is no longer at the end of the network.
     decompositions
         Operations that are written as others.
-    asks
-        Names of operations that only tell something of a tensor.
+    asks, products, gates, shapes
+        Names of operations that only tell something of a tensor; of products; of what makes a gate; of changes of shape.
     """
 
     handlers: Mapping[str, Handler]
@@ -117,6 +121,9 @@ class Rules:
     closing: frozenset[Handler]
     decompositions: Mapping[str, Callable[..., Any]]
     asks: frozenset[str]
+    products: frozenset[str]
+    gates: frozenset[str]
+    shapes: frozenset[str]
 
 
 class OtherSteps(Exception):
@@ -166,6 +173,10 @@ class Run(TorchFunctionMode):
             norm = step.users[0] if len(step.users) == 1 else None
             if step.name in ("conv1d", "conv2d", "conv3d") and norm is not None and norm.name == "batch_norm":
                 step.norm, norm.merged = norm.norm, True
+                step.users, step.result_changes = norm.users, norm.result_changes
+            if step.name in self.rules.products and len(step.sources) == 2:
+                gates = [i for i in range(2) if self._is_gate(step.sources[i])]
+                step.gate = gates[0] if len(gates) == 1 else None
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         active = [tensor for tensor in tensors((args, kwargs)) if tensor.requires_grad]
@@ -215,14 +226,21 @@ class Run(TorchFunctionMode):
         if self.recording:
             step = Step(name, reads={_place(tensor) for tensor in active})
             self.steps.append(step)
-            for tensor in active:
-                if (before := self._origins[tensor].step) is not None:
-                    before.users.append(step)
+            step.sources = [self._origins[tensor].step for tensor in active]
+            for source in step.sources:
+                if source is not None:
+                    source.users.append(step)
             return step
         if self.done == len(self.steps) or self.steps[self.done].name != name:
             raise OtherSteps
         self.done += 1
         return self.steps[self.done - 1]
+
+    def _is_gate(self, step: Step | None) -> bool:
+        """Whether a value is a sigmoid but for its shape."""
+        while step is not None and step.name in self.rules.shapes and len(step.sources) == 1:
+            step = step.sources[0]
+        return step is not None and step.name in self.rules.gates
 
     def _written(self, place: int, by: Step) -> None:
         """Note that the memory at a place has changed."""
