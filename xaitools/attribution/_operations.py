@@ -14,14 +14,19 @@ from xaitools.attribution._lrp_rules import LayerRule, Shared, own_sign
 from xaitools.attribution._run import Call, Handler, Rules, Run, tensors
 
 
-def _pass(run: Run, call: Call) -> Any:
+def _select(run: Run, call: Call) -> Any:
     """Relevance is value times gradient."""
+    return call()
+
+
+def _reshape(run: Run, call: Call) -> Any:
+    """Relevance goes where the values came from."""
     return call()
 
 
 def _activate(run: Run, call: Call) -> Tensor:
     """All relevance passes, whatever the slope."""
-    return run.share(call, Shared(call().detach(), [(call.args[0], 1.0)], stabilizer=0.0))
+    return run.share(Shared(call().detach(), [(call.args[0], 1.0)], stabilizer=0.0))
 
 
 def _squash(run: Run, call: Call) -> Tensor:
@@ -40,10 +45,10 @@ def _average(run: Run, call: Call) -> Tensor:
     """Shares in proportion to contributions."""
     value = call()
     if not run.composite.own_sign_sums:
-        return run.share(call, Shared(value.detach(), [(value, 1.0)]))
+        return run.share(Shared(value.detach(), [(value, 1.0)]))
     x, *rest = call.args
     positive, negative = (call.run(part, *rest, **call.kwargs) for part in (x.clamp(min=0), x.clamp(max=0)))
-    return run.share(call, Shared(value.detach(), own_sign(value.detach(), positive, negative)))
+    return run.share(Shared(value.detach(), own_sign(value.detach(), positive, negative)))
 
 
 def _sum(run: Run, call: Call) -> Tensor:
@@ -53,7 +58,7 @@ def _sum(run: Run, call: Call) -> Tensor:
         if not (_depends(one) and _depends(other)):
             return call()
         value = call()
-        return run.share(call, Shared(value.detach(), [(value, 1.0)]))
+        return run.share(Shared(value.detach(), [(value, 1.0)]))
     value = call().detach()
     terms = [
         _with(call, [x if i == j else _zero(x) for j, x in enumerate(given)]).expand_as(value)
@@ -62,7 +67,7 @@ def _sum(run: Run, call: Call) -> Tensor:
     ]
     positive = torch.stack([term.clamp(min=0) for term in terms]).sum(0)
     negative = torch.stack([term.clamp(max=0) for term in terms]).sum(0)
-    return run.share(call, Shared(value, own_sign(value, positive, negative)))
+    return run.share(Shared(value, own_sign(value, positive, negative)))
 
 
 def _multiply(run: Run, call: Call) -> Any:
@@ -94,7 +99,7 @@ def _product(run: Run, call: Call, factors: int, x: Tensor) -> Tensor:
     if run.is_first(x):
         return run.refused(call, "of values that all depend on the image, in front of the first layer")
     value = call()
-    return run.share(call, Shared(value.detach(), [(value, 1.0 / factors)]))
+    return run.share(Shared(value.detach(), [(value, 1.0 / factors)]))
 
 
 def _batch_norm(run: Run, call: Call) -> Tensor:
@@ -128,7 +133,7 @@ def _diagonal(run: Run, call: Call, given: dict[str, Any]) -> Tensor:
     if run.recording:
         call.step.norm = scale, shift
     shape, rule = (1, -1, *[1] * (x.ndim - 2)), run.composite.convolution
-    return run.share(call, rule(_scaled, x, scale.view(shape), shift.view(shape), call.step.rectified))
+    return run.share(rule(_scaled, x, scale.view(shape), shift.view(shape), call.step.rectified))
 
 
 def _scaled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -153,7 +158,7 @@ def _normalise(run: Run, call: Call, part: Tensor) -> Tensor:
         return run.refused(call, "whose weights depend on the image")
     if run.composite.own_sign_sums:
         return run.refused(call, _UNSIGNED)
-    return run.share(call, Shared(call().detach(), [(part, 1.0)]))
+    return run.share(Shared(call().detach(), [(part, 1.0)]))
 
 
 def _convolution(run: Run, call: Call) -> Tensor:
@@ -206,7 +211,7 @@ def _einsum(run: Run, call: Call) -> Tensor:
         return _product(run, call, sum(depends), operands[depends.index(True)])
     if len(operands) == 1 and not run.composite.own_sign_sums:
         value = call()
-        return run.share(call, Shared(value.detach(), [(value, 1.0)]))
+        return run.share(Shared(value.detach(), [(value, 1.0)]))
     if len(operands) != 2:
         return run.refused(call, f"of {len(operands)} operands")
     i = depends.index(True)
@@ -296,9 +301,9 @@ _HANDLERS: dict[str, Handler] = {
         (_layer_norm, "layer_norm"),
         (_group_norm, "group_norm"),
         (_rms_norm, "rms_norm"),
-        (_pass, _SELECTIONS),
-        (_pass, _SHAPES),
-        (_pass, "__setitem__"),
+        (_select, _SELECTIONS),
+        (_reshape, _SHAPES),
+        (_reshape, "__setitem__"),
         (
             _activate,
             "celu clamp clamp_max clamp_min clip elu gelu hardshrink hardswish hardtanh local_response_norm mish "
@@ -327,7 +332,8 @@ _ASKS = (
 RULES = Rules(
     handlers=_HANDLERS,
     layers=frozenset({_dense, _convolution, _matmul, _einsum, _addmm}),
-    native=frozenset({_pass}),
+    views=frozenset({_reshape}),
+    native=frozenset({_select}),
     scalings=frozenset(f"{_SHAPES} {_SUMS} mul multiply div divide true_divide batch_norm".split()),
     closing=frozenset({_dense, _convolution, _matmul, _einsum, _addmm, _multiply}),
     decompositions=DECOMPOSITIONS,

@@ -102,8 +102,8 @@ class Rules:
         The rules.
     layers
         Those of trained layers, of which one is the first.
-    native
-        Those that leave an operation as it is, in place or not.
+    views, native
+        Those that leave an operation as it is, in place or not: always, or where nobody writes over it later.
     scalings
         Names of operations that may stand in front of a first layer whose rule is in terms of the image's bounds.
     closing
@@ -116,6 +116,7 @@ class Rules:
 
     handlers: Mapping[str, Handler]
     layers: frozenset[Handler]
+    views: frozenset[Handler]
     native: frozenset[Handler]
     scalings: frozenset[str]
     closing: frozenset[Handler]
@@ -281,7 +282,10 @@ class Run(TorchFunctionMode):
             return self.refused(call)
         if scaling:
             return call()
-        if handler not in self.rules.native and (call.in_place or call.step.arguments_change):
+        changes = call.step.arguments_change or call.step.result_changes
+        if handler in self.rules.views or (handler in self.rules.native and not changes):
+            return handler(self, call)
+        if call.in_place or call.step.arguments_change:
             args, kwargs = tree_map(self._own, (call.args, call.kwargs))
             run = _on_a_copy(call.run) if call.in_place else call.run
             result = handler(self, replace(call, args=args, kwargs=kwargs, run=run))
@@ -289,8 +293,10 @@ class Run(TorchFunctionMode):
             result = handler(self, call)
         if self.recording and handler in self.rules.closing:
             result = _Marked.apply(result, None, False)
-        if call.in_place and handler not in self.rules.native:
+        if call.in_place:
             return call.args[0].copy_(result)
+        if self.recording or call.step.result_changes:
+            return tree_map(_copy, result)
         return result
 
     def _own(self, value: Any) -> Any:
@@ -311,16 +317,15 @@ class Run(TorchFunctionMode):
         """A trained layer under its rule, or under that of the first layer."""
         first, bounds = self.composite.first, self._origins[x].bounds
         if first is None or bounds is None:
-            return self.share(call, rule(layer, x, weight, bias, call.step.rectified))
+            return self.share(rule(layer, x, weight, bias, call.step.rectified))
         with torch.no_grad():
             value = layer(x, weight, bias)
-        return self.share(call, Shared(value, [(first.part(layer, x, weight, *bounds), 1.0)]))
+        return self.share(Shared(value, [(first.part(layer, x, weight, *bounds), 1.0)]))
 
-    def share(self, call: Call, shared: Shared) -> Tensor:
+    def share(self, shared: Shared) -> Tensor:
         """The value, from which signals go back to the parts."""
         parts, factors = zip(*shared.parts, strict=True)
-        own = self.recording or call.step.result_changes
-        return _Redistribute.apply(shared.value, factors, shared.stabilizer, own, *parts)
+        return _Redistribute.apply(shared.value, factors, shared.stabilizer, *parts)
 
     def ending(self, call: Call, result: Tensor) -> Tensor:
         """The result of an operation that has no rule at the end of the network."""
@@ -397,6 +402,10 @@ def _is_active(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
 
+def _copy(value: Any) -> Any:
+    return value.clone() if _is_active(value) else value
+
+
 def _on_a_copy(run: Callable[..., Any]) -> Callable[..., Any]:
     """The operation, with its first argument left as it is."""
     return lambda tensor, *args, **kwargs: run(tensor.clone(), *args, **kwargs)
@@ -459,10 +468,10 @@ class _Redistribute(torch.autograd.Function):
     """A value, whose signals go to parts in proportion to their contributions."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, factors: tuple, stabilizer: float, own: bool, *parts: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, factors: tuple, stabilizer: float, *parts: Tensor) -> Tensor:
         ctx.save_for_backward(value, *parts)
         ctx.factors, ctx.stabilizer = factors, stabilizer
-        return value.clone() if own else value.view_as(value)
+        return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, *signals: Tensor) -> Any:
@@ -472,7 +481,7 @@ class _Redistribute(torch.autograd.Function):
             _quotient(relevance * factor, part, ctx.stabilizer)
             for part, factor in zip(parts, ctx.factors, strict=True)
         ]
-        return None, None, None, None, *shares
+        return None, None, None, *shares
 
 
 def _quotient(numerator: Tensor, denominator: Tensor, stabilizer: float) -> Tensor:
