@@ -112,7 +112,7 @@ class _Propagation:
         bounds = self.composite.first.images if self.composite.first else ()
         images = [inputs, *(torch.as_tensor(bound).to(inputs).expand_as(inputs) for bound in bounds)]
         leaves = [image.detach().clone().requires_grad_() for image in images]
-        run = Run(RULES, self.composite, self.model, steps)
+        run = Run(RULES, self.composite, self.model, self.network.name, steps)
         with torch.enable_grad():
             image, *starts = (leaf.clone() for leaf in leaves)
             run.start(image, starts)

@@ -138,14 +138,17 @@ class Run(TorchFunctionMode):
     ----------
     rules, composite
         What is done at each operation, and which rule of relevance holds where.
-    model
-        The network, whose layers messages name.
+    model, name
+        The network, whose layers messages name, and what it is called itself.
     steps
         Those of a recording; None to record.
     """
 
-    def __init__(self, rules: Rules, composite: Composite, model: nn.Module, steps: list[Step] | None = None):
+    def __init__(
+        self, rules: Rules, composite: Composite, model: nn.Module, name: str, steps: list[Step] | None = None
+    ):
         super().__init__()
+        self.name = name
         self.rules = rules
         self.composite = composite
         self.model = model
@@ -193,16 +196,18 @@ class Run(TorchFunctionMode):
     def _seen(self, func: Any, args: tuple, kwargs: dict[str, Any], active: list[Tensor]) -> Any:
         """Run an operation on values that depend on the input."""
         call = _call(func, args, kwargs)
-        if call.name in self.rules.asks or (_is_property(func) and call.name not in self.rules.handlers):
+        if _is_property(func) and call.name not in self.rules.handlers:
             result = call()
-            if any(tensor.requires_grad for tensor in tensors(result)):
+            if tensors(result):
                 raise self.no_rule(call)
             return result
+        if call.name in self.rules.asks:
+            return call()
         for tensor in active:
             if tensor not in self._origins:
                 raise self._unseen(tensor)
         if not torch.is_grad_enabled():
-            raise self.no_rule(call, "under torch.no_grad")
+            raise self.no_rule(call, "under torch.no_grad or in a function with a gradient of its own")
         if call.name in self.rules.decompositions and _is_torchs(func):
             try:
                 with self:
@@ -239,7 +244,9 @@ class Run(TorchFunctionMode):
 
     def _is_gate(self, step: Step | None) -> bool:
         """Whether a value is a sigmoid but for its shape."""
-        while step is not None and step.name in self.rules.shapes and len(step.sources) == 1:
+        while step is not None and step.name in self.rules.shapes:
+            if len(step.sources) > 1 and not step.name.endswith("_as"):
+                return False
             step = step.sources[0]
         return step is not None and step.name in self.rules.gates
 
@@ -347,7 +354,7 @@ class Run(TorchFunctionMode):
         what = call.name
         if module is not None and type(module).__module__.startswith("torch.nn.") and not any(module.children()):
             what = type(module).__name__
-        where = f"in layer {place!r}" if place else "in the network's own forward pass"
+        where = f"in layer {place!r}" if place else f"in the forward pass of {self.name}"
         return UnsupportedModelError(
             f"Relevance propagation has no rule for {f'{what} {which}'.strip()} {where}; use input_x_gradient or "
             "integrated_gradients on this network. A softmax or sigmoid at the end is better left out: explain the "
@@ -357,7 +364,7 @@ class Run(TorchFunctionMode):
     def _unseen(self, tensor: Tensor) -> UnsupportedModelError:
         name = type(tensor.grad_fn).__name__.removesuffix("Backward") if tensor.grad_fn else "A leaf"
         place, _ = _layer(self.model)
-        where = f"in layer {place!r}" if place else "in the network's own forward pass"
+        where = f"in layer {place!r}" if place else f"in the forward pass of {self.name}"
         return UnsupportedModelError(
             f"{name} has a gradient of its own or is compiled, {where}, so how it shares out relevance is unknown; use "
             "input_x_gradient or integrated_gradients on this network, or write it as operations of PyTorch."
