@@ -22,26 +22,28 @@ class Transformer(nn.Module):
         super().__init__()
         self.token, self.fused = token, fused
         self.patches = (nn.Conv2d if axes == 2 else nn.Conv3d)(1, 8, 4, 4)
-        self.first, self.qkv = nn.Parameter(torch.randn(1, 1, 8)), nn.ModuleList(nn.Linear(8, 24) for _ in range(2))
+        self.first, self.qkv = (
+            nn.Parameter(torch.randn(1, 1, 8)),
+            nn.ModuleList(nn.Linear(8, 24) for _ in range(2)),
+        )
         self.head = nn.Linear(8, 3)
 
-    def attention(self, x):
-        for layer in self.qkv:
-            q, k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in (4 * layer(x)).chunk(3, -1))
-            if self.fused:
-                x = x + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-                continue
-            weights = (q @ k.transpose(-2, -1) / 2).softmax(-1)
-            yield weights.detach()
-            x = x + (weights @ v).transpose(1, 2).flatten(2)
-        self.last = x
-
-    def forward(self, x):
-        x = self.patches(x).flatten(2).transpose(1, 2)
+    def tokens(self, x):
+        """What the layers attend to, and the last tokens."""
+        x, seen = self.patches(x).flatten(2).transpose(1, 2), []
         if self.token:
             x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
-        self.seen = list(self.attention(x))
-        return self.head(self.last[:, 0] if self.token else self.last.mean(1))
+        for layer in self.qkv:
+            q, k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in (4 * layer(x)).chunk(3, -1))
+            weights = (q @ k.transpose(-2, -1) / 2).softmax(-1) if not self.fused else None
+            seen.append(weights)
+            found = F.scaled_dot_product_attention(q, k, v) if self.fused else weights @ v
+            x = x + found.transpose(1, 2).flatten(2)
+        return seen, x
+
+    def forward(self, x):
+        x = self.tokens(x)[1]
+        return self.head(x[:, 0] if self.token else x.mean(1))
 
 
 def slow_rollout(matrices, row):
@@ -52,7 +54,9 @@ def slow_rollout(matrices, row):
         n = len(layer)
         with_identity = np.array([[layer[i, j] + (i == j) for j in range(n)] for i in range(n)])
         with_identity = np.array([r / r.sum() for r in with_identity])
-        flow = np.array([[sum(with_identity[i, k] * flow[k, j] for k in range(n)) for j in range(n)] for i in range(n)])
+        flow = np.array(
+            [[sum(with_identity[i, k] * flow[k, j] for k in range(n)) for j in range(n)] for i in range(n)]
+        )
     return flow.mean(0) if row is None else flow[row]
 
 
@@ -63,12 +67,12 @@ def test_equals_the_product_of_the_layers(axes, token) -> None:
     net = Transformer(axes, token).double()
     shape = (8, 12, 8)[:axes]
     x = torch.randn(2, 1, *shape, dtype=torch.float64)
-    net(x)
+    seen = [layer.detach() for layer in net.tokens(x)[0]]
     maps = attention_rollout(net, x, 0)
     assert maps.shape == x.shape
     mode = "bilinear" if axes == 2 else "trilinear"
     for i in range(2):
-        flow = slow_rollout([layer[i] for layer in net.seen], 0 if token else None)
+        flow = slow_rollout([layer[i] for layer in seen], 0 if token else None)
         np.testing.assert_allclose(flow.sum(), 1)
         patches = torch.from_numpy(flow[1 if token else 0 :]).reshape(1, 1, *(n // 4 for n in shape))
         torch.testing.assert_close(maps[i : i + 1], F.interpolate(patches, shape, mode=mode))
@@ -107,7 +111,9 @@ class Logits(nn.Module):
 
 @pytest.mark.parametrize("pool", ["token", "avg"])
 def test_timm(pool) -> None:
-    net = TimmViT(img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, num_classes=3, global_pool=pool)
+    net = TimmViT(
+        img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, num_classes=3, global_pool=pool
+    )
     maps = attention_rollout(net.eval(), torch.rand(2, 3, 16, 16), 0)
     assert torch.equal(maps[:, 0], maps[:, 2])
     assert maps[:, :, ::4, ::4].sum() > 0
@@ -115,7 +121,19 @@ def test_timm(pool) -> None:
 
 @pytest.mark.parametrize("projection", ["conv", "perceptron"])
 def test_volumes_of_monai(projection) -> None:
-    vit = ViT(1, (8, 8, 4), 4, 12, 16, 2, 2, proj_type=projection, classification=True, num_classes=3, spatial_dims=3)
+    vit = ViT(
+        1,
+        (8, 8, 4),
+        4,
+        12,
+        16,
+        2,
+        2,
+        proj_type=projection,
+        classification=True,
+        num_classes=3,
+        spatial_dims=3,
+    )
     maps = attention_rollout(Logits(vit.eval()), torch.rand(2, 1, 8, 8, 4), 0)
     assert maps.shape == (2, 1, 8, 8, 4)
     assert (maps > 0).all()
@@ -125,8 +143,7 @@ class Cropped(Transformer):
     """Reads its answer from one patch."""
 
     def forward(self, x):
-        super().forward(x)
-        return self.head(self.last[:, 2])
+        return self.head(self.tokens(x)[1][:, 2])
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,9 @@ def test_softmax(matrix) -> None:
     # the product behind it passes all relevance to the softmax, once it is a constant's
     weight = torch.eye(3, dtype=torch.float64)
     maps, output = check(lambda x: x.softmax(-1) @ weight, matrix, slow)
-    assert not torch.allclose(maps.flatten(1).sum(1), output, rtol=0.1)  # the constant term of the expansion keeps some
+    assert not torch.allclose(
+        maps.flatten(1).sum(1), output, rtol=0.1
+    )  # the constant term of the expansion keeps some
 
 
 def test_a_product_of_two_values(matrix) -> None:
@@ -132,7 +134,9 @@ def test_glu_is_a_gate(matrix) -> None:
     check(lambda x: F.glu(x, -1), x, slow)
 
 
-@pytest.mark.parametrize("function", [F.gelu, F.silu, F.mish, F.hardswish, nn.GELU("tanh"), F.relu6, torch.tanh])
+@pytest.mark.parametrize(
+    "function", [F.gelu, F.silu, F.mish, F.hardswish, nn.GELU("tanh"), F.relu6, torch.tanh]
+)
 def test_activations_pass_all(matrix, function) -> None:
     """Equation 9."""
     maps, output = check(function, matrix, lambda image, relevance: relevance)
@@ -180,7 +184,10 @@ def test_layer_norm(matrix) -> None:
 
 def test_group_and_instance_norm(matrix) -> None:
     x = torch.cat([matrix, matrix.flip(2) * 2], 1)
-    gamma, beta = torch.tensor([0.5, -2.0], dtype=torch.float64), torch.tensor([0.1, -0.2], dtype=torch.float64)
+    gamma, beta = (
+        torch.tensor([0.5, -2.0], dtype=torch.float64),
+        torch.tensor([0.1, -0.2], dtype=torch.float64),
+    )
     shaped = gamma[:, None, None], beta[:, None, None]
     check(lambda x: F.group_norm(x, 1, gamma, beta), x, slow_norm(everything, *shaped))
     channels = lambda image: [list(range(12)), list(range(12, 24))]  # noqa: E731
@@ -200,7 +207,9 @@ def test_by_hand_as_by_name(matrix) -> None:
         return (x - mean) / torch.sqrt((x - mean).pow(2).mean(-1, keepdim=True) + 1e-5)
 
     scores = scores_like(matrix)
-    one, other = (relevance_of(Calling(f, scores), matrix) for f in (by_hand, lambda x: F.layer_norm(x, (3,))))
+    one, other = (
+        relevance_of(Calling(f, scores), matrix) for f in (by_hand, lambda x: F.layer_norm(x, (3,)))
+    )
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
@@ -279,7 +288,10 @@ class PlainViT(nn.Module):
         if not self.ruled:
             return layer(x)
         centred = x - x.mean(-1, keepdim=True)
-        return centred / (centred.square().mean(-1, keepdim=True) + layer.eps).sqrt().detach() * layer.weight + layer.bias
+        return (
+            centred / (centred.square().mean(-1, keepdim=True) + layer.eps).sqrt().detach() * layer.weight
+            + layer.bias
+        )
 
     def gelu(self, x):
         return x * (F.gelu(x) / x).detach() if self.ruled else F.gelu(x)
@@ -408,7 +420,8 @@ def test_deep_taylor_has_no_rule_for_attention(slices) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"add_zero_attn": True}, "with keys or values of its own"), ({"add_bias_kv": True}, "own")]
+    ("options", "message"),
+    [({"add_zero_attn": True}, "with keys or values of its own"), ({"add_bias_kv": True}, "own")],
 )
 def test_attention_to_what_is_no_token(options, message) -> None:
     class Attending(nn.Module):

@@ -109,5 +109,7 @@ def test_bad_options(residual_net, images, targets, options, error, message) -> 
 
 
 def test_a_value_read_from_an_activation_is_named(functional_net, images, targets) -> None:
-    with pytest.raises(UnsupportedModelError, match="no rule for detach in the forward pass of FunctionalNet"):
+    with pytest.raises(
+        UnsupportedModelError, match="no rule for detach in the forward pass of FunctionalNet"
+    ):
         lrp(functional_net, images, targets)

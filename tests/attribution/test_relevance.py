@@ -402,7 +402,10 @@ def without_gradient(x):
             nn.Sequential(nn.Flatten(), nn.Linear(120, 1), nn.Sigmoid()),
             "Sigmoid in layer 'inner.2'.*before it",
         ),
-        (nn.Sequential(nn.Flatten(), nn.Linear(120, 3), nn.Softmax(1)), "Softmax in layer 'inner.2'.*before it"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(120, 3), nn.Softmax(1)),
+            "Softmax in layer 'inner.2'.*before it",
+        ),
         (nn.Sequential(nn.Flatten(), nn.Linear(120, 3), nn.LogSoftmax(1)), "LogSoftmax in layer 'inner.2'"),
         (Calling(torch.sigmoid), "no rule for sigmoid in layer 'inner'"),
         (Calling(lambda x: x.detach()), "no rule for detach in layer 'inner'"),
@@ -414,7 +417,10 @@ def without_gradient(x):
         (Calling(lambda x: x**2), "no rule for pow"),
         (Calling(lambda x: torch.addcmul(x, x, x)), "no rule for addcmul"),
         (Calling(lambda x: F.conv2d(x, x[:1])), "conv2d whose weights depend on the image"),
-        (Calling(lambda x: F.layer_norm(x, (10,), x[0, 0, 0])), "layer_norm whose weights depend on the image"),
+        (
+            Calling(lambda x: F.layer_norm(x, (10,), x[0, 0, 0])),
+            "layer_norm whose weights depend on the image",
+        ),
         (Calling(Custom.apply), "clamp under torch.no_grad or in a function with a gradient of its own"),
         (Calling(scripted(nn.ReLU())), "has a gradient of its own or is compiled"),
         (Calling(branching), "no rule for __float__ in layer 'inner'"),

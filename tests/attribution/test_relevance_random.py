@@ -58,7 +58,9 @@ def draw_layer(rng, shape, depth):
         out = groups * int(rng.integers(1, 4 if groups == 1 else 2))
         stride = int(rng.integers(1, 3)) if min(sides) > 1 else 1
         mode = rng.choice(["zeros", "replicate"])
-        conv = nn.Conv2d(channels, out, 3, stride, 1, groups=groups, bias=bool(rng.integers(2)), padding_mode=mode)
+        conv = nn.Conv2d(
+            channels, out, 3, stride, 1, groups=groups, bias=bool(rng.integers(2)), padding_mode=mode
+        )
         return conv, (out, *((side - 1) // stride + 1 for side in sides))
     if kind == "norm":
         norm = nn.BatchNorm2d(channels)
@@ -67,11 +69,21 @@ def draw_layer(rng, shape, depth):
         norm.running_var.copy_(0.5 + torch.rand(channels))
         return norm, shape
     if kind == "max" or kind == "average":
-        return (nn.MaxPool2d if kind == "max" else nn.AvgPool2d)(2), (channels, *(side // 2 for side in sides))
+        return (nn.MaxPool2d if kind == "max" else nn.AvgPool2d)(2), (
+            channels,
+            *(side // 2 for side in sides),
+        )
     if kind in ("residual", "joined"):
-        inner = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
+        inner = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 1)
+        )
         return (Residual(inner), shape) if kind == "residual" else (Joined(inner), (2 * channels, *sides))
-    simple = {"relu": nn.ReLU(bool(rng.integers(2))), "leaky": nn.LeakyReLU(0.2), "tanh": nn.Tanh(), "scale": Rescaled()}
+    simple = {
+        "relu": nn.ReLU(bool(rng.integers(2))),
+        "leaky": nn.LeakyReLU(0.2),
+        "tanh": nn.Tanh(),
+        "scale": Rescaled(),
+    }
     return simple[kind], shape
 
 
@@ -113,7 +125,9 @@ def back(layers, x: Tensor, rule, at_output):
     if isinstance(layer, nn.Conv2d) and rest and isinstance(rest[0], nn.BatchNorm2d):
         layer, rest = nn.Sequential(layer, rest[0]), rest[1:]
     conv = layer[0] if isinstance(layer, nn.Sequential) else layer
-    if isinstance(conv, nn.Conv2d) and conv.padding_mode != "zeros":  # copies at the border are inputs of their own
+    if (
+        isinstance(conv, nn.Conv2d) and conv.padding_mode != "zeros"
+    ):  # copies at the border are inputs of their own
         pad, bare = nn.ReplicationPad2d(1), copy.deepcopy(conv)
         bare.padding, bare.padding_mode = (0, 0), "zeros"
         layers = [bare, *([] if layer is conv else [layer[1]]), *rest]
@@ -159,7 +173,12 @@ def test_equals_matrices(seed) -> None:
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     body, shape = draw(rng, SHAPE, depth=1)
-    net = nn.Sequential(body, nn.Flatten(), nn.Linear(math.prod(shape), 3)).double().eval().requires_grad_(False)
+    net = (
+        nn.Sequential(body, nn.Flatten(), nn.Linear(math.prod(shape), 3))
+        .double()
+        .eval()
+        .requires_grad_(False)
+    )
     image = torch.randn(1, *SHAPE, dtype=torch.float64)
     target = int(rng.integers(3))
     one_hot = torch.eye(3, dtype=torch.float64)[target]

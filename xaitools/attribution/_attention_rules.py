@@ -64,7 +64,13 @@ def multi_head_attention_forward(
     is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """What `torch.nn.MultiheadAttention` does, of (token, batch, feature)."""
-    if bias_k is not None or bias_v is not None or add_zero_attn or static_k is not None or static_v is not None:
+    if (
+        bias_k is not None
+        or bias_v is not None
+        or add_zero_attn
+        or static_k is not None
+        or static_v is not None
+    ):
         raise NotImplementedError("with keys or values of its own")
     if training and dropout_p:
         raise NotImplementedError("with dropout")

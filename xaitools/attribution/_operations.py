@@ -258,7 +258,9 @@ def _pair(call: Call) -> tuple[Any, Any]:
     """The two values of an operation that has two."""
     if len(call.args) > 1:
         return call.args[0], call.args[1]
-    return call.args[0], next(call.kwargs[key] for key in ("other", "mat2", "tensor2", "vec2") if key in call.kwargs)
+    return call.args[0], next(
+        call.kwargs[key] for key in ("other", "mat2", "tensor2", "vec2") if key in call.kwargs
+    )
 
 
 def _with(call: Call, pair: list[Any]) -> Tensor:
@@ -307,7 +309,7 @@ _HANDLERS: dict[str, Handler] = {
         (
             _activate,
             "celu clamp clamp_max clamp_min clip elu gelu hardshrink hardswish hardtanh local_response_norm mish "
-            "normalize relu6 selu silu softshrink softsign tanh tanhshrink threshold",
+            "normalize relu6 selu silu softshrink softsign tanh tanhshrink threshold _threshold",
         ),
         (_squash, "hardsigmoid sigmoid softplus special_expit expit"),
         (_softmax, "softmax special_softmax"),

@@ -6,7 +6,6 @@ So one pass forward and one back give a map, and operations are seen however the
 methods or operators. zennit, whose rules these are, sees modules only and replays each of them.
 """
 
-
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
@@ -20,7 +19,6 @@ from xaitools.attribution.registry import Setting
 from xaitools.errors import UnsupportedModelError
 from xaitools.models.network import Network, select
 from xaitools.models.surgery import twin
-
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -125,7 +123,9 @@ class _Propagation:
         """Whether these are the network's outputs up to rounding, in half precision if that is the network's."""
         expected = self.network.expected.to(outputs)
         tolerance = 5e-2 if lenient or self.network.expected.dtype in _HALF else 1e-3
-        return torch.allclose(outputs, expected, rtol=tolerance, atol=tolerance / 10 * expected.abs().max().item())
+        return torch.allclose(
+            outputs, expected, rtol=tolerance, atol=tolerance / 10 * expected.abs().max().item()
+        )
 
 
 def _in_full_precision(model: nn.Module, example: Tensor) -> nn.Module:

@@ -215,12 +215,13 @@ class Run(TorchFunctionMode):
             except NotImplementedError as error:
                 raise self.no_rule(call, str(error)) from error
         call = replace(call, step=self._step(call.name, active))
-        origin = Origin(call.step, self._bounds(call, active))
-        result = self._ruled(call, scaling=bool(origin.bounds))
+        bounds = self._bounds(call, active)
+        result = self._ruled(call, scaling=bool(bounds))
         given = [*tensors(result), *(call.args[:1] if call.in_place else ())]
-        for tensor in given:
+        for i, tensor in enumerate(given):
             if tensor.requires_grad:
-                self._origins[tensor] = origin
+                own = None if bounds is None else [several[min(i, len(several) - 1)] for several in bounds]
+                self._origins[tensor] = Origin(call.step, own)
         if self.recording:
             call.step.gives = {_place(tensor) for tensor in given}
             if call.in_place:
@@ -257,10 +258,13 @@ class Run(TorchFunctionMode):
                 step.arguments_change |= place in step.reads
                 step.result_changes |= place in step.gives
 
-    def _bounds(self, call: Call, active: list[Tensor]) -> list[Tensor] | None:
-        """What an operation in front of the first layer makes of the images that bound the input."""
+    def _bounds(self, call: Call, active: list[Tensor]) -> list[list[Tensor]] | None:
+        """What an operation in front of the first layer makes of each image that bounds the input: all its results."""
         before = [self._origins[tensor].bounds for tensor in active]
-        if any(bounds is None for bounds in before) or self.rules.handlers.get(call.name) in self.rules.layers:
+        if (
+            any(bounds is None for bounds in before)
+            or self.rules.handlers.get(call.name) in self.rules.layers
+        ):
             return None
         if not before[0]:
             return []
@@ -271,7 +275,7 @@ class Run(TorchFunctionMode):
         found = []
         for i in range(len(before[0])):
             args, kwargs = tree_map(lambda value: self._bound(value, i), (call.args, call.kwargs))  # noqa: B023
-            found.append(call.run(*args, **kwargs))
+            found.append(tensors(call.run(*args, **kwargs)))
         return found
 
     def _bound(self, value: Any, i: int) -> Any:
@@ -283,7 +287,12 @@ class Run(TorchFunctionMode):
     def _ruled(self, call: Call, scaling: bool) -> Any:
         """The result of an operation under its rule, or as it is for a scaling in front of the first layer."""
         handler = self.rules.handlers.get(call.name)
-        if handler is None and call.name.startswith("__") or call.name in ("item", "tolist", "numpy", "detach"):
+        if (handler is None and call.name.startswith("__")) or call.name in (
+            "item",
+            "tolist",
+            "numpy",
+            "detach",
+        ):
             raise self.no_rule(call)
         if handler is None or not _is_torchs(call.run) or call.kwargs.get("out") is not None:
             return self.refused(call)
@@ -346,13 +355,19 @@ class Run(TorchFunctionMode):
             return result
         if call.in_place or not any(tensor.requires_grad for tensor in tensors(result)):
             raise error
-        return tree_map(lambda value: _Marked.apply(value, error, False) if _is_active(value) else value, result)
+        return tree_map(
+            lambda value: _Marked.apply(value, error, False) if _is_active(value) else value, result
+        )
 
     def no_rule(self, call: Call, which: str = "") -> UnsupportedModelError:
         """An error that names the layer."""
         place, module = _layer(self.model)
         what = call.name
-        if module is not None and type(module).__module__.startswith("torch.nn.") and not any(module.children()):
+        if (
+            module is not None
+            and type(module).__module__.startswith("torch.nn.")
+            and not any(module.children())
+        ):
             what = type(module).__name__
         where = f"in layer {place!r}" if place else f"in the forward pass of {self.name}"
         return UnsupportedModelError(

@@ -91,7 +91,9 @@ class _Rollout:
         first = seen.attention[0]
         for attention in seen.attention:
             if attention.shape[-1] != attention.shape[-2]:
-                raise self._refused(f"attends from {attention.shape[-2]} tokens to {attention.shape[-1]} others")
+                raise self._refused(
+                    f"attends from {attention.shape[-2]} tokens to {attention.shape[-1]} others"
+                )
             if len(attention) != len(images) or attention.ndim > 4:
                 raise self._refused(
                     f"attends within windows: it has attention of shape {tuple(attention.shape)} for {len(images)} images"
@@ -106,7 +108,9 @@ class _Rollout:
         fitting = [grid for grid in [*seen.grids, *_even_grids(shape)] if len(grid) == len(shape)]
         fitting = [grid for grid in fitting if 0 <= n_tokens - math.prod(grid) <= _MOST_OTHER_TOKENS]
         if not fitting:
-            raise self._refused(f"attends among {n_tokens} tokens, which are no grid of patches of images {shape}")
+            raise self._refused(
+                f"attends among {n_tokens} tokens, which are no grid of patches of images {shape}"
+            )
         return min(fitting, key=lambda grid: n_tokens - math.prod(grid))
 
     def _read(self, seen: "_Seen") -> Tensor:
@@ -122,7 +126,9 @@ class _Rollout:
         if not matters.any():
             raise self._refused("gives outputs that do not depend on its last attention")
         if matters[n_others:].any() and not matters[n_others:].all():
-            raise self._refused("reads its answer from some tokens of patches, neither from a class token nor from all")
+            raise self._refused(
+                "reads its answer from some tokens of patches, neither from a class token nor from all"
+            )
         return matters.nonzero()[:, 0].to(last.device)
 
     def _refused(self, why: str) -> UnsupportedModelError:
