@@ -149,8 +149,16 @@ class Cropped(Transformer):
 @pytest.mark.parametrize(
     ("make", "shape", "message"),
     [
-        (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3)), (1, 8, 8), "has no softmax attention"),
-        (lambda: SwinTransformer([2, 2], 8, [2], [2], [4, 4], num_classes=3), (3, 16, 16), "SwinTransformer attends within windows"),
+        (
+            lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3)),
+            (1, 8, 8),
+            "Sequential has no softmax attention",
+        ),
+        (
+            lambda: SwinTransformer([2, 2], 8, [2], [2], [4, 4], num_classes=3),
+            (3, 16, 16),
+            "SwinTransformer attends within windows",
+        ),
         (
             lambda: TimmViT(
                 img_size=16, patch_size=4, embed_dim=16, depth=1, num_heads=2, num_classes=3, global_pool="map",

@@ -238,7 +238,8 @@ def test_multi_head_attention_as_pytorch_computes_it(separate, masked, unbatched
     if layer.in_proj_bias is not None:
         nn.init.normal_(layer.in_proj_bias)
     batch = () if unbatched else (3,)
-    q, k, v = (torch.randn(length, *batch, n, dtype=torch.float64) for length, n in ((5, 8), (4, sizes.get("kdim", 8)), (4, sizes.get("vdim", 8))))  # fmt: skip
+    sides = ((5, 8), (4, sizes.get("kdim", 8)), (4, sizes.get("vdim", 8)))
+    q, k, v = (torch.randn(length, *batch, n, dtype=torch.float64) for length, n in sides)
     masks = {
         "bool": {"attn_mask": torch.eye(5, 4, dtype=torch.bool)},
         "float": {"attn_mask": torch.randn(5, 4, dtype=torch.float64)},
@@ -263,7 +264,7 @@ class Half(torch.autograd.Function):
 
 
 class PlainViT(nn.Module):
-    """A vision transformer, or the same outputs with a gradient that, times the image, is AttnLRP for a vanishing epsilon.
+    """A vision transformer; `ruled`, its gradient times the image is AttnLRP for a vanishing epsilon.
 
     The authors' own reading of their rules (their "efficient" implementation): halve the gradient behind products, pass
     activations by secants, hold denominators fixed.
@@ -396,7 +397,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_that_people_bring(name) -> None:
-    """Relevance is the output where the rules say so: linear in the output's weights, and no image depends on another."""
+    """They have a map, and no image's depends on another."""
     torch.manual_seed(0)
     make, shape = NETWORKS[name]
     net = make().double().eval()
@@ -415,7 +416,7 @@ def test_networks_that_people_bring(name) -> None:
 
 
 def test_deep_taylor_has_no_rule_for_attention(slices) -> None:
-    with pytest.raises(UnsupportedModelError, match="under the rules of Deep Taylor.*in layer 'norms.4'"):
+    with pytest.raises(UnsupportedModelError, match=r"under the rules of Deep Taylor.*in layer 'norms.4'"):
         deep_taylor(PlainViT(False).double(), slices, 1, low=-5.0, high=5.0)
 
 

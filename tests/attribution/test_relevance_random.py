@@ -152,10 +152,8 @@ def back(layers, x: Tensor, rule, at_output):
         return spread.scatter_add(2, winners.flatten(2), relevance.flatten(2)).reshape(x.shape)
     w, b = matrix(layer, shape)
     flat = x.flatten().numpy()
-    if isinstance(layer, nn.AvgPool2d):
-        shares = divide(w * flat, w @ flat)
-    else:
-        shares = weights_of(rule, w, b, flat)
+    average = isinstance(layer, nn.AvgPool2d)
+    shares = divide(w * flat, w @ flat) if average else weights_of(rule, w, b, flat)
     return torch.from_numpy(shares.T @ relevance.flatten().numpy()).reshape(x.shape)
 
 

@@ -191,7 +191,7 @@ def test_a_sigmoid_has_a_rule_where_something_follows(images, targets) -> None:
     maps = lrp(net.double(), images.double(), targets, epsilon=1e-9)
     outputs = net(images.double()).gather(1, targets[:, None])[:, 0].detach()
     torch.testing.assert_close(maps.flatten(1).sum(1), outputs, rtol=1e-3, atol=1e-4)
-    with pytest.raises(UnsupportedModelError, match="sigmoid in the forward pass of Squashing.*before it"):
+    with pytest.raises(UnsupportedModelError, match=r"sigmoid in the forward pass of Squashing.*before it"):
         lrp(Squashing(True), images, targets)
 
 

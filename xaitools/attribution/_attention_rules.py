@@ -5,7 +5,7 @@ half (equation 15), softmax is expanded at its input (equation 13), normalisatio
 (proposition 3.4).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -152,7 +152,7 @@ def group_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> Tensor:
-    """Group normalisation whose standard deviation is a constant; of one channel a group it is instance normalisation."""
+    """Group normalisation, instance normalisation with a channel a group, whose standard deviation is a constant."""
     groups = input.reshape(len(input), num_groups, -1)
     normalised = layer_norm(groups, groups.shape[-1:], eps=eps).reshape(input.shape)
     shape = (-1, *[1] * (input.ndim - 2))
@@ -164,7 +164,7 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return x if bias is None else x + bias
 
 
-DECOMPOSITIONS = {
+DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "scaled_dot_product_attention": scaled_dot_product_attention,
     "multi_head_attention_forward": multi_head_attention_forward,
     "glu": glu,

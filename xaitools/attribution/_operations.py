@@ -153,7 +153,7 @@ def _group_norm(run: Run, call: Call) -> Tensor:
 
 
 def _normalise(run: Run, call: Call, part: Tensor) -> Tensor:
-    """A normalisation by statistics of the image: the epsilon rule of the linear layer that it is if they are constants."""
+    """A normalisation by statistics of the image: as constants, they leave a linear layer, for the epsilon rule."""
     if any(_depends(tensor) for tensor in tensors((call.args[1:], call.kwargs))):
         return run.refused(call, "whose weights depend on the image")
     if run.composite.own_sign_sums:
@@ -173,7 +173,7 @@ def _layer(run: Run, call: Call, rule: LayerRule) -> Tensor:
     """A convolution or dense layer, with the batch normalisation that is merged into it."""
     names = ("input", "weight", "bias")
     given = call.arguments(*names)
-    x, weight, bias = (given.get(name) for name in names)
+    x, weight, bias = given["input"], given["weight"], given.get("bias")
     if _depends(weight) or _depends(bias):
         return run.refused(call, "whose weights depend on the image")
     if call.step.norm is not None:
@@ -282,12 +282,13 @@ _SELECTIONS = (
     "where masked_fill gather take_along_dim"
 )
 _SHAPES = (
-    "alpha_dropout bfloat16 broadcast_to cat channel_shuffle chunk clone concat concatenate contiguous cpu cuda diagonal "
-    "double dropout dropout1d dropout2d dropout3d dsplit expand expand_as feature_alpha_dropout feature_dropout flatten "
-    "flip float half hsplit hstack index_select movedim moveaxis mT narrow neg negative pad permute pixel_shuffle "
-    "pixel_unshuffle positive repeat repeat_interleave reshape reshape_as roll rot90 select split split_with_sizes squeeze "
-    "stack swapaxes swapdims t T tensor_split tile to transpose type type_as unbind unflatten unfold unsqueeze view view_as "
-    "vsplit vstack __getitem__"
+    "alpha_dropout bfloat16 broadcast_to cat channel_shuffle chunk clone concat concatenate contiguous "
+    "cpu cuda diagonal double dropout dropout1d dropout2d dropout3d dsplit expand expand_as "
+    "feature_alpha_dropout feature_dropout flatten flip float half hsplit hstack index_select movedim "
+    "moveaxis mT narrow neg negative pad permute pixel_shuffle pixel_unshuffle positive repeat "
+    "repeat_interleave reshape reshape_as roll rot90 select split split_with_sizes squeeze stack "
+    "swapaxes swapdims t T tensor_split tile to transpose type type_as unbind unflatten unfold "
+    "unsqueeze view view_as vsplit vstack __getitem__"
 )
 _SUMS = "add sub subtract rsub __rsub__"
 _HANDLERS: dict[str, Handler] = {
@@ -315,7 +316,8 @@ _HANDLERS: dict[str, Handler] = {
         (_softmax, "softmax special_softmax"),
         (
             _average,
-            "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d mean sum fold",
+            "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
+            "mean sum fold",
         ),
         (_interpolate, "interpolate upsample"),
         (_sum, _SUMS),

@@ -48,8 +48,8 @@ def relevance_plan(setting: Setting, composite: Composite) -> Plan:
             signals = torch.autograd.grad(score, leaves, allow_unused=True)
         except CheckpointError as error:
             raise UnsupportedModelError(
-                f"{setting.network.name} computes parts of itself anew for the gradient (torch.utils.checkpoint), where "
-                "rules of relevance do not hold; switch checkpointing off, in some libraries memory_efficient=False."
+                f"{setting.network.name} computes parts of itself anew for the gradient (torch.utils.checkpoint), "
+                "where rules of relevance do not hold; switch checkpointing off, in some libraries memory_efficient=False."
             ) from error
         pairs = zip(leaves, signals, strict=True)
         found = torch.stack([leaf.detach() * signal for leaf, signal in pairs if signal is not None]).sum(0)
@@ -89,9 +89,9 @@ class _Propagation:
     def __call__(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The outputs, and the leaves whose values times gradients add up to the relevance of `inputs`."""
         try:
-            run, outputs, leaves = self._run(inputs, self.steps)
+            _, outputs, leaves = self._run(inputs, self.steps)
         except OtherSteps:
-            run, outputs, leaves = self._run(inputs, self._record(inputs, compare=False))
+            _, outputs, leaves = self._run(inputs, self._record(inputs, compare=False))
         return outputs, leaves
 
     def _record(self, inputs: Tensor, compare: bool = True) -> list[Step]:

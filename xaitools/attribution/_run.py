@@ -67,7 +67,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Origin:
-    """Which operation gave a value, and what it made of the images that bound the input; None behind the first layer."""
+    """Which operation gave a value, and what it made of the images that bound the input (None: a layer came before)."""
 
     step: Step | None
     bounds: list[Tensor] | None
@@ -111,7 +111,7 @@ class Rules:
     decompositions
         Operations that are written as others.
     asks, products, gates, shapes
-        Names of operations that only tell something of a tensor; of products; of what makes a gate; of changes of shape.
+        Names of operations that only tell something of a tensor; of products; of gates; of changes of shape.
     """
 
     handlers: Mapping[str, Handler]

@@ -96,7 +96,7 @@ class _Rollout:
                 )
             if len(attention) != len(images) or attention.ndim > 4:
                 raise self._refused(
-                    f"attends within windows: it has attention of shape {tuple(attention.shape)} for {len(images)} images"
+                    f"attends within windows: its attention is {tuple(attention.shape)} for {len(images)} images"
                 )
             if attention.shape[-1] != first.shape[-1]:
                 raise self._refused(f"attends among {first.shape[-1]} tokens and later {attention.shape[-1]}")
@@ -133,8 +133,8 @@ class _Rollout:
 
     def _refused(self, why: str) -> UnsupportedModelError:
         return UnsupportedModelError(
-            f"{self.network.name} {why}; attention rollout needs softmax attention among all tokens of one grid, as in a "
-            "vision transformer. Use gradient, integrated_gradients or lrp on this network."
+            f"{self.network.name} {why}; attention rollout needs softmax attention among all tokens of one grid, as in "
+            "a vision transformer. Use gradient, integrated_gradients or lrp on this network."
         )
 
 
