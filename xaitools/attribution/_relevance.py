@@ -49,7 +49,7 @@ def relevance_plan(setting: Setting, composite: Composite) -> Plan:
         except CheckpointError as error:
             raise UnsupportedModelError(
                 f"{setting.network.name} computes parts of itself anew for the gradient (torch.utils.checkpoint), "
-                "where rules of relevance do not hold; switch checkpointing off, in some libraries memory_efficient=False."
+                "where rules of relevance do not hold; switch checkpointing off (often memory_efficient=False)."
             ) from error
         pairs = zip(leaves, signals, strict=True)
         found = torch.stack([leaf.detach() * signal for leaf, signal in pairs if signal is not None]).sum(0)
