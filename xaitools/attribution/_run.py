@@ -332,6 +332,9 @@ class Run(TorchFunctionMode):
     ) -> Tensor:
         """A trained layer under its rule, or under that of the first layer."""
         first, bounds = self.composite.first, self._origins[x].bounds
+        if self.recording and not (first and bounds):  # the value is all that counts
+            value = layer(x, weight, bias)
+            return self.share(Shared(value.detach(), [(value, 1.0)]))
         if first is None or bounds is None:
             return self.share(rule(layer, x, weight, bias, call.step.rectified))
         with torch.no_grad():
