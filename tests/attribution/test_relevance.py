@@ -379,7 +379,7 @@ class Calling(nn.Module):
 
 
 def branching(x):
-    return x if float(x.sum()) > 0 else -x
+    return x if float(x.sum()) > -1e9 else -x
 
 
 def scripted(module):
@@ -416,9 +416,9 @@ def without_gradient(x):
         (Calling(lambda x: torch.ones(1) / (2 + x)), "no rule for div by a value that depends on the image"),
         (Calling(lambda x: x**2), "no rule for pow"),
         (Calling(lambda x: torch.addcmul(x, x, x)), "no rule for addcmul"),
-        (Calling(lambda x: F.conv2d(x, x[:1])), "conv2d whose weights depend on the image"),
+        (Calling(lambda x: F.conv2d(x, (1 + 0 * x.sum()).view(1, 1, 1, 1))), "conv2d whose weights depend on the image"),
         (
-            Calling(lambda x: F.layer_norm(x, (10,), x[0, 0, 0])),
+            Calling(lambda x: F.layer_norm(x, (10,), torch.ones(10) + 0 * x.sum())),
             "layer_norm whose weights depend on the image",
         ),
         (Calling(Custom.apply), "clamp under torch.no_grad or in a function with a gradient of its own"),

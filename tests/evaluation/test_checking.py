@@ -280,7 +280,7 @@ def test_what_is_not_checked_says_why(images) -> None:
     assert "float64" in row.meaning
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "attention_rollout"])
 def test_every_method_on_volumes(method) -> None:
     volumes = torch.rand(1, 1, 7, 6, 8, generator=torch.Generator().manual_seed(1))
     net = Volumes()

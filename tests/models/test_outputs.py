@@ -253,7 +253,7 @@ def test_scripted_networks(images, kind) -> None:
     for name in ("gradient", "integrated_gradients"):
         found, expected = (attribute(m, images, 1, [name], progress=False)[name] for m in (scripted, model))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
-    with pytest.raises(UnsupportedModelError, match="cannot be traced"):
+    with pytest.raises(UnsupportedModelError, match="is compiled, in the forward pass"):
         attribute(scripted, images, 1, ["lrp"], progress=False)
 
 
