@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "atlas": ["Atlas", "fetch_atlas", "load_atlas", "mni_regions", "region_table"],
         "attribution.attribute": ["attribute"],
+        "attribution.segmentation": ["attribute_segmentation"],
         "data.brain": ["load_brains"],
         "data.ct": ["load_ct"],
         "data.fetal": ["load_fetal"],
@@ -20,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "evaluation.localization": ["localization"],
         "evaluation.perturbation": ["fidelity_curves"],
         "evaluation.region_perturbation": ["region_perturbation"],
+        "models.network": ["Network"],
         "models.networks": ["build_network"],
         "models.prediction": ["predict", "predict_values"],
         "models.surgery": ["log_odds"],

@@ -416,7 +416,10 @@ def without_gradient(x):
         (Calling(lambda x: torch.ones(1) / (2 + x)), "no rule for div by a value that depends on the image"),
         (Calling(lambda x: x**2), "no rule for pow"),
         (Calling(lambda x: torch.addcmul(x, x, x)), "no rule for addcmul"),
-        (Calling(lambda x: F.conv2d(x, (1 + 0 * x.sum()).view(1, 1, 1, 1))), "conv2d whose weights depend on the image"),
+        (
+            Calling(lambda x: F.conv2d(x, (1 + 0 * x.sum()).view(1, 1, 1, 1))),
+            "conv2d whose weights depend on the image",
+        ),
         (
             Calling(lambda x: F.layer_norm(x, (10,), torch.ones(10) + 0 * x.sum())),
             "layer_norm whose weights depend on the image",
