@@ -1,0 +1,271 @@
+"""What each method should give: on the user's own network in float64, by nothing of the package but its random draws."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from tests.matrix.relevance import NoReference, relevance
+from xaitools.attribution._stream import seed_of
+from xaitools.attribution.xrai import Segments, xrai
+
+STEPS, DRAWS, NOISE = 3, 2, 0.15
+
+
+class Reference:
+    """References of one network on two images.
+
+    Parameters
+    ----------
+    model
+        The plain network in float64 and evaluation mode.
+    images
+        As the user gives them.
+    target
+        Class of each image, or None.
+    pick
+        The scores among what the network returns.
+    patch
+        Pixels of an occluding window.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor, target: Tensor | None, pick: Callable, patch: int) -> None:
+        self.model, self.given, self.target, self.pick, self.patch = model, images, target, pick, patch
+        self.images = images.double()
+
+    def scores(self, points: Tensor, owner: int) -> Tensor:
+        """The outputs to explain of points that belong to one image, (n,)."""
+        outputs = torch.cat([self._outputs(point[None]) for point in points])
+        return outputs[:, 0] if self.target is None else outputs[:, self.target[owner]]
+
+    def _outputs(self, image: Tensor) -> Tensor:
+        return self.pick(self.model(image.clone())).reshape(1, -1)
+
+    def gradient_at(self, points: Tensor, owner: int) -> Tensor:
+        """Gradient of the output at each point."""
+        points = points.detach().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad(self.scores(points, owner).sum(), points)[0]
+
+    def check_gradient(self) -> None:
+        """Central differences along random directions agree with autograd, whose word is taken from here on."""
+        generator = torch.Generator().manual_seed(5)
+        for owner, (image, gradient) in enumerate(zip(self.images, self["gradient"], strict=True)):
+            for _ in range(2):
+                way = torch.randn(image.shape, generator=generator, dtype=torch.float64) * gradient.norm().sign()
+                way = way / way.norm() + gradient / gradient.norm()
+                step = 1e-6 * float(image.abs().max())
+                with torch.no_grad():
+                    ahead, behind = self.scores(torch.stack([image + step * way, image - step * way]), owner)
+                slope = float((ahead - behind) / (2 * step))
+                torch.testing.assert_close(slope, float((gradient * way).sum()), rtol=1e-3, atol=1e-9)
+
+    @cached_property
+    def _maps(self) -> dict[str, Tensor]:
+        return {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._maps:
+            maps = [METHODS[name](self, i, image) for i, image in enumerate(self.images)]
+            self._maps[name] = torch.stack(maps).detach()
+        return self._maps[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in METHODS
+
+
+def gradient(of: Reference, owner: int, image: Tensor) -> Tensor:
+    return of.gradient_at(image[None], owner)[0]
+
+
+def input_x_gradient(of: Reference, owner: int, image: Tensor) -> Tensor:
+    return image * of["gradient"][owner]
+
+
+def integrated_gradients(of: Reference, owner: int, image: Tensor) -> Tensor:
+    nodes, weights = np.polynomial.legendre.leggauss(STEPS)
+    points = torch.stack([image * (node + 1) / 2 for node in nodes])
+    shares = torch.from_numpy(weights / 2).view(-1, *[1] * image.ndim)
+    return image * (shares * of.gradient_at(points, owner)).sum(0)
+
+
+def expected_gradients(of: Reference, owner: int, image: Tensor) -> Tensor:
+    """The images are the references."""
+    generator = torch.Generator().manual_seed(seed_of(of.given[owner], 0) + 1)
+    chosen = torch.randint(len(of.images), (STEPS,), generator=generator)
+    position = torch.rand(STEPS, generator=generator).double().view(-1, *[1] * image.ndim)
+    ways = image - of.images[chosen]
+    return (ways * of.gradient_at(of.images[chosen] + position * ways, owner)).mean(0)
+
+
+def blur_integrated_gradients(of: Reference, owner: int, image: Tensor) -> Tensor:
+    sigmas = np.linspace(50 / 224 * max(image.shape[1:]), 0, 2 * STEPS + 1)
+    seen = torch.stack([_blurred(image, sigma) for sigma in sigmas])
+    return (seen[2::2] - seen[:-2:2]).mul(of.gradient_at(seen[1::2], owner)).sum(0)
+
+
+def _blurred(image: Tensor, sigma: float) -> Tensor:
+    if sigma == 0:
+        return image
+    return torch.from_numpy(np.stack([gaussian_filter(axis, sigma, mode="constant") for axis in image.numpy()]))
+
+
+def idgi(of: Reference, owner: int, image: Tensor) -> Tensor:
+    points = torch.stack([image * i / STEPS for i in range(STEPS + 1)])
+    with torch.no_grad():
+        changes = of.scores(points, owner).diff()
+    total = torch.zeros_like(image)
+    for change, slope in zip(changes, of.gradient_at(points[:-1], owner), strict=True):
+        if slope.any():
+            total += change * slope**2 / (slope**2).sum()
+    return total
+
+
+def smoothgrad(of: Reference, owner: int, image: Tensor) -> Tensor:
+    given = of.given[owner]
+    spread = NOISE * (given.max() - given.min()).double()
+    copies = []
+    for draw in range(1, DRAWS + 1):
+        generator = torch.Generator().manual_seed(seed_of(given, 0) + (draw << 12))
+        copies.append(image + spread * torch.randn(given.shape, generator=generator, dtype=given.dtype).double())
+    return of.gradient_at(torch.stack(copies), owner).mean(0)
+
+
+def regions(of: Reference, owner: int, image: Tensor) -> Tensor:
+    map_, image = of["gradient"][owner, None], image[None]
+    return xrai(map_, image, segments=[segments_of(of.given[owner])])[0]
+
+
+def occlusion(of: Reference, owner: int, image: Tensor) -> Tensor:
+    result = torch.zeros_like(image)
+    axes = [range(0, n, of.patch) for n in image.shape[1:]]
+    with torch.no_grad():
+        clean = of.scores(image[None], owner)
+        for corner in torch.cartesian_prod(*[torch.tensor(axis) for axis in axes]).tolist():
+            box = (slice(None), *(slice(start, start + of.patch) for start in corner))
+            hidden = image.clone()
+            hidden[box] = 0
+            result[box] = clean - of.scores(hidden[None], owner)
+    return result
+
+
+class _Rule(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, guided: bool) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.guided = guided
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, *incoming: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        positive = incoming[0].clamp(min=0)
+        return (positive * (x > 0) if ctx.guided else positive), None
+
+
+class _Rectifiers(TorchFunctionMode):
+    """Every ReLU that PyTorch is asked for, by whatever name, passes back what a rule says."""
+
+    def __init__(self, guided: bool) -> None:
+        super().__init__()
+        self.guided, self.seen = guided, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if (name := getattr(func, "__name__", "")) not in ("relu", "relu_"):
+            return func(*args, **kwargs)
+        self.seen += 1
+        x, *rest = (*args, *([kwargs.pop("input")] if "input" in kwargs else []))
+        result = _Rule.apply(x.clone(), self.guided)
+        return x.copy_(result) if name == "relu_" or rest == [True] or kwargs.get("inplace") else result
+
+
+def _rectified(guided: bool) -> Callable[[Reference, int, Tensor], Tensor]:
+    def map_of(of: Reference, owner: int, image: Tensor) -> Tensor:
+        with _Rectifiers(guided) as mode:
+            found = of.gradient_at(image[None], owner)[0]
+        if mode.seen == 0:
+            raise NoReference("no ReLU")
+        return found
+
+    return map_of
+
+
+def _relevance(rule: str) -> Callable[[Reference, int, Tensor], Tensor]:
+    def map_of(of: Reference, owner: int, image: Tensor) -> Tensor:
+        return relevance(lambda x: of.scores(x, owner), image[None], rule)[0]
+
+    return map_of
+
+
+def _saliency(of: Reference, owner: int, image: Tensor) -> Tensor:
+    return of["gradient"][owner].abs()
+
+
+def deep_lift(of: Reference, owner: int, image: Tensor) -> Tensor:
+    """captum's on the user's own modules, taken for right if it sums to the change of the output."""
+    from captum.attr import DeepLift
+
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = of.model
+
+        def forward(self, x: Tensor) -> Tensor:
+            return of.pick(self.model(x)).reshape(len(x), -1)
+
+    index = 0 if of.target is None else int(of.target[owner])
+    try:
+        with torch.random.fork_rng():
+            found = DeepLift(One()).attribute(image[None].clone(), target=index)[0]
+    except Exception as error:
+        raise NoReference(f"captum: {error}") from error
+    change = float(of.scores(image[None], owner) - of.scores(torch.zeros_like(image)[None], owner))
+    if abs(float(found.sum()) - change) > 1e-6 * float(found.abs().sum()):
+        raise NoReference("captum's DeepLift does not sum to the change of the output")
+    return found
+
+
+METHODS: Mapping[str, Callable[[Reference, int, Tensor], Tensor]] = {
+    "gradient": gradient,
+    "input_x_gradient": input_x_gradient,
+    "integrated_gradients": integrated_gradients,
+    "expected_gradients": expected_gradients,
+    "blur_integrated_gradients": blur_integrated_gradients,
+    "idgi": idgi,
+    "gradient+smoothgrad": smoothgrad,
+    "gradient@xrai": regions,
+    "occlusion": occlusion,
+    "deconvolution": _rectified(False),
+    "guided_backprop": _rectified(True),
+    "lrp[epsilon]": _relevance("epsilon"),
+    "lrp[gamma]": _relevance("gamma"),
+    "lrp[alpha1_beta0]": _relevance("alpha1_beta0"),
+    "lrp[epsilon_plus_flat]": _relevance("epsilon_plus_flat"),
+    "lrp[epsilon_gamma_box]": _relevance("epsilon_gamma_box"),
+    "deep_taylor": _relevance("deep_taylor"),
+    "captum.Saliency": _saliency,
+    "captum.InputXGradient": input_x_gradient,
+    "captum.DeepLift": deep_lift,
+    "captum.GuidedBackprop": _rectified(True),
+    "captum.Deconvolution": _rectified(False),
+    "captum.Occlusion": occlusion,
+}
+"""The reference of each column."""
+
+_SEGMENTS: dict[bytes, Segments] = {}
+
+
+def segments_of(image: Tensor) -> Segments:
+    """XRAI's regions of an image, made once for all networks that see it."""
+    from xaitools.attribution.xrai import segment
+
+    key = image.double().numpy().tobytes()
+    if key not in _SEGMENTS:
+        _SEGMENTS[key] = segment(image.double().mean(0).numpy())
+    return _SEGMENTS[key]

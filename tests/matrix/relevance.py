@@ -1,0 +1,228 @@
+"""Relevance propagation written a second time, as slowly and plainly as it can be: a reference for LRP and Deep Taylor.
+
+PyTorch's functions are caught while the user's own network runs, however they are spelled. What comes back through
+autograd is relevance instead of a gradient: activations and max pools hand it on, linear operations share it out.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+STABILIZER = 1e-6
+EPSILON, GAMMA, LOW, HIGH = 1e-6, 0.25, 0.0, 1.0
+
+Part = tuple[Callable[[], Tensor], Tensor | float, float, list[Tensor]]
+"""Makes a sum of contributions, the share of the relevance that goes to it, its stabiliser, and other inputs of it."""
+
+
+class NoReference(Exception):
+    """There is no independent value for this map."""
+
+
+class _Share(torch.autograd.Function):
+    """Hands relevance down to inputs by the parts that a function makes of them."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, parts: Callable[..., Sequence[Part]], *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(value.clone(), *(x.clone() for x in inputs))  # some are overwritten in place later
+        ctx.parts = parts
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *incoming: Tensor) -> Any:
+        value, *inputs = ctx.saved_tensors
+        totals = [torch.zeros_like(x) for x in inputs]
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in inputs]
+            for part, share, epsilon, extra in ctx.parts(value, *leaves):
+                found = part()
+                stable = found + epsilon * torch.where(found < 0, -1.0, 1.0)
+                signal = torch.where(found == 0, 0.0, incoming[0] * share / stable).detach()
+                sources = [*leaves, *extra]
+                slopes = torch.autograd.grad(found, sources, signal, allow_unused=True)
+                for i, (source, slope) in enumerate(zip(sources, slopes, strict=True)):
+                    if slope is not None:
+                        totals[i if i < len(leaves) else 0] += (source * slope).detach()
+        return None, None, *totals
+
+
+_PASSES = set(
+    "__get__ __getitem__ size dim numel flatten unflatten reshape view permute transpose squeeze unsqueeze contiguous "
+    "clone cat concat concatenate stack dropout dropout2d dropout3d pad chunk split expand to detach float double "
+    "max_pool2d max_pool3d _max_pool2d _max_pool3d fn boolean_dispatch requires_grad_ __bool__ __len__ __iter__ "
+    "is_floating_point __format__ __repr__ mT movedim type ndimension stride is_contiguous adaptive_max_pool2d swapaxes "
+    "view_as unbind item __float__ checkpoint __contains__ ge le gt lt __gt__ __lt__ __hash__ data_ptr "
+    "is_complex broadcast_tensors channel_shuffle requires_grad alpha_dropout is_cuda __set__".split()
+)
+_ACTIVATIONS = set("relu relu_ leaky_relu prelu elu celu selu tanh relu6 hardtanh softsign".split())
+_AVERAGES = set("avg_pool2d avg_pool3d adaptive_avg_pool2d adaptive_avg_pool3d mean sum interpolate".split())
+_SUMS = set("add add_ __add__ __iadd__ __radd__ sub __sub__ __isub__ sub_".split())
+_SCALES = set("mul __mul__ __rmul__ __imul__ mul_ div div_ __truediv__ __itruediv__ true_divide".split())
+_CONVOLUTIONS = set("conv1d conv2d conv3d conv_transpose2d conv_transpose3d".split())
+
+
+class _Relevance(TorchFunctionMode):
+    def __init__(self, rule: str, images: Tensor) -> None:
+        super().__init__()
+        self.rule = rule
+        self.raw = [images]
+        self.layers: list[tuple[Tensor, Callable, Tensor, Tensor, Tensor | None, bool]] = []
+        self.dense_rule, self.inner_rule, self.first_rule = {
+            "epsilon_plus_flat": ("epsilon", "alpha1_beta0", "flat"),
+            "epsilon_gamma_box": ("epsilon", "gamma", "box"),
+            "deep_taylor": ("z_plus", "z_plus", "box"),
+        }.get(rule, (rule, rule, None))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", str(func))
+        tensors = [x for x in _tensors((args, kwargs)) if x.requires_grad]
+        if not tensors or name in _PASSES:
+            result = func(*args, **kwargs)
+            if any(_is(x, self.raw) for x in tensors):
+                self.raw += _tensors(result)
+            return result
+        if any(_is(x, self.raw) for x in tensors) and name not in (*_CONVOLUTIONS, "linear"):
+            if self.first_rule:
+                raise NoReference(f"{name} before the first layer")
+        if not args:
+            args = (kwargs.pop("input", None) if "input" in kwargs else kwargs.pop("tensors"),)
+        if name in _CONVOLUTIONS or name == "linear":
+            return self.layer(func, name, args, kwargs)
+        if name == "batch_norm":
+            return self.norm(*args, **kwargs)
+        if name in _ACTIVATIONS:
+            value = func(args[0].detach().clone(), *args[1:], **kwargs)
+            result = args[0] + (value - args[0].detach())
+            in_place = name == "relu_" or kwargs.get("inplace") or (name == "relu" and args[1:] == (True,))
+            return self.written(args[0], result) if in_place else result
+        if name in _AVERAGES:
+            return self.linear_map(lambda x: func(x, *args[1:], **kwargs), args[0])
+        if name in _SUMS:
+            return self.sum(name, *args, **kwargs)
+        if name in _SCALES and not any(x.requires_grad for x in _tensors(args[1:])):
+            value = func(args[0].detach().clone(), *args[1:], **kwargs)
+            if value.shape != args[0].shape:
+                raise NoReference(f"no rule for {name} of two shapes")
+            result = args[0] + (value - args[0].detach())
+            in_place = name.endswith("_") and not name.startswith("__") or name.startswith("__i")
+            return self.written(args[0], result) if in_place else result
+        raise NoReference(f"no rule for {name}")
+
+    def written(self, x: Tensor, value: Tensor) -> Tensor:
+        """`value` in the place of `x`, which is no layer's output any more."""
+        self.layers = [layer for layer in self.layers if layer[0] is not x]
+        return x.copy_(value)
+
+    def layer(self, func: Callable, name: str, args: Any, kwargs: Any) -> Tensor:
+        names = ("input", "weight", "bias")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        x, weight, bias = args[0], given["weight"].detach(), given.get("bias")
+        more = {key: value for key, value in kwargs.items() if key not in names}
+        apply = lambda x, w, b: func(x, w, b, *args[3:], **more)  # noqa: E731
+        return self.shared(apply, x, weight, None if bias is None else bias.detach(), name == "linear")
+
+    def norm(self, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, training: bool = False,
+             momentum: float = 0.1, eps: float = 1e-5) -> Tensor:  # fmt: skip
+        """Merged into the layer before it, else a diagonal layer."""
+        if training or mean is None:
+            raise NoReference("batch statistics")
+        scale = (var + eps).rsqrt() * (1.0 if weight is None else weight.detach())
+        shift = (0.0 if bias is None else bias.detach()) - mean * scale
+        for value, apply, source, kernel, offset, dense in self.layers:
+            if value is x:
+                if "transpose" in str(apply):
+                    raise NoReference("a norm behind a transposed convolution")
+                kernel = kernel * scale.view(-1, *[1] * (kernel.ndim - 1))
+                return self.shared(apply, source, kernel, shift if offset is None else offset * scale + shift, dense)
+        line = (1, -1, *[1] * (x.ndim - 2))
+        diagonal = lambda x, w, b: x * w + (0 if b is None else b)  # noqa: E731
+        return self.shared(diagonal, x, scale.view(line), shift.view(line), False)
+
+    def shared(self, apply: Callable, x: Tensor, weight: Tensor, bias: Tensor | None, dense: bool) -> Tensor:
+        """A trained layer under its rule."""
+        first = self.first_rule if _is(x, self.raw) else None
+        rule = first or (self.dense_rule if dense else self.inner_rule)
+        with torch.no_grad():
+            value = apply(x, weight, bias)
+        result = _Share.apply(value, lambda v, x: _parts(rule, apply, v, x, weight, bias), x)
+        self.layers.append((result, apply, x, weight, bias, dense))
+        return result
+
+    def linear_map(self, apply: Callable, x: Tensor) -> Tensor:
+        """Averages and the like, in proportion to contributions."""
+        value = apply(x.detach())
+        if self.rule != "deep_taylor":
+            return _Share.apply(value, lambda v, x: [(lambda: apply(x), 1.0, STABILIZER, [])], x)
+        return _Share.apply(value, lambda v, x: _own_sign(v, apply(x.clamp(min=0)), apply(x.clamp(max=0))), x)
+
+    def sum(self, name: str, first: Any, other: Any, alpha: float = 1.0) -> Tensor:
+        sign = -alpha if "sub" in name else alpha
+        pair = [x if isinstance(x, Tensor) else torch.tensor(float(x), dtype=torch.float64) for x in (first, other)]
+        value = (pair[0] + sign * pair[1]).detach()
+        pair = [x.expand_as(value) for x in pair]
+
+        def parts(v: Tensor, a: Tensor, b: Tensor) -> Sequence[Part]:
+            b = sign * b
+            if self.rule != "deep_taylor":
+                return [(lambda: a + b, 1.0, STABILIZER, [])]
+            terms = [x for x, own in zip((a, b), pair, strict=True) if own.requires_grad]
+            up, down = (sum(x.clamp(**limit) for x in terms) for limit in ({"min": 0}, {"max": 0}))
+            return _own_sign(v, up, down)
+
+        result = _Share.apply(value, parts, *pair)
+        return self.written(first, result) if name in ("__iadd__", "add_", "__isub__", "sub_") else result
+
+
+def _own_sign(value: Tensor, up: Tensor, down: Tensor) -> Sequence[Part]:
+    above = (value > 0).double()
+    return [(lambda: up, above, STABILIZER, []), (lambda: down, 1 - above, STABILIZER, [])]
+
+
+def _parts(rule: str, apply: Callable, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Sequence[Part]:
+    up, down = weight.clamp(min=0), weight.clamp(max=0)
+    bias_up = None if bias is None else bias.clamp(min=0)
+    by_sign = lambda above, offset, below: (  # noqa: E731
+        apply(x.clamp(min=0), above, offset) + apply(x.clamp(max=0), below, None)
+    )
+    if rule == "epsilon":
+        return [(lambda: apply(x, weight, bias), 1.0, EPSILON, [])]
+    if rule == "alpha1_beta0":
+        return [(lambda: by_sign(up, bias_up, down), 1.0, STABILIZER, [])]
+    if rule == "z_plus":
+        return _own_sign(value, by_sign(up, None, down), by_sign(down, None, up))
+    if rule == "gamma":
+        more, less = weight + GAMMA * up, weight + GAMMA * down
+        offset = (None, None) if bias is None else (bias + GAMMA * bias_up, bias + GAMMA * bias.clamp(max=0))
+        return _own_sign(value, by_sign(more, offset[0], less), by_sign(less, offset[1], more))
+    if rule == "flat":
+        ones = torch.ones_like(x).requires_grad_()
+        return [(lambda: apply(ones, torch.ones_like(weight), None), 1.0, STABILIZER, [ones])]
+    low, high = (torch.full_like(x, bound).requires_grad_() for bound in (LOW, HIGH))
+    box = lambda: apply(x, weight, None) - apply(low, up, None) - apply(high, down, None)  # noqa: E731
+    return [(box, 1.0, STABILIZER, [low, high])]
+
+
+def _is(x: Tensor, others: Sequence[Tensor]) -> bool:
+    return any(x is other for other in others)
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    if isinstance(values, Tensor):
+        return [values]
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, tuple | list):
+        return []
+    return [tensor for value in values for tensor in _tensors(value)]
+
+
+def relevance(scores: Callable[[Tensor], Tensor], images: Tensor, rule: str) -> Tensor:
+    """Relevance of each pixel under a rule of every layer, or a composite."""
+    leaf = images.detach().clone().requires_grad_()
+    with torch.enable_grad(), _Relevance(rule, leaf) as mode:
+        outputs = scores(leaf)
+    return torch.autograd.grad(outputs, leaf, outputs.detach())[0]
