@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.matrix.references import DRAWS, NOISE, STEPS, Reference, segments_of
+from tests.matrix.references import DRAWS, NOISE, STEPS, Reference, dim, segments_of
 from tests.matrix.references import METHODS as REFERENCES
 from tests.matrix.relevance import NoReference
 from tests.matrix.zoo import GRADIENTS, OCCLUSION, RECTIFIERS, RULES, ZOO, Case
@@ -20,8 +20,6 @@ TOLERANCE = 1e-3
 """Of a map in float32, as a fraction of the reference's largest value."""
 ROUNDING = 1e-5
 """Of a difference of two outputs in float32, as a fraction of the output."""
-WITHIN_LRP = 2e-2
-"""Of relevance, whose denominators may be small, likewise."""
 
 KIND_OF = {
     "occlusion": OCCLUSION,
@@ -78,7 +76,7 @@ def row(name: str) -> Mapping[str, Cell]:
         if method in errors:
             cells[method] = _refused(case, method, errors[method])
         else:
-            cells[method] = _judged(case, method, maps[method], reference)
+            cells[method] = judged(case, method, maps[method], reference)
     if any(cell.status in (RIGHT, APPROXIMATE) for cell in cells.values()):
         reference.check_gradient()
     return cells
@@ -97,7 +95,9 @@ def _maps(case: Case, model: Any, images: Tensor) -> tuple[Mapping[str, Tensor],
         "captum.Occlusion": {"sliding_window_shapes": box, "strides": box},
         **given.pop("options", {}),
     }
-    names = {method: method if method != "occlusion" else f"occlusion[{_patch(case)}]" for method in columns()}
+    names = {
+        method: method if method != "occlusion" else f"occlusion[{_patch(case)}]" for method in columns()
+    }
     if patch:
         names["occlusion"] = "occlusion"
     try:
@@ -110,6 +110,7 @@ def _maps(case: Case, model: Any, images: Tensor) -> tuple[Mapping[str, Tensor],
             draws=DRAWS,
             noise_level=NOISE,
             references=images,
+            baselines={"dim": dim(images)},
             segments=[segments_of(image) for image in images],
             options=options,
             on_error="keep",
@@ -131,7 +132,7 @@ def _refused(case: Case, method: str, error: Exception) -> Cell:
     return Cell(REFUSED, words)
 
 
-def _judged(case: Case, method: str, found: Tensor, reference: Reference) -> Cell:
+def judged(case: Case, method: str, found: Tensor, reference: Reference) -> Cell:
     if kind_of(method) in case.forbidden:
         return Cell(WRONG, "accepted where it is not defined")
     if found.shape != reference.images.shape or not torch.isfinite(found).all():
@@ -149,12 +150,12 @@ def _judged(case: Case, method: str, found: Tensor, reference: Reference) -> Cel
     allowed = _allowed(method, reference, scale)
     if case.bound is None:
         return Cell(RIGHT if error <= allowed else WRONG, f"error {error:.2g} over {allowed:.2g}", error)
-    return Cell(APPROXIMATE if error <= case.bound else WRONG, f"error {error:.2g} over {case.bound:g}", error)
+    return Cell(
+        APPROXIMATE if error <= case.bound else WRONG, f"error {error:.2g} over {case.bound:g}", error
+    )
 
 
 def _allowed(method: str, reference: Reference, scale: float) -> float:
-    if kind_of(method) == RULES:
-        return WITHIN_LRP
     if kind_of(method) != OCCLUSION or not scale:
         return TOLERANCE
     with torch.no_grad():

@@ -1,5 +1,6 @@
-"""What each method should give: on the user's own network in float64, by nothing of the package but its random draws."""
+"""What each method should give: from the user's own network in float64, and of the package no more than its draws."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -34,17 +35,29 @@ class Reference:
         Pixels of an occluding window.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor, target: Tensor | None, pick: Callable, patch: int) -> None:
+    def __init__(
+        self, model: nn.Module, images: Tensor, target: Tensor | None, pick: Callable, patch: int
+    ) -> None:
         self.model, self.given, self.target, self.pick, self.patch = model, images, target, pick, patch
         self.images = images.double()
 
     def scores(self, points: Tensor, owner: int) -> Tensor:
         """The outputs to explain of points that belong to one image, (n,)."""
-        outputs = torch.cat([self._outputs(point[None]) for point in points])
+        if self._together:
+            outputs = self._outputs(points)
+        else:
+            outputs = torch.cat([self._outputs(point[None]) for point in points])
         return outputs[:, 0] if self.target is None else outputs[:, self.target[owner]]
 
-    def _outputs(self, image: Tensor) -> Tensor:
-        return self.pick(self.model(image.clone())).reshape(1, -1)
+    def _outputs(self, images: Tensor) -> Tensor:
+        return self.pick(self.model(images.clone())).reshape(len(images), -1)
+
+    @cached_property
+    def _together(self) -> bool:
+        """Whether images may be asked in one batch, as they do not depend on one another."""
+        with torch.no_grad():
+            alone = torch.cat([self._outputs(image[None]) for image in self.images])
+            return torch.allclose(self._outputs(self.images), alone, rtol=1e-12, atol=1e-12)
 
     def gradient_at(self, points: Tensor, owner: int) -> Tensor:
         """Gradient of the output at each point."""
@@ -57,7 +70,10 @@ class Reference:
         generator = torch.Generator().manual_seed(5)
         for owner, (image, gradient) in enumerate(zip(self.images, self["gradient"], strict=True)):
             for _ in range(2):
-                way = torch.randn(image.shape, generator=generator, dtype=torch.float64) * gradient.norm().sign()
+                way = (
+                    torch.randn(image.shape, generator=generator, dtype=torch.float64)
+                    * gradient.norm().sign()
+                )
                 way = way / way.norm() + gradient / gradient.norm()
                 step = 1e-6 * float(image.abs().max())
                 with torch.no_grad():
@@ -112,11 +128,14 @@ def blur_integrated_gradients(of: Reference, owner: int, image: Tensor) -> Tenso
 def _blurred(image: Tensor, sigma: float) -> Tensor:
     if sigma == 0:
         return image
-    return torch.from_numpy(np.stack([gaussian_filter(axis, sigma, mode="constant") for axis in image.numpy()]))
+    return torch.from_numpy(
+        np.stack([gaussian_filter(axis, sigma, mode="constant") for axis in image.numpy()])
+    )
 
 
 def idgi(of: Reference, owner: int, image: Tensor) -> Tensor:
-    points = torch.stack([image * i / STEPS for i in range(STEPS + 1)])
+    start = dim(of.images)
+    points = torch.stack([start + (image - start) * i / STEPS for i in range(STEPS + 1)])
     with torch.no_grad():
         changes = of.scores(points, owner).diff()
     total = torch.zeros_like(image)
@@ -126,13 +145,20 @@ def idgi(of: Reference, owner: int, image: Tensor) -> Tensor:
     return total
 
 
+def dim(images: Tensor) -> Tensor:
+    """A baseline that is not constant: there largest values of pools would be equal, and gradients arbitrary."""
+    return 0.5 * images[0].flip(-1)
+
+
 def smoothgrad(of: Reference, owner: int, image: Tensor) -> Tensor:
     given = of.given[owner]
     spread = NOISE * (given.max() - given.min()).double()
     copies = []
     for draw in range(1, DRAWS + 1):
         generator = torch.Generator().manual_seed(seed_of(given, 0) + (draw << 12))
-        copies.append(image + spread * torch.randn(given.shape, generator=generator, dtype=given.dtype).double())
+        copies.append(
+            image + spread * torch.randn(given.shape, generator=generator, dtype=given.dtype).double()
+        )
     return of.gradient_at(torch.stack(copies), owner).mean(0)
 
 
@@ -142,15 +168,16 @@ def regions(of: Reference, owner: int, image: Tensor) -> Tensor:
 
 
 def occlusion(of: Reference, owner: int, image: Tensor) -> Tensor:
-    result = torch.zeros_like(image)
-    axes = [range(0, n, of.patch) for n in image.shape[1:]]
+    corners = torch.cartesian_prod(*[torch.arange(0, n, of.patch) for n in image.shape[1:]]).tolist()
+    boxes = [(slice(None), *(slice(start, start + of.patch) for start in corner)) for corner in corners]
+    hidden = image.repeat(len(boxes) + 1, *[1] * image.ndim)
+    for copy, box in zip(hidden[1:], boxes, strict=True):
+        copy[box] = 0
     with torch.no_grad():
-        clean = of.scores(image[None], owner)
-        for corner in torch.cartesian_prod(*[torch.tensor(axis) for axis in axes]).tolist():
-            box = (slice(None), *(slice(start, start + of.patch) for start in corner))
-            hidden = image.clone()
-            hidden[box] = 0
-            result[box] = clean - of.scores(hidden[None], owner)
+        clean, *scores = of.scores(hidden, owner)
+    result = torch.zeros_like(image)
+    for box, score in zip(boxes, scores, strict=True):
+        result[box] = clean - score
     return result
 
 
@@ -221,7 +248,8 @@ def deep_lift(of: Reference, owner: int, image: Tensor) -> Tensor:
 
     index = 0 if of.target is None else int(of.target[owner])
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             found = DeepLift(One()).attribute(image[None].clone(), target=index)[0]
     except Exception as error:
         raise NoReference(f"captum: {error}") from error
@@ -237,7 +265,7 @@ METHODS: Mapping[str, Callable[[Reference, int, Tensor], Tensor]] = {
     "integrated_gradients": integrated_gradients,
     "expected_gradients": expected_gradients,
     "blur_integrated_gradients": blur_integrated_gradients,
-    "idgi": idgi,
+    "idgi[dim]": idgi,
     "gradient+smoothgrad": smoothgrad,
     "gradient@xrai": regions,
     "occlusion": occlusion,

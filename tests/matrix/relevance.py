@@ -27,7 +27,9 @@ class _Share(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, parts: Callable[..., Sequence[Part]], *inputs: Tensor) -> Tensor:
-        ctx.save_for_backward(value.clone(), *(x.clone() for x in inputs))  # some are overwritten in place later
+        ctx.save_for_backward(
+            value.clone(), *(x.clone() for x in inputs)
+        )  # some are overwritten in place later
         ctx.parts = parts
         return value.clone()
 
@@ -42,26 +44,38 @@ class _Share(torch.autograd.Function):
                 stable = found + epsilon * torch.where(found < 0, -1.0, 1.0)
                 signal = torch.where(found == 0, 0.0, incoming[0] * share / stable).detach()
                 sources = [*leaves, *extra]
-                slopes = torch.autograd.grad(found, sources, signal, allow_unused=True)
+                slopes = torch.autograd.grad(found, sources, signal, retain_graph=True, allow_unused=True)
                 for i, (source, slope) in enumerate(zip(sources, slopes, strict=True)):
                     if slope is not None:
                         totals[i if i < len(leaves) else 0] += (source * slope).detach()
         return None, None, *totals
 
 
-_PASSES = set(
-    "__get__ __getitem__ size dim numel flatten unflatten reshape view permute transpose squeeze unsqueeze contiguous "
-    "clone cat concat concatenate stack dropout dropout2d dropout3d pad chunk split expand to detach float double "
-    "max_pool2d max_pool3d _max_pool2d _max_pool3d fn boolean_dispatch requires_grad_ __bool__ __len__ __iter__ "
-    "is_floating_point __format__ __repr__ mT movedim type ndimension stride is_contiguous adaptive_max_pool2d swapaxes "
-    "view_as unbind item __float__ checkpoint __contains__ ge le gt lt __gt__ __lt__ __hash__ data_ptr "
-    "is_complex broadcast_tensors channel_shuffle requires_grad alpha_dropout is_cuda __set__".split()
+_PASSES = (
+    "__get__ __set__ __getitem__ __len__ __iter__ __bool__ __float__ __contains__ __hash__ __format__ __repr__ size "
+    "dim numel ndimension stride type item data_ptr is_contiguous is_floating_point is_complex requires_grad_ flatten "
+    "unflatten reshape view view_as permute transpose swapaxes movedim squeeze unsqueeze expand contiguous clone to "
+    "detach float double cat concat concatenate stack chunk split unbind pad dropout dropout2d dropout3d alpha_dropout "
+    "max_pool2d max_pool3d _max_pool2d _max_pool3d adaptive_max_pool2d fn boolean_dispatch channel_shuffle"
 )
-_ACTIVATIONS = set("relu relu_ leaky_relu prelu elu celu selu tanh relu6 hardtanh softsign".split())
-_AVERAGES = set("avg_pool2d avg_pool3d adaptive_avg_pool2d adaptive_avg_pool3d mean sum interpolate".split())
-_SUMS = set("add add_ __add__ __iadd__ __radd__ sub __sub__ __isub__ sub_".split())
-_SCALES = set("mul __mul__ __rmul__ __imul__ mul_ div div_ __truediv__ __itruediv__ true_divide".split())
-_CONVOLUTIONS = set("conv1d conv2d conv3d conv_transpose2d conv_transpose3d".split())
+_ACTIVATIONS = "relu relu_ leaky_relu prelu elu celu selu tanh relu6 hardtanh softsign"
+_AVERAGES = "avg_pool2d avg_pool3d adaptive_avg_pool2d adaptive_avg_pool3d mean sum interpolate"
+_SUMS = "add add_ __add__ __iadd__ __radd__ sub __sub__ __isub__ sub_"
+_SCALES = "mul __mul__ __rmul__ __imul__ mul_ div div_ __truediv__ __itruediv__ true_divide"
+_CONVOLUTIONS = "conv1d conv2d conv3d conv_transpose2d conv_transpose3d"
+_KINDS = {
+    name: kind
+    for kind, names in {
+        "pass": _PASSES,
+        "activation": _ACTIVATIONS,
+        "average": _AVERAGES,
+        "sum": _SUMS,
+        "scale": _SCALES,
+        "layer": f"{_CONVOLUTIONS} linear",
+        "norm": "batch_norm",
+    }.items()
+    for name in names.split()
+}
 
 
 class _Relevance(TorchFunctionMode):
@@ -79,38 +93,38 @@ class _Relevance(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", str(func))
+        kind = _KINDS.get(name)
         tensors = [x for x in _tensors((args, kwargs)) if x.requires_grad]
-        if not tensors or name in _PASSES:
+        raw = any(_is(x, self.raw) for x in tensors)
+        if not tensors or kind == "pass":
             result = func(*args, **kwargs)
-            if any(_is(x, self.raw) for x in tensors):
-                self.raw += _tensors(result)
+            self.raw += _tensors(result) if raw else []
             return result
-        if any(_is(x, self.raw) for x in tensors) and name not in (*_CONVOLUTIONS, "linear"):
-            if self.first_rule:
-                raise NoReference(f"{name} before the first layer")
+        if raw and kind != "layer" and self.first_rule:
+            raise NoReference(f"{name} before the first layer")
         if not args:
-            args = (kwargs.pop("input", None) if "input" in kwargs else kwargs.pop("tensors"),)
-        if name in _CONVOLUTIONS or name == "linear":
+            args = (kwargs.pop("input"),)
+        if kind == "layer":
             return self.layer(func, name, args, kwargs)
-        if name == "batch_norm":
+        if kind == "norm":
             return self.norm(*args, **kwargs)
-        if name in _ACTIVATIONS:
-            value = func(args[0].detach().clone(), *args[1:], **kwargs)
-            result = args[0] + (value - args[0].detach())
-            in_place = name == "relu_" or kwargs.get("inplace") or (name == "relu" and args[1:] == (True,))
-            return self.written(args[0], result) if in_place else result
-        if name in _AVERAGES:
+        if kind == "average":
             return self.linear_map(lambda x: func(x, *args[1:], **kwargs), args[0])
-        if name in _SUMS:
+        if kind == "sum":
             return self.sum(name, *args, **kwargs)
-        if name in _SCALES and not any(x.requires_grad for x in _tensors(args[1:])):
-            value = func(args[0].detach().clone(), *args[1:], **kwargs)
-            if value.shape != args[0].shape:
-                raise NoReference(f"no rule for {name} of two shapes")
-            result = args[0] + (value - args[0].detach())
-            in_place = name.endswith("_") and not name.startswith("__") or name.startswith("__i")
-            return self.written(args[0], result) if in_place else result
+        if kind == "activation" or (kind == "scale" and not any(x.requires_grad for x in _tensors(args[1:]))):
+            return self.handed_on(func, name, args, kwargs)
         raise NoReference(f"no rule for {name}")
+
+    def handed_on(self, func: Callable, name: str, args: Any, kwargs: Any) -> Tensor:
+        """All relevance passes."""
+        value = func(args[0].detach().clone(), *args[1:], **kwargs)
+        if value.shape != args[0].shape:
+            raise NoReference(f"no rule for {name} of two shapes")
+        result = args[0] + (value - args[0].detach())
+        in_place = name.startswith("__i") or (name.endswith("_") and not name.startswith("__"))
+        in_place = in_place or kwargs.get("inplace") or (name == "relu" and args[1:] == (True,))
+        return self.written(args[0], result) if in_place else result
 
     def written(self, x: Tensor, value: Tensor) -> Tensor:
         """`value` in the place of `x`, which is no layer's output any more."""
@@ -137,7 +151,9 @@ class _Relevance(TorchFunctionMode):
                 if "transpose" in str(apply):
                     raise NoReference("a norm behind a transposed convolution")
                 kernel = kernel * scale.view(-1, *[1] * (kernel.ndim - 1))
-                return self.shared(apply, source, kernel, shift if offset is None else offset * scale + shift, dense)
+                return self.shared(
+                    apply, source, kernel, shift if offset is None else offset * scale + shift, dense
+                )
         line = (1, -1, *[1] * (x.ndim - 2))
         diagonal = lambda x, w, b: x * w + (0 if b is None else b)  # noqa: E731
         return self.shared(diagonal, x, scale.view(line), shift.view(line), False)
@@ -161,7 +177,10 @@ class _Relevance(TorchFunctionMode):
 
     def sum(self, name: str, first: Any, other: Any, alpha: float = 1.0) -> Tensor:
         sign = -alpha if "sub" in name else alpha
-        pair = [x if isinstance(x, Tensor) else torch.tensor(float(x), dtype=torch.float64) for x in (first, other)]
+        pair = [
+            x if isinstance(x, Tensor) else torch.tensor(float(x), dtype=torch.float64)
+            for x in (first, other)
+        ]
         value = (pair[0] + sign * pair[1]).detach()
         pair = [x.expand_as(value) for x in pair]
 
@@ -182,7 +201,9 @@ def _own_sign(value: Tensor, up: Tensor, down: Tensor) -> Sequence[Part]:
     return [(lambda: up, above, STABILIZER, []), (lambda: down, 1 - above, STABILIZER, [])]
 
 
-def _parts(rule: str, apply: Callable, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Sequence[Part]:
+def _parts(
+    rule: str, apply: Callable, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> Sequence[Part]:
     up, down = weight.clamp(min=0), weight.clamp(max=0)
     bias_up = None if bias is None else bias.clamp(min=0)
     by_sign = lambda above, offset, below: (  # noqa: E731
@@ -223,6 +244,6 @@ def _tensors(values: Any) -> list[Tensor]:
 def relevance(scores: Callable[[Tensor], Tensor], images: Tensor, rule: str) -> Tensor:
     """Relevance of each pixel under a rule of every layer, or a composite."""
     leaf = images.detach().clone().requires_grad_()
-    with torch.enable_grad(), _Relevance(rule, leaf) as mode:
+    with torch.enable_grad(), _Relevance(rule, leaf):
         outputs = scores(leaf)
     return torch.autograd.grad(outputs, leaf, outputs.detach())[0]

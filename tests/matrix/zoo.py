@@ -1,8 +1,10 @@
 """The networks of the matrix: what people bring, each as small as it can be and with weights that mean something."""
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +14,9 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision.models as vision
+from timm.models.mlp_mixer import MlpMixer
 from torch import Tensor, nn
+from torchvision.models.googlenet import BasicConv2d, Inception
 
 GRADIENTS = "gradients"
 OCCLUSION = "occlusion"
@@ -71,10 +75,11 @@ class Case:
     def make(self) -> tuple[Any, nn.Module, Tensor]:
         """The user's model, its plain twin in float64, and two images."""
         generator = torch.Generator().manual_seed(7)
-        smooth = torch.rand(2, *self.shape, generator=generator)
+        smooth = torch.rand(16, *self.shape, generator=generator)
         pool = F.avg_pool2d if len(self.shape) == 3 else F.avg_pool3d
-        images = self.images(0.5 * smooth + 0.5 * pool(smooth, 3, stride=1, padding=1)).contiguous()
-        with torch.random.fork_rng():
+        images = self.images(0.5 * smooth + 0.5 * pool(smooth, 3, stride=1, padding=1))
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old ways to write a network, which are their authors' affair
             torch.manual_seed(0)
             model = self.build()
             plain = self.plain(model)
@@ -83,7 +88,7 @@ class Case:
                 settle(plain, images)
             if plain is not model and hasattr(model, "eval"):
                 model.eval()
-        return model, copy.deepcopy(plain).double().eval(), images
+        return model, copy.deepcopy(plain).double().eval().requires_grad_(False), images[:2]
 
     @property
     def targets(self) -> Tensor | None:
@@ -102,7 +107,11 @@ def settle(model: nn.Module, images: Tensor) -> None:
                 nn.init.kaiming_normal_(value)
             else:
                 value.normal_(0, 0.5)
-        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        norms = [
+            m
+            for m in model.modules()
+            if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+        ]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None
@@ -141,6 +150,75 @@ class Scores(nn.Module):
 PHOTO = {"shape": (3, 32, 32)}
 
 
+def bare(kind: type, **parts: Any) -> nn.Module:
+    """torchvision's forward pass with layers that tests can afford."""
+    net = kind.__new__(kind)
+    nn.Module.__init__(net)
+    for name, part in parts.items():
+        setattr(net, name, part)
+    return net
+
+
+def thin(kind: type, head: str) -> type:
+    """A residual network with an eighth of the channels in its blocks."""
+
+    def make_layer(self: Any, block: Any, planes: int, *args: Any, **more: Any) -> nn.Module:
+        return kind._make_layer(self, block, planes // 8, *args, **more)
+
+    def init(self: Any, *args: Any, **more: Any) -> None:
+        kind.__init__(self, *args, **more)
+        setattr(self, head, nn.Linear(getattr(self, head).in_features // 8, 3))
+
+    return type(kind.__name__, (kind,), {"_make_layer": make_layer, "__init__": init})
+
+
+def _resnet(block: Any, *layers: int) -> nn.Module:
+    return thin(vision.ResNet, "fc")(block, layers)
+
+
+def _vgg() -> nn.Module:
+    head = nn.Sequential(nn.Linear(64, 16), nn.ReLU(True), nn.Dropout(), nn.Linear(16, 3))
+    features = vision.vgg.make_layers([8, "M", 16, "M"], True)
+    return bare(vision.VGG, features=features, avgpool=nn.AdaptiveAvgPool2d(2), classifier=head)
+
+
+def _alexnet() -> nn.Module:
+    features = nn.Sequential(nn.Conv2d(3, 8, 5, 2, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2), nn.Conv2d(8, 8, 3),
+                             nn.ReLU(inplace=True))  # fmt: skip
+    head = nn.Sequential(nn.Dropout(), nn.Linear(32, 16), nn.ReLU(inplace=True), nn.Linear(16, 3))
+    return bare(vision.AlexNet, features=features, avgpool=nn.AdaptiveAvgPool2d(2), classifier=head)
+
+
+def _googlenet() -> nn.Module:
+    def conv(inputs: int, outputs: int, **more: Any) -> nn.Module:
+        return BasicConv2d(inputs if inputs == 3 else inputs // 8, outputs // 8, **more)
+
+    blocks = [conv, partial(Inception, conv_block=conv), None]
+    net = vision.GoogLeNet(3, aux_logits=False, init_weights=False, blocks=blocks)
+    net.fc = nn.Linear(128, 3)
+    return net
+
+
+def _mobilenet_v3() -> nn.Module:
+    config = partial(vision.mobilenetv3.InvertedResidualConfig, dilation=1, width_mult=1.0)
+    blocks = [config(16, 3, 16, 16, True, "RE", 2), config(16, 3, 24, 16, True, "HS", 1)]
+    return vision.MobileNetV3(blocks, 32, num_classes=3)
+
+
+def _efficientnet() -> nn.Module:
+    config = vision.efficientnet.MBConvConfig
+    return vision.EfficientNet(
+        [config(1, 3, 1, 8, 8, 1), config(4, 3, 2, 8, 16, 1)], 0.1, num_classes=3, last_channel=32
+    )
+
+
+def _mnasnet() -> nn.Module:
+    net = vision.MNASNet(0.1, 3)
+    net.layers = nn.Sequential(*net.layers[:9], nn.LazyConv2d(1280, 1), nn.ReLU(inplace=True))
+    net.layers(torch.rand(1, 3, 32, 32))
+    return net
+
+
 def _swin() -> nn.Module:
     return vision.SwinTransformer([2, 2], 12, [1, 1], [2, 2], [4, 4], num_classes=3)
 
@@ -154,33 +232,42 @@ def _convnext() -> nn.Module:
     return vision.ConvNeXt(blocks, num_classes=3)
 
 
-def _googlenet() -> nn.Module:
-    return vision.googlenet(weights=None, num_classes=3, aux_logits=False, init_weights=False)
-
-
 def _regnet() -> nn.Module:
-    return vision.RegNet(vision.regnet.BlockParams([1, 1], [8, 16], [4, 8], [1, 1], [2, 2], 0.25), 3, 8)
+    parameters = vision.regnet.BlockParams([1, 1], [8, 16], [4, 8], [1, 1], [2, 2], 0.25)
+    return vision.RegNet(parameters, 3, 8)
 
 
+_MOBILE = [[1, 8, 1, 1], [4, 16, 2, 2]]
 for _name, _build, _works in (
-    ("resnet18", lambda: vision.resnet18(num_classes=3), PIECEWISE_LINEAR),
-    ("resnet50", lambda: vision.ResNet(vision.resnet.Bottleneck, [1, 1, 1, 1], 3), PIECEWISE_LINEAR),
-    ("vgg11_bn", lambda: vision.VGG(vision.vgg.make_layers([8, "M", 16, "M"], True), 3), PIECEWISE_LINEAR),
-    ("alexnet", lambda: vision.AlexNet(3), PIECEWISE_LINEAR),
-    ("densenet", lambda: vision.DenseNet(8, (2, 2, 2), 8, num_classes=3), PIECEWISE_LINEAR),
+    ("resnet18", lambda: _resnet(vision.resnet.BasicBlock, 2, 2, 2, 2), PIECEWISE_LINEAR),
+    ("resnet50", lambda: _resnet(vision.resnet.Bottleneck, 1, 1, 1, 1), PIECEWISE_LINEAR),
+    ("vgg11_bn", _vgg, PIECEWISE_LINEAR),
+    ("alexnet", _alexnet, PIECEWISE_LINEAR),
+    ("densenet121", lambda: vision.DenseNet(8, (2, 2, 2), 8, num_classes=3), PIECEWISE_LINEAR),
     ("googlenet", _googlenet, PIECEWISE_LINEAR),
-    ("squeezenet1_1", lambda: vision.squeezenet1_1(num_classes=3), PIECEWISE_LINEAR),
-    ("shufflenet_v2_x0_5", lambda: vision.shufflenet_v2_x0_5(num_classes=3), {*DIFFERENTIABLE, RECTIFIERS}),
-    ("mnasnet0_5", lambda: vision.mnasnet0_5(num_classes=3), PIECEWISE_LINEAR),
-    ("mobilenet_v2", lambda: vision.mobilenet_v2(num_classes=3, width_mult=0.25), DIFFERENTIABLE),
-    ("mobilenet_v3_small", lambda: vision.mobilenet_v3_small(num_classes=3), DIFFERENTIABLE),
-    ("efficientnet_b0", lambda: vision.efficientnet_b0(num_classes=3), DIFFERENTIABLE),
-    ("regnet with squeeze and excitation", _regnet, DIFFERENTIABLE),
+    ("squeezenet1_1", lambda: vision.SqueezeNet("1_1", 3), PIECEWISE_LINEAR),
+    (
+        "shufflenet_v2",
+        lambda: vision.ShuffleNetV2([1, 1, 1], [8, 16, 16, 16, 32], 3),
+        {*DIFFERENTIABLE, RECTIFIERS},
+    ),
+    ("mnasnet", _mnasnet, PIECEWISE_LINEAR),
+    ("mobilenet_v2", lambda: vision.MobileNetV2(3, 0.25, _MOBILE), DIFFERENTIABLE),
+    ("mobilenet_v3_small", _mobilenet_v3, DIFFERENTIABLE),
+    ("efficientnet_b0", _efficientnet, DIFFERENTIABLE),
+    ("regnet_y", _regnet, DIFFERENTIABLE),
     ("convnext", _convnext, DIFFERENTIABLE),
     ("vit", _vit, DIFFERENTIABLE),
     ("swin", _swin, DIFFERENTIABLE),
 ):
-    add(f"torchvision {_name}", "torchvision", _build, *_works, **PHOTO)
+    add(
+        f"torchvision {_name}",
+        "torchvision",
+        _build,
+        *_works,
+        target=(1, 1) if "squeeze" in _name else (2, 0),
+        **PHOTO,
+    )
 
 # --- MONAI ------------------------------------------------------------------------------------------------------------
 
@@ -189,7 +276,7 @@ VOLUME = {"spatial_dims": 3, "in_channels": 1}
 CUBE = (1, 16, 16, 16)
 
 
-def _resnet(shortcut: str, dims: int) -> nn.Module:
+def _monai_resnet(shortcut: str, dims: int) -> nn.Module:
     return monai.ResNet(
         "basic", [1, 1, 1, 1], [4, 8, 8, 8], dims, 1, shortcut_type=shortcut, num_classes=3, conv1_t_size=3
     )
@@ -201,28 +288,27 @@ def _densenet(axes: Mapping[str, int]) -> nn.Module:
 
 def _monai_vit(axes: Mapping[str, int], size: tuple[int, ...]) -> nn.Module:
     options = {"hidden_size": 24, "mlp_dim": 32, "num_layers": 2, "num_heads": 2, "num_classes": 3}
-    net = monai.ViT(**axes, img_size=size, patch_size=8, classification=True, **options)
-    net.classification_head = net.classification_head[0]
-    return net
+    return monai.ViT(**axes, img_size=size, patch_size=8, classification=True, post_activation="", **options)
 
 
 def _seresnet() -> nn.Module:
-    block = monai.senet.SEResNetBottleneck
-    return monai.SENet(2, 1, block, [1, 1], 1, 4, None, 8, num_classes=3, input_3x3=False)
+    return thin(monai.SENet, "last_linear")(2, 1, monai.senet.SEResNetBottleneck, (1, 1, 1, 1), 1, 2, None, 1, 64,
+                                            input_3x3=False, num_classes=3)  # fmt: skip
+
+
+def _monai_efficientnet() -> nn.Module:
+    blocks = ["r1_k3_s11_e1_i32_o16_se0.25", "r1_k3_s22_e6_i16_o24_se0.25"]
+    return monai.EfficientNet(blocks, 2, 1, 3, width_coefficient=0.25, depth_coefficient=1.0, image_size=32)
 
 
 for _case in (
     ("DenseNet 2D", lambda: _densenet(SLICE), PIECEWISE_LINEAR, (1, 32, 32)),
     ("DenseNet 3D", lambda: _densenet(VOLUME), PIECEWISE_LINEAR, CUBE),
-    ("ResNet 3D, shortcut B", lambda: _resnet("B", 3), PIECEWISE_LINEAR, CUBE),
-    ("ResNet 3D, shortcut A", lambda: _resnet("A", 3), {*DIFFERENTIABLE, RECTIFIERS}, CUBE),
-    ("ResNet 2D, shortcut B", lambda: _resnet("B", 2), PIECEWISE_LINEAR, (1, 32, 32)),
-    ("SEResNet50", lambda: monai.SEResNet50(spatial_dims=2, in_channels=1, num_classes=3, layers=(1, 1, 1, 1)),
-     DIFFERENTIABLE, (1, 32, 32)),
-    ("EfficientNet", lambda: monai.EfficientNetBN("efficientnet-b0", False, **SLICE, num_classes=3),
-     DIFFERENTIABLE, (1, 32, 32)),
-    ("ViT 2D", lambda: _monai_vit(SLICE, (16, 16)), DIFFERENTIABLE, (1, 16, 16)),
-    ("ViT 3D", lambda: _monai_vit(VOLUME, (16, 16, 16)), DIFFERENTIABLE, CUBE),
+    ("ResNet 3D, shortcut B", lambda: _monai_resnet("B", 3), PIECEWISE_LINEAR, CUBE),
+    ("ResNet 3D, shortcut A", lambda: _monai_resnet("A", 3), {*DIFFERENTIABLE, RECTIFIERS}, CUBE),
+    ("ResNet 2D, shortcut B", lambda: _monai_resnet("B", 2), PIECEWISE_LINEAR, (1, 32, 32)),
+    ("SEResNet50", _seresnet, DIFFERENTIABLE, (1, 32, 32)),
+    ("EfficientNet", _monai_efficientnet, DIFFERENTIABLE, (1, 32, 32)),
     ("UNet 3D", lambda: Scores(monai.UNet(3, 1, 3, (4, 8, 8), (2, 2))), DIFFERENTIABLE, CUBE),
     ("BasicUNet 2D", lambda: Scores(monai.BasicUNet(2, 1, 3, (4, 4, 8, 8, 8, 4))), DIFFERENTIABLE, (1, 32, 32)),
     ("SegResNet 3D", lambda: Scores(monai.SegResNet(3, 8, 1, 3, blocks_down=(1, 1), blocks_up=(1,))),
@@ -232,21 +318,26 @@ for _case in (
 ):  # fmt: skip
     add(f"MONAI {_case[0]}", "MONAI", _case[1], *_case[2], shape=_case[3])
 
+_FIRST = {"pick": lambda outputs: outputs[0], "call": {"output": 0}}
+add("MONAI ViT 2D, output=0", "MONAI", lambda: _monai_vit(SLICE, (16, 16)), **_FIRST)
+add("MONAI ViT 3D, output=0", "MONAI", lambda: _monai_vit(VOLUME, (16, 16, 16)), shape=CUBE, **_FIRST)
+
 # --- timm -------------------------------------------------------------------------------------------------------------
 
 _TINY = {"embed_dim": 16, "depth": 2}
 for _name, _options, _works in (
-    ("resnet10t", {}, PIECEWISE_LINEAR),
-    ("resnet18d", {"layers": (1, 1, 1, 1)}, PIECEWISE_LINEAR),
+    ("resnet10t", {"channels": (8, 8, 16, 16), "stem_width": 8}, PIECEWISE_LINEAR),
+    ("resnet26d", {"layers": (1, 1, 1, 1), "channels": (4, 8, 8, 8), "stem_width": 8}, PIECEWISE_LINEAR),
     ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "num_heads": 2, **_TINY}, DIFFERENTIABLE),
-    ("convnext_atto", {"depths": (1, 1), "dims": (8, 16)}, DIFFERENTIABLE),
-    ("mixer_s16_224", {"img_size": 32, "patch_size": 8, "embed_dim": 16, "num_blocks": 2}, DIFFERENTIABLE),
+    ("convnext_atto", {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)}, DIFFERENTIABLE),
     ("swin_tiny_patch4_window7_224", {"img_size": 32, "window_size": 4, "embed_dim": 8, "depths": (1, 1),
                                       "num_heads": (1, 2)}, DIFFERENTIABLE),
     ("efficientvit_b0", {"widths": (4, 8), "depths": (1, 1)}, DIFFERENTIABLE),
 ):  # fmt: skip
     _build = lambda name=_name, options=_options: timm.create_model(name, num_classes=3, **options)  # noqa: E731
     add(f"timm {_name}", "timm", _build, *_works, **PHOTO)
+
+add("timm mixer", "timm", lambda: MlpMixer(3, 32, patch_size=8, num_blocks=2, embed_dim=16), **PHOTO)
 
 # --- written by hand --------------------------------------------------------------------------------------------------
 
@@ -271,7 +362,9 @@ class Small(nn.Module):
         return self.head(x.flatten(2).mean(2))
 
 
-def written(name: str, forward: Callable[[Any, Tensor], Any], *works: str, family: str = "", **options: Any) -> None:
+def written(
+    name: str, forward: Callable[[Any, Tensor], Any], *works: str, family: str = "", **options: Any
+) -> None:
     """A network of the layers of `Small` with a forward pass of its own, and more layers by `layers`."""
     layers = options.pop("layers", dict)
 
@@ -284,9 +377,14 @@ def written(name: str, forward: Callable[[Any, Tensor], Any], *works: str, famil
     add(name, family or "written by hand", kind, *(works or PIECEWISE_LINEAR), **options)
 
 
-written("x.view(x.size(0), -1) after convolutions", lambda self, x: self.dense(self.relu(self.stem(x)).view(x.size(0), -1)))
+written(
+    "x.view(x.size(0), -1) after convolutions",
+    lambda self, x: self.dense(self.relu(self.stem(x)).view(x.size(0), -1)),
+)
 written("functional ReLUs", lambda self, x: self.end(F.relu(self.same(torch.relu(self.stem(x))).relu())))
-written("one ReLU module used again", lambda self, x: self.end(self.relu_(self.same(self.relu_(self.stem(x))))))
+written(
+    "one ReLU module used again", lambda self, x: self.end(self.relu_(self.same(self.relu_(self.stem(x)))))
+)
 
 
 def _in_place_on_view(self, x):
@@ -305,8 +403,10 @@ def _slice_relu(self, x):
 
 
 written("in-place ReLU on a slice", _slice_relu, *DIFFERENTIABLE)
-written("tokens (B, N, C) and in-place ReLU",
-        lambda self, x: self.head(self.relu_(self.tokens(self.stem(x).flatten(2).transpose(1, 2))).mean(1)))
+written(
+    "tokens (B, N, C) and in-place ReLU",
+    lambda self, x: self.head(self.relu_(self.tokens(self.stem(x).flatten(2).transpose(1, 2))).mean(1)),
+)
 
 
 def _masked_fill(self, x):
@@ -343,20 +443,40 @@ def _stack_max(self, x):
 _BY_HAND = {"forbidden": frozenset({RECTIFIERS})}
 written("ReLU spelled h * (h > 0)", _product, *DIFFERENTIABLE, **_BY_HAND)
 written("ReLU spelled where", _where, *DIFFERENTIABLE, **_BY_HAND)
-written("ReLU spelled clamp(min=0)", lambda self, x: self.end(self.stem(x).clamp(min=0)), *DIFFERENTIABLE, **_BY_HAND)
+written(
+    "ReLU spelled clamp(min=0)",
+    lambda self, x: self.end(self.stem(x).clamp(min=0)),
+    *DIFFERENTIABLE,
+    **_BY_HAND,
+)
 written("ReLU spelled masked_fill", _masked_fill, *DIFFERENTIABLE, **_BY_HAND)
 written("ReLU spelled x[x < 0] = 0", _index, *DIFFERENTIABLE, **_BY_HAND)
 written("ReLU spelled (h + |h|) / 2", _half_sum, *DIFFERENTIABLE, **_BY_HAND)
-written("ReLU spelled maximum", lambda self, x: self.end(torch.fmax(self.stem(x), torch.zeros(()))), *DIFFERENTIABLE,
-        **_BY_HAND)
+written(
+    "ReLU spelled maximum",
+    lambda self, x: self.end(torch.fmax(self.stem(x), torch.zeros(()))),
+    *DIFFERENTIABLE,
+    **_BY_HAND,
+)
 written("ReLU spelled amax over a stack", _stack_max, *DIFFERENTIABLE, **_BY_HAND)
 for _activation in (nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Tanh, nn.ReLU6, nn.Hardswish,
                     nn.Softshrink, nn.Mish):  # fmt: skip
-    written(f"nn.{_activation.__name__}", lambda self, x: self.end(self.act(self.stem(x))), *DIFFERENTIABLE,
-            layers=lambda kind=_activation: {"act": kind()}, **_BY_HAND)
-written("x * sigmoid(x)", lambda self, x: self.end((y := self.stem(x)) * y.sigmoid()), *DIFFERENTIABLE, **_BY_HAND)
-written("gated linear unit", lambda self, x: self.head(torch.cat([y := F.glu(self.stem(x), 1), y], 1).mean((2, 3))),
-        *DIFFERENTIABLE, **_BY_HAND)
+    written(
+        f"nn.{_activation.__name__}",
+        lambda self, x: self.end(self.act(self.stem(x))),
+        *DIFFERENTIABLE,
+        layers=lambda kind=_activation: {"act": kind()},
+        **_BY_HAND,
+    )
+written(
+    "x * sigmoid(x)", lambda self, x: self.end((y := self.stem(x)) * y.sigmoid()), *DIFFERENTIABLE, **_BY_HAND
+)
+written(
+    "gated linear unit",
+    lambda self, x: self.head(torch.cat([y := F.glu(self.stem(x), 1), y], 1).mean((2, 3))),
+    *DIFFERENTIABLE,
+    **_BY_HAND,
+)
 
 
 def _residual(self, x):
@@ -367,14 +487,31 @@ def _residual(self, x):
 
 
 written("residual sum by +=", _residual)
-written("torch.cat(tensors=...)", lambda self, x: self.wide(
-    torch.cat(tensors=[y := self.relu(self.stem(x)), self.relu(self.same(y))], dim=1).mean((2, 3))), *DIFFERENTIABLE,
-    RECTIFIERS, layers=lambda: {"wide": nn.Linear(16, 3)})
-written("einops layers", lambda self, x: self.head(self.mean(self.relu(self.fold(self.stem(x))))), *DIFFERENTIABLE, RECTIFIERS,
-        layers=lambda: {"fold": einops.layers.torch.Rearrange("b c h w -> b c (h w)"),
-                        "mean": einops.layers.torch.Reduce("b c n -> b c", "mean")})
-written("einsum", lambda self, x: self.head(torch.einsum("bchw,cd->bd", self.relu(self.stem(x)), self.tokens.weight) / 64),
-        *DIFFERENTIABLE, RECTIFIERS)
+written(
+    "torch.cat(tensors=...)",
+    lambda self, x: self.wide(
+        torch.cat(tensors=[y := self.relu(self.stem(x)), self.relu(self.same(y))], dim=1).mean((2, 3))
+    ),
+    *DIFFERENTIABLE,
+    RECTIFIERS,
+    layers=lambda: {"wide": nn.Linear(16, 3)},
+)
+written(
+    "einops layers",
+    lambda self, x: self.head(self.mean(self.relu(self.fold(self.stem(x))))),
+    *DIFFERENTIABLE,
+    RECTIFIERS,
+    layers=lambda: {
+        "fold": einops.layers.torch.Rearrange("b c h w -> b c (h w)"),
+        "mean": einops.layers.torch.Reduce("b c n -> b c", "mean"),
+    },
+)
+written(
+    "einsum",
+    lambda self, x: self.head(torch.einsum("bchw,cd->bd", self.relu(self.stem(x)), self.tokens.weight) / 64),
+    *DIFFERENTIABLE,
+    RECTIFIERS,
+)
 
 
 def _branch(self, x):
@@ -425,8 +562,12 @@ class Buffered(Small):
 add("buffers (1, C, 1, 1, 1)", "written by hand", Buffered, *DIFFERENTIABLE, RECTIFIERS)
 for _norm in (lambda: nn.GroupNorm(2, 8), lambda: nn.InstanceNorm2d(8, affine=True), lambda: nn.LayerNorm([8, 8, 8]),
               lambda: nn.RMSNorm([8, 8, 8])):  # fmt: skip
-    written(f"nn.{type(_norm()).__name__}", lambda self, x: self.end(self.relu(self.norm(self.stem(x)))), *DIFFERENTIABLE,
-            layers=lambda norm=_norm: {"norm": norm()})
+    written(
+        f"nn.{type(_norm()).__name__}",
+        lambda self, x: self.end(self.relu(self.norm(self.stem(x)))),
+        *DIFFERENTIABLE,
+        layers=lambda norm=_norm: {"norm": norm()},
+    )
 _reparametrised = lambda self, x: self.end(self.relu(self.same(self.relu(self.stem(x)))))  # noqa: E731
 
 
@@ -441,13 +582,31 @@ class Old(Small):
 
 
 _param = nn.utils.parametrizations
+
+
+def _as_it_is(model: nn.Module) -> nn.Module:
+    """The same network with an ordinary weight."""
+    net = Old(lambda layer: layer)
+    net.load_state_dict(model.state_dict(), strict=False)
+    net.same.weight.data = model.eval().same.weight.detach().clone()
+    return net
+
+
 for _name, _wrap in (
     ("parametrizations.weight_norm", _param.weight_norm),
     ("parametrizations.spectral_norm", _param.spectral_norm),
     ("utils.weight_norm", nn.utils.weight_norm),
     ("utils.spectral_norm", nn.utils.spectral_norm),
 ):
-    add(_name, "written by hand", lambda wrap=_wrap: Old(wrap), settled=False)
+    add(
+        _name,
+        "written by hand",
+        lambda wrap=_wrap: Old(wrap),
+        *DIFFERENTIABLE,
+        RECTIFIERS,
+        plain=_as_it_is,
+        settled=False,
+    )
 
 
 class Hooked(Small):
@@ -465,26 +624,67 @@ class Hooked(Small):
 
 add("a forward hook that changes activations", "written by hand", lambda: Hooked(False), **_BY_HAND)
 add("a forward pre-hook that changes activations", "written by hand", lambda: Hooked(True), **_BY_HAND)
-written("x.clamp_(0, 1) on the input", lambda self, x: self.end(self.relu(self.stem(x.clamp_(0, 1)))), *DIFFERENTIABLE,
-        images=lambda x: 2.4 * x - 0.7, call={"options": {"deep_taylor": {"low": -1, "high": 2}, "lrp": {"low": -1, "high": 2}}})
+written(
+    "x.clamp_(0, 1) on the input",
+    lambda self, x: self.end(self.relu(self.stem(x.clamp_(0, 1)))),
+    *DIFFERENTIABLE,
+    images=lambda x: 2.4 * x - 0.7,
+    call={"options": {"deep_taylor": {"low": -1, "high": 2}, "lrp": {"low": -1, "high": 2}}},
+)
 written("x /= 2 on the input", lambda self, x: self.end(self.relu(self.stem(x.div_(2)))))
-written("x / x.amax of each image", lambda self, x: self.end(self.relu(self.stem(x / x.amax((1, 2, 3), keepdim=True)))),
-        *DIFFERENTIABLE)
-written("ReLU network on Hounsfield units", lambda self, x: self.end(self.relu(self.stem((x + 1000) / 2000))),
-        GRADIENTS, OCCLUSION, RECTIFIERS, images=lambda x: 2000 * x - 1000,
-        call={"options": {"deep_taylor": {"low": -1000, "high": 1000}, "lrp": {"low": -1000, "high": 1000}}})
-written("dropout in evaluation", lambda self, x: self.end(self.drop(self.relu(self.stem(x)))), layers=lambda: {"drop": nn.Dropout(0.5)})
+written(
+    "x / x.amax of each image",
+    lambda self, x: self.end(self.relu(self.stem(x / x.amax((1, 2, 3), keepdim=True)))),
+    *DIFFERENTIABLE,
+)
+written(
+    "ReLU network on Hounsfield units",
+    lambda self, x: self.end(self.relu(self.stem((x + 1000) / 2000))),
+    GRADIENTS,
+    OCCLUSION,
+    RECTIFIERS,
+    images=lambda x: 2000 * x - 1000,
+    call={"options": {"deep_taylor": {"low": -1000, "high": 1000}, "lrp": {"low": -1000, "high": 1000}}},
+)
+written(
+    "dropout in evaluation",
+    lambda self, x: self.end(self.drop(self.relu(self.stem(x)))),
+    layers=lambda: {"drop": nn.Dropout(0.5)},
+)
 written("softmax at the end", lambda self, x: self.end(self.relu(self.stem(x))).softmax(1), *DIFFERENTIABLE)
-written("log-softmax at the end", lambda self, x: F.log_softmax(self.end(self.relu(self.stem(x))), 1), *DIFFERENTIABLE)
+written(
+    "log-softmax at the end",
+    lambda self, x: F.log_softmax(self.end(self.relu(self.stem(x))), 1),
+    *DIFFERENTIABLE,
+)
 written("sigmoid at the end", lambda self, x: self.end(self.relu(self.stem(x))).sigmoid(), *DIFFERENTIABLE)
 written("regression (batch, 1)", lambda self, x: self.one(self.relu(self.stem(x)).mean((2, 3))), target=None)
-written("regression (batch,)", lambda self, x: self.one(self.relu(self.stem(x)).mean((2, 3)))[:, 0], target=None)
-written("regression, squeezed", lambda self, x: self.one(self.relu(self.stem(x)).mean((2, 3))).squeeze(), *DIFFERENTIABLE, target=None)
-written("strided, dilated, transposed, grouped", lambda self, x: self.end(self.relu(self.up(self.relu(self.down(self.stem(x)))))),
-        layers=lambda: {"down": nn.Conv2d(8, 8, 3, stride=2, dilation=2, padding=2, groups=4),
-                        "up": nn.ConvTranspose2d(8, 8, 2, stride=2)})
-written("checkpointed", lambda self, x: self.end(torch.utils.checkpoint.checkpoint(
-    lambda y: self.relu(self.same(y)), self.stem(x), use_reentrant=False)), *DIFFERENTIABLE)
+written(
+    "regression (batch,)", lambda self, x: self.one(self.relu(self.stem(x)).mean((2, 3)))[:, 0], target=None
+)
+written(
+    "regression, squeezed",
+    lambda self, x: self.one(self.relu(self.stem(x)).mean((2, 3))).squeeze(),
+    *DIFFERENTIABLE,
+    target=None,
+)
+written(
+    "strided, dilated, transposed, grouped",
+    lambda self, x: self.end(self.relu(self.up(self.relu(self.down(self.stem(x)))))),
+    layers=lambda: {
+        "down": nn.Conv2d(8, 8, 3, stride=2, dilation=2, padding=2, groups=4),
+        "up": nn.ConvTranspose2d(8, 8, 2, stride=2),
+    },
+)
+written(
+    "checkpointed",
+    lambda self, x: self.end(
+        torch.utils.checkpoint.checkpoint(
+            lambda y: self.relu(self.same(y)), self.stem(x), use_reentrant=False
+        )
+    ),
+    *DIFFERENTIABLE,
+)
 
 
 class Attention(Small):
@@ -518,15 +718,40 @@ add("nn.LSTM", "written by hand", Recurrent)
 # --- what must be refused ---------------------------------------------------------------------------------------------
 
 _NOTHING = {"family": "refused on purpose", "forbidden": PIECEWISE_LINEAR}
-written("dropout that is always on", lambda self, x: self.end(F.dropout(self.relu(self.stem(x)), 0.5, training=True)),
-        "nothing", **_NOTHING)
-written("x / x.max() of the batch", lambda self, x: self.end(self.relu(self.stem(x / x.max()))), "nothing", **_NOTHING)
-written("x / x.max() of the batch, Hounsfield units", lambda self, x: self.end(self.relu(self.stem(x / x.max()))),
-        "nothing", images=lambda x: 2000 * x - 1000, **_NOTHING)
-written("batch statistics", lambda self, x: self.end(self.relu(self.norm(self.stem(x)))), "nothing",
-        layers=lambda: {"norm": nn.BatchNorm2d(8, track_running_stats=False)}, **_NOTHING)
-written("three scores squeezed, one image", lambda self, x: self.end(self.relu(self.stem(x))).squeeze(), "nothing",
-        target=None, images=lambda x: x[:1], **_NOTHING)
+written(
+    "dropout that is always on",
+    lambda self, x: self.end(F.dropout(self.relu(self.stem(x)), 0.5, training=True)),
+    "nothing",
+    **_NOTHING,
+)
+written(
+    "x / x.max() of the batch",
+    lambda self, x: self.end(self.relu(self.stem(x / x.max()))),
+    "nothing",
+    **_NOTHING,
+)
+written(
+    "x / x.max() of the batch, Hounsfield units",
+    lambda self, x: self.end(self.relu(self.stem(x / x.max()))),
+    "nothing",
+    images=lambda x: 2000 * x - 1000,
+    **_NOTHING,
+)
+written(
+    "batch statistics",
+    lambda self, x: self.end(self.relu(self.norm(self.stem(x)))),
+    "nothing",
+    layers=lambda: {"norm": nn.BatchNorm2d(8, track_running_stats=False)},
+    **_NOTHING,
+)
+written(
+    "three scores squeezed, one image",
+    lambda self, x: self.end(self.relu(self.stem(x))).squeeze(),
+    "nothing",
+    target=None,
+    images=lambda x: x[:1],
+    **_NOTHING,
+)
 
 # --- what a network returns -------------------------------------------------------------------------------------------
 
@@ -537,20 +762,41 @@ class Output(dict):
     __getattr__ = dict.__getitem__
 
 
-def _returns(name: str, wrap: Callable[[Tensor], Any], pick: Callable[[Any], Tensor], output: Any = None) -> None:
+def _returns(
+    name: str, wrap: Callable[[Tensor], Any], pick: Callable[[Any], Tensor], output: Any = None
+) -> None:
     call = {} if output is None else {"output": output}
-    written(name, lambda self, x: wrap(self.end(self.relu(self.stem(x)))), family="outputs", pick=pick, call=call)
+    written(
+        name, lambda self, x: wrap(self.end(self.relu(self.stem(x)))), family="outputs", pick=pick, call=call
+    )
 
 
 _returns("a tuple of one", lambda y: (y,), lambda out: out[0])
 _returns("a tuple, output=1", lambda y: (y * 2, y), lambda out: out[1], 1)
 _returns("a list, output=0", lambda y: [y, y * 2], lambda out: out[0], 0)
 _returns("a dict of one", lambda y: {"logits": y}, lambda out: out["logits"])
-_returns("a dict, output='logits'", lambda y: {"loss": y.sum(), "logits": y}, lambda out: out["logits"], "logits")
-_returns("a ModelOutput, output='logits'", lambda y: Output(logits=y, hidden=y * 2), lambda out: out.logits, "logits")
-_returns("an object, output=function", lambda y: SimpleNamespace(logits=y), lambda out: out.logits, lambda out: out.logits)
-written("a dense output, output=mean", lambda self, x: self.relu(self.same(self.relu(self.stem(x)))), family="outputs",
-        pick=lambda out: out.mean((2, 3)), call={"output": lambda out: out.mean((2, 3))})
+_returns(
+    "a dict, output='logits'", lambda y: {"loss": y.sum(), "logits": y}, lambda out: out["logits"], "logits"
+)
+_returns(
+    "a ModelOutput, output='logits'",
+    lambda y: Output(logits=y, hidden=y * 2),
+    lambda out: out.logits,
+    "logits",
+)
+_returns(
+    "an object, output=function",
+    lambda y: SimpleNamespace(logits=y),
+    lambda out: out.logits,
+    lambda out: out.logits,
+)
+written(
+    "a dense output, output=mean",
+    lambda self, x: self.relu(self.same(self.relu(self.stem(x)))),
+    family="outputs",
+    pick=lambda out: out.mean((2, 3)),
+    call={"output": lambda out: out.mean((2, 3))},
+)
 
 # --- wrapped ----------------------------------------------------------------------------------------------------------
 
@@ -584,9 +830,19 @@ class Wrapped:
 _PLAIN: dict[int, tuple[nn.Module, Any]] = {}
 
 
-def wrapped(name: str, wrap: Callable[[nn.Module], Any], *works: str, family: str = "wrapped", **options: Any) -> None:
+def wrapped(
+    name: str, wrap: Callable[[nn.Module], Any], *works: str, family: str = "wrapped", **options: Any
+) -> None:
     """An ordinary network in a wrapper."""
-    add(name, family, Wrapped(wrap), *works, plain=lambda model: _PLAIN[id(model)][0], settled=False, **options)
+    add(
+        name,
+        family,
+        Wrapped(wrap),
+        *works,
+        plain=lambda model: _PLAIN[id(model)][0],
+        settled=False,
+        **options,
+    )
 
 
 def _frozen(net: nn.Module) -> nn.Module:
@@ -625,5 +881,11 @@ wrapped("float16", lambda net: copy.deepcopy(net).half(), "any", **_COARSE)
 wrapped("bfloat16", lambda net: copy.deepcopy(net).bfloat16(), "any", **_COARSE)
 wrapped("autocast in the forward pass", _mixed, "any", **_COARSE)
 wrapped('precision="bf16"', copy.deepcopy, *PIECEWISE_LINEAR, call={"precision": "bf16"}, **_COARSE)
-written('precision="bf16", a PReLU used twice', lambda self, x: self.end(self.act(self.same(self.act(self.stem(x))))),
-        *DIFFERENTIABLE, layers=lambda: {"act": nn.PReLU()}, call={"precision": "bf16"}, **_COARSE)
+written(
+    'precision="bf16", a PReLU used twice',
+    lambda self, x: self.end(self.act(self.same(self.act(self.stem(x))))),
+    *DIFFERENTIABLE,
+    layers=lambda: {"act": nn.PReLU()},
+    call={"precision": "bf16"},
+    **_COARSE,
+)
