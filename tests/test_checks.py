@@ -18,7 +18,7 @@ from xaitools.errors import DataError, MethodError, ParameterError, ShapeError, 
 @pytest.mark.parametrize("shape", [(2, 1, 4, 5), (1, 3, 4, 5, 6)])
 def test_slices_and_volumes_pass_as_they_are(shape) -> None:
     images = torch.rand(shape)
-    assert checked_images(images) is images
+    assert checked_images(images).data_ptr() == images.data_ptr()
     array = np.asfortranarray(np.random.default_rng(0).random(shape))
     assert torch.equal(checked_images(array), torch.from_numpy(array))
 
@@ -26,7 +26,9 @@ def test_slices_and_volumes_pass_as_they_are(shape) -> None:
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
-        ([[1.0]], DataError, "scans are of type list; expected a tensor or an array"),
+        ([["a"]], DataError, "scans are of type list; expected a tensor or an array"),
+        ("scan.png", DataError, "scans are of type str; expected a tensor or an array"),
+        ([torch.rand(1, 4, 5), torch.rand(1, 5, 4)], ShapeError, "a list of images of different shapes"),
         (torch.rand(4, 5), ShapeError, r"scans of shape \(4, 5\); expected .*images\[None\]"),
         (torch.rand(0, 1, 4, 5), ShapeError, "at least one image"),
         (torch.rand(1, 0, 4, 5), ShapeError, "at least one image"),

@@ -29,13 +29,7 @@ def checked_images(images: Any, *, name: str = "images") -> Tensor:
     DataError
         If they hold no real numbers, or NaN or infinity.
     """
-    if isinstance(images, np.ndarray):
-        images = torch.from_numpy(np.ascontiguousarray(images))
-    if not isinstance(images, Tensor):
-        raise DataError(
-            f"{name} are of type {type(images).__name__}; expected a tensor or an array "
-            "(batch, channel, *spatial): convert them with torch.as_tensor."
-        )
+    images = _as_tensor(images, name)
     if images.ndim not in (4, 5) or 0 in images.shape:
         raise ShapeError(
             f"{name} of shape {tuple(images.shape)}; expected (batch, channel, height, width) or "
@@ -53,6 +47,29 @@ def checked_images(images: Any, *, name: str = "images") -> Tensor:
             "repair it or leave it out."
         )
     return images
+
+
+def _as_tensor(images: Any, name: str) -> Tensor:
+    """A tensor of arrays, nested lists of numbers, or a list of images; without a history."""
+    if isinstance(images, list) and any(isinstance(image, Tensor) for image in images):
+        shapes = {tuple(image.shape) if isinstance(image, Tensor) else None for image in images}
+        if len(shapes) != 1:
+            raise ShapeError(
+                f"{name} is a list of images of different shapes or kinds; expected one shape: stack them into a "
+                "tensor (batch, channel, *spatial)."
+            )
+        images = torch.stack(images)
+    if not isinstance(images, Tensor):
+        try:
+            array = np.asarray(images)
+            native = array.astype(array.dtype.newbyteorder("="), copy=False)
+            images = torch.from_numpy(np.ascontiguousarray(native))
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{name} are of type {type(images).__name__}; expected a tensor or an array of numbers "
+                "(batch, channel, *spatial): convert them with torch.as_tensor."
+            ) from error
+    return images.detach()
 
 
 def checked_contrast(images: Tensor, what_for: str, *, name: str = "images") -> None:

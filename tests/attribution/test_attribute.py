@@ -9,6 +9,7 @@ from torchvision.models.resnet import BasicBlock
 from xaitools.attribution import METHODS, attribute, combine, parse
 from xaitools.attribution._stream import add_noise, seed_of
 from xaitools.errors import DataError, MethodError, ShapeError, TargetError, UnsupportedModelError
+from xaitools.models import Network
 
 CT_BASES = [
     "gradient",
@@ -113,7 +114,10 @@ def test_the_table_of_the_ct_study_needs_3952_gradients() -> None:
                 return x
             return self.net(x)
 
-    maps = attribute(Counting(), image, 1, names, references=image, progress=False, batch_size=64)
+    network = Network(Counting(), image)
+    assert network.quick(image).shape == (1, 2)
+    counted.clear()
+    maps = attribute(network, image, 1, names, references=image, progress=False, batch_size=64)
     assert list(maps) == names
     assert maps.passes == sum(counted) == 3952
     assert max(counted) == 64

@@ -1,4 +1,5 @@
 import logging
+import threading
 
 import pytest
 import torch
@@ -88,9 +89,16 @@ def test_bfloat16_comes_back_as_float32(network, images) -> None:
 def test_bad_precision_and_models_that_cannot_be_copied(network, images) -> None:
     with pytest.raises(MethodError, match="expected one of float32, bf16"):
         Network(network, images, "int8")
-    network.stored = network(images)
+    network.stored = threading.Lock()
     with pytest.raises(UnsupportedModelError, match="ResNet cannot be copied"):
         Network(network, images)
+
+
+def test_a_network_that_keeps_its_activations_is_copied_without_their_history(network, images) -> None:
+    network.stored = network(images)
+    expected = network(images).detach()
+    torch.testing.assert_close(Network(network, images).quick(images), expected, rtol=1e-4, atol=1e-5)
+    assert network.stored.grad_fn is not None
 
 
 def test_bfloat16_starts_after_the_layers_next_to_the_image(network, images) -> None:

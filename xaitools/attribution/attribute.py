@@ -23,6 +23,7 @@ from xaitools.checks import (
 )
 from xaitools.errors import MethodError, UnsupportedModelError, XaitoolsError
 from xaitools.models.network import Network
+from xaitools.models.outputs import Output
 from xaitools.progress import Progress, Teller
 
 
@@ -64,7 +65,7 @@ class Maps(dict[str, Tensor]):
 
 def attribute(
     model: nn.Module | Network,
-    images: Float[Tensor, "batch channel *spatial"] | Float[np.ndarray, "batch channel *spatial"],
+    images: Float[Tensor, "batch channel *spatial"] | np.ndarray | list[Any],
     target: Target = None,
     methods: Sequence[str] = ("gradient",),
     *,
@@ -75,6 +76,7 @@ def attribute(
     baselines: Mapping[str, Tensor | float] | None = None,
     segments: Sequence[Segments] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    output: Output = None,
     precision: str = "float32",
     batch_size: int = 16,
     seed: int = 0,
@@ -90,10 +92,10 @@ def attribute(
     Parameters
     ----------
     model
-        Network returning (batch, classes) or (batch,); it is not changed. One that is asked often can be prepared
-        once: ``Network(model, images[:1])``.
+        Network returning (batch, classes) or (batch,), or see `output`; it is not changed. One that is asked often can
+        be prepared once: ``Network(model, images[:1])``.
     images
-        Images or volumes, batch and channel first.
+        Images or volumes, batch and channel first: a tensor, an array, or a list of images.
     target
         Class to explain: one for all images, or one for each. None for the single output of a regression.
     methods
@@ -115,6 +117,9 @@ def attribute(
     options
         Further keyword arguments of methods, by method name without modifiers, or by its part before the bracket:
         ``{"deep_taylor": {"high": 255}, "lrp[gamma]": {"gamma": 0.5}}``.
+    output
+        Which tensor of what the model returns is explained: its place in a tuple or list, its key in a dict, the name
+        of an attribute, or a function of what is returned. None for the only one.
     precision
         "float32", or "bf16" for speed (see `xaitools.models.Network`); LRP, Deep Taylor and occlusion stay in float32.
     batch_size
@@ -151,9 +156,7 @@ def attribute(
     check_counts(error=MethodError, steps=steps, draws=draws, batch_size=batch_size)
     check_choice(MethodError, on_error=(on_error, ("raise", "keep")))
     images = checked_images(images)
-    network = Network.of(model, images[:1], precision)
-    inputs = network.place(images)
-    classes = network.targets(target, len(inputs))
+    network, inputs, classes = Network.entered(model, images, target, precision, output)
     keeper = _Keeper(names, on_error == "keep")
     for text, name in names.items():
         with keeper.keeping(text):

@@ -23,6 +23,7 @@ from xaitools.attribution._stream import Passes, Plan, Stream, grouped
 from xaitools.checks import check_counts, checked_images, checked_options
 from xaitools.errors import MethodError, XaitoolsError
 from xaitools.models.network import Network
+from xaitools.models.outputs import Output
 from xaitools.progress import Progress, Teller
 
 Kind = Literal["path", "rule", "perturbation"]
@@ -35,13 +36,16 @@ KINDS: dict[str, str] = {
 
 SHARED = """\
 model
-    Network that returns (batch, classes) or (batch,), or a prepared `xaitools.models.Network`; it is not changed.
+    Network that returns (batch, classes) or (batch,), or see `output`, or a prepared `xaitools.models.Network`; it is
+    not changed.
 images
     Images or volumes (batch, channel, *spatial).
 target
     Class to explain: one for all images, or one for each. None for the single output of a regression."""
 
 SHARED_KEYWORDS = """\
+output
+    Which tensor of what the model returns is explained, as in `attribute`.
 batch_size
     Images in one pass through the network.
 seed
@@ -257,6 +261,7 @@ def _alone(make: Callable[..., Plan], name: str, reference: str) -> Callable[...
         images: Tensor,
         target: Any = None,
         *,
+        output: Output = None,
         batch_size: int = 16,
         seed: int = 0,
         progress: bool | Progress = True,
@@ -264,9 +269,8 @@ def _alone(make: Callable[..., Plan], name: str, reference: str) -> Callable[...
     ) -> Tensor:
         check_counts(error=MethodError, batch_size=batch_size)
         images = checked_images(images)
-        network = Network.of(model, images[:1])
-        points = network.place(images)
-        stream = Stream(points, network.targets(target, len(points)), batch_size=batch_size, seed=seed)
+        network, points, classes = Network.entered(model, images, target, output=output)
+        stream = Stream(points, classes, batch_size=batch_size, seed=seed)
         plan = make(Setting(network, points, stream.target, name, batch_size), **options)
         (group,) = grouped({name: plan}, wanted := {(name, "")})
         with Teller(group.count(len(points), 0), progress) as tell:

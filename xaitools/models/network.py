@@ -1,7 +1,9 @@
 """A model made ready to be explained."""
 
+import logging
 from collections.abc import Iterable
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -9,10 +11,12 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from xaitools.checks import check_choice, check_within, checked_target
-from xaitools.errors import MethodError, ParameterError, TargetError, UnsupportedModelError
+from xaitools.errors import MethodError, ParameterError, ShapeError, TargetError, UnsupportedModelError
+from xaitools.models.outputs import Output, answering, columns_of, picked
 from xaitools.models.surgery import (
-    NOT_TRACED,
+    HALVES,
     PRECISIONS,
+    computes_in_halves,
     folded,
     frozen_copy,
     in_precision,
@@ -21,58 +25,98 @@ from xaitools.models.surgery import (
     refuse_own_gradients,
     same_outputs,
     trace,
+    unwrapped,
     without_biases,
 )
+
+logger = logging.getLogger(__name__)
+
+INDEPENDENT = 1e-5
+"""Share of the largest output by which outputs may differ in company before rounding is looked at."""
+
+ROUNDING, ROUGH = 1e-3, 0.05
+"""The same if they differ as much among copies of one image, which is rounding; where half precision is used."""
 
 
 class Network:
     """A model in the forms that explanations need, each made when it is first asked for; the model stays as it is.
 
     Whatever is made here is frozen and in evaluation mode. Weights are copied twice at most: as they are (`plain`) and
-    with batch normalisation folded in (`folded`); the other forms share these.
+    with batch normalisation folded in (`folded`); the other forms share these. Weights of half precision are copied to
+    float32.
 
     Parameters
     ----------
     model
-        Network that returns (batch, classes) or (batch,).
+        Network that returns scores, (batch, classes) or (batch,), or something that holds them. What torch.compile and
+        DataParallel wrap is taken out.
     example
         An image or more (batch, channel, *spatial), on which every form is compared with the model.
     precision
         "float32", or "bf16" to compute the deeper layers of `quick` in bfloat16, which is faster on processors that
         know it.
+    output
+        Which tensor of what the model returns is explained: its place in a tuple or list, its key in a dict, the name
+        of an attribute, or a function of what is returned. None for the only one.
 
     Attributes
     ----------
     name
         Name of the model's class, for messages.
+    model
+        Copy whose modules have their own names and places; returns what the model returns.
     plain
-        Copy whose modules have their own names and places.
+        The same as a module that returns the scores, and leaves its input as it is.
     example
         The first image, on the device and of the type of the weights.
     expected
-        What the model returns for it.
+        Its scores.
 
     Raises
     ------
     MethodError
-        If `precision` has another value.
+        If `precision` has another value, or there is no tensor at `output`.
+    ShapeError
+        If the model is made for other channels than the images have.
     UnsupportedModelError
-        If the model cannot be copied, its outputs on `example` are not finite, or they depend on what else is in the
-        batch.
+        If the model is no module, cannot be copied or does not run; its scores on `example` are not finite; or they
+        depend on chance, on earlier calls, or on what else is in the batch.
     """
 
-    def __init__(self, model: nn.Module, example: Tensor, precision: str = "float32"):
+    def __init__(
+        self, model: nn.Module, example: Tensor, precision: str = "float32", output: Output = None
+    ) -> None:
         check_choice(MethodError, precision=(precision, PRECISIONS))
+        model = unwrapped(model)
         self.name = type(model).__name__
         self.precision = precision
-        self.plain = frozen_copy(model)
-        self.example = self.place(example[:1])
+        self.model = frozen_copy(model)
+        self.example = self.place(example[:1]).clone()
+        self._check_channels()
+        image = self.example.clone()
+        version = image._version
+        found = self._run(image)
+        one, self.output = picked(found, output, self.name)
+        self._check_numbers(one)
+        company = self._company()
+        three = picked(self._run(company), self.output, self.name)[0]
+        self.plain = answering(
+            self.model,
+            self.output,
+            fresh=image._version != version,
+            columns=columns_of(one, three),
+        )
         self.expected = outputs_of(self.plain, self.example)
-        self._check_finite()
-        self._check_independence()
+        self._check_independence(three)
 
     @classmethod
-    def of(cls, model: "nn.Module | Network", example: Tensor, precision: str = "float32") -> "Network":
+    def of(
+        cls,
+        model: "nn.Module | Network",
+        example: Tensor,
+        precision: str = "float32",
+        output: Output = None,
+    ) -> "Network":
         """`model` itself if it is prepared already, for this precision, else prepared."""
         if isinstance(model, Network):
             if model.precision != precision:
@@ -80,12 +124,36 @@ class Network:
                     f"precision={precision!r} with a Network prepared for {model.precision!r}; expected the same: "
                     "prepare it with Network(model, example, precision)."
                 )
+            if output is not None and output != model.output:
+                raise MethodError(
+                    f"output={output!r} with a Network prepared for {model.output!r}; expected the same: prepare it "
+                    "with Network(model, example, output=output)."
+                )
+            model._check_channels(example)
             return model
-        return cls(model, example, precision)
+        return cls(model, example, precision, output)
+
+    @classmethod
+    def entered(
+        cls,
+        model: "nn.Module | Network",
+        images: Tensor,
+        target: Any,
+        precision: str = "float32",
+        output: Output = None,
+    ) -> "tuple[Network, Tensor, Tensor | None]":
+        """A call's network, a copy of its checked images as the network takes them, and its checked targets."""
+        network = cls.of(model, images[:1], precision, output)
+        inputs = network.place(images).clone()
+        return network, inputs, network.targets(target, len(inputs))
 
     def place(self, images: Tensor) -> Tensor:
         """The images on the device and of the type of the weights."""
-        return images.to(next(self.plain.parameters(), images))
+        weights = chain(self.model.parameters(), self.model.buffers())
+        kind = next((tensor for tensor in weights if tensor.is_floating_point()), None)
+        if kind is None:
+            return images.float() if images.dtype in HALVES else images
+        return images.to(kind.device, kind.dtype)
 
     @cached_property
     def folded(self) -> nn.Module:
@@ -98,8 +166,22 @@ class Network:
 
     @cached_property
     def quick(self) -> nn.Module:
-        """`folded` in the precision asked for; returns float32."""
-        return self.folded if self.precision == "float32" else in_precision(self.folded, self.precision)
+        """`folded` in the precision asked for; returns float32. In float32 where a layer does not know the other."""
+        if self.precision == "float32":
+            return self.folded
+        try:
+            quick = in_precision(self.folded, self.precision)
+            with torch.enable_grad():
+                leaf = self.example.clone().requires_grad_()
+                outputs = quick(leaf.clone())
+                if outputs.requires_grad:
+                    torch.autograd.grad(outputs.sum(), leaf)
+            return quick
+        except (RuntimeError, NotImplementedError) as error:
+            logger.warning(
+                "%s does not run in %s (%s), so float32 is used.", self.name, self.precision, error
+            )
+            return self.folded
 
     @cached_property
     def graph(self) -> GraphModule:
@@ -115,8 +197,11 @@ class Network:
         try:
             graph = trace(self.folded)
             refuse_own_gradients(self.plain, self.example)
+            outputs_of(graph, self.example)
             return graph
-        except NOT_TRACED as error:
+        except (
+            Exception
+        ) as error:  # tracing runs the model's own code, which may raise anything on what it is given
             raise UnsupportedModelError(
                 f"The forward pass of {self.name} cannot be traced by torch.fx, so its layers cannot be told apart: "
                 f"{error}. Use a gradient method, or take decisions on values and custom functions out of its forward "
@@ -128,7 +213,7 @@ class Network:
         """Names of the layers with weights of their own, in the order in which they were defined."""
         return tuple(
             name
-            for name, module in self.plain.named_modules()
+            for name, module in self.model.named_modules()
             if any(True for _ in module.parameters(recurse=False))
         )
 
@@ -153,7 +238,7 @@ class Network:
             If the network returns neither (batch, classes) nor (batch,).
         """
         classes = checked_target(target, n_images, self.example.device)
-        select(self.expected.expand(n_images, *self.expected.shape[1:]), classes)
+        select(self.expected.expand(n_images, *self.expected.shape[1:]), classes, n_images)
         return classes
 
     @cached_property
@@ -177,7 +262,7 @@ class Network:
         layers = list(layers)
         for name in layers:
             check_choice(ParameterError, layer=(name, self.layers))
-        other = frozen_copy(self.plain)
+        other = frozen_copy(self.model)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for name in layers:
@@ -188,7 +273,7 @@ class Network:
                         "that draws its own weights: name the layers inside it."
                     )
                 reset()
-        return Network(other, self.example, self.precision)
+        return Network(other, self.example, self.precision, self.output)
 
     def forward(self, images: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
         """The images as a leaf of the autograd graph, and their outputs to explain, (batch,), of `quick`.
@@ -200,7 +285,8 @@ class Network:
         """
         with torch.enable_grad():
             leaf = images.detach().requires_grad_()
-            scores = select(self.quick(leaf.clone()), target)  # a clone, as the first layer may work in place
+            outputs = self.quick(leaf.clone())  # a clone, as the first layer may work in place
+            scores = select(outputs, target, len(images))
         if not scores.requires_grad:
             raise UnsupportedModelError(
                 f"The output of {self.name} does not depend on its input through differentiable operations, so it has "
@@ -216,22 +302,90 @@ class Network:
         """The output to explain for each image, (batch,), without a gradient."""
         with torch.no_grad():
             return torch.cat(
-                [select(self.quick(part), own) for part, own in _parts(images, target, batch_size)]
+                [
+                    select(self.quick(part.clone()), own, len(part))
+                    for part, own in _parts(images, target, batch_size)
+                ]
             )
 
-    def _check_finite(self) -> None:
-        if not torch.isfinite(self.expected).all():
+    def _run(self, images: Tensor) -> Any:
+        try:
+            with torch.no_grad():
+                return self.model(images)
+        except Exception as error:
+            alone = "one image" if len(images) == 1 else f"{len(images)} images at once"
+            raise UnsupportedModelError(
+                f"The network {self.name} does not run on {alone} of shape {tuple(images.shape[1:])} "
+                f"({type(error).__name__}: {error}). Give images of the channels and size that it was made for, and a "
+                "network that takes any number of them as float32, without autocast or half precision inside."
+            ) from error
+
+    def _check_channels(self, images: Tensor | None = None) -> None:
+        """Compare images with the first layer, where it is a convolution that no other module's work precedes."""
+        images = self.example if images is None else images
+        first = next(
+            (layer for layer in self.model.modules() if not any(True for _ in layer.children())), None
+        )
+        if not isinstance(first, nn.Conv2d | nn.Conv3d) or images.ndim != first.weight.ndim:
+            return
+        if images.shape[1] != first.in_channels:
+            raise ShapeError(
+                f"images of {images.shape[1]} channels with {self.name}, whose first layer takes {first.in_channels}; "
+                f"expected {first.in_channels}: repeat a grey image with "
+                f"images.expand(-1, {first.in_channels}, {', '.join(['-1'] * (images.ndim - 2))}), or adapt the layer."
+            )
+
+    def _check_numbers(self, outputs: Tensor) -> None:
+        if not outputs.is_floating_point():
+            raise UnsupportedModelError(
+                f"The network {self.name} returns {outputs.dtype}; expected scores, real numbers: take argmax and "
+                "rounding out of its forward pass."
+            )
+        if not torch.isfinite(outputs).all():
             raise UnsupportedModelError(
                 f"The network {self.name} returns NaN or infinity on these images, so they have no explanation. Check "
                 "its weights and the range of the images."
             )
 
-    def _check_independence(self) -> None:
-        company = torch.cat([self.example, 1 - self.example.flip(-1)])
-        if not same_outputs(outputs_of(self.plain, company)[:1], self.expected):
+    def _company(self) -> Tensor:
+        """The example between two others of its own range, shifted and scaled beyond it on both sides."""
+        low, high = self.example.min(), self.example.max()
+        wide = (high - low).clamp(min=1e-3)
+        middle = (low + high) / 2
+        other = (self.example.flip(-1) - middle) * 10 + middle
+        return torch.cat([other + 2 * wide, self.example, other.flip(-2) - 3 * wide])
+
+    def _check_independence(self, three: Tensor) -> None:
+        """Compare the outputs of `_company` with those of the example alone, and with those among its own copies.
+
+        The last tell what rounding makes of a batch, which is much where a network computes in half precision.
+        """
+        if not three.ndim or len(three) != 3 or three[1].numel() != self.expected.numel():
+            self._check_determinism()
+            what = f"have the shape {tuple(three.shape)} for 3 images, so they are not one row an image"
+        else:
+            alone, scale = self.expected.view_as(three[1]), self.expected.abs().max()
+            if (three[1] - alone).abs().max() <= INDEPENDENT * scale:
+                return
+            self._check_determinism()
+            copies = self.example.repeat(3, *[1] * (self.example.ndim - 1))
+            among = picked(self._run(copies), self.output, self.name)[0]
+            rounding = (among - alone).abs().max()
+            most = (ROUGH if computes_in_halves(self.model, self.example) else ROUNDING) * scale
+            if (three[1] - alone).abs().max() <= min(4 * rounding, most):
+                return
+            what = "depend on the other images of the batch, so its gradients mix images"
+        raise UnsupportedModelError(
+            f"The outputs of {self.name} for an image {what}. Look for normalisation by batch statistics "
+            "(track_running_stats=False), and for minima, maxima and sums over the first axis."
+        )
+
+    def _check_determinism(self) -> None:
+        if not same_outputs(outputs_of(self.plain, self.example), self.expected):
             raise UnsupportedModelError(
-                f"The outputs of {self.name} for an image depend on the other images of the batch, so its gradients "
-                "mix images. Look for normalisation by batch statistics (track_running_stats=False)."
+                f"The network {self.name} answers the same image differently each time, in evaluation mode: it draws "
+                "random numbers, or keeps something from call to call. Look for F.dropout without "
+                "training=self.training, for noise, and for counters in its forward pass."
             )
 
 
@@ -240,7 +394,7 @@ def gradients_of(leaf: Tensor, scores: Tensor) -> Tensor:
     return torch.autograd.grad(scores, leaf, torch.ones_like(scores))[0]
 
 
-def select(outputs: Tensor, target: Tensor | None) -> Tensor:
+def select(outputs: Tensor, target: Tensor | None, n_images: int | None = None) -> Tensor:
     """The output to explain for each image: shape (batch,).
 
     Raises
@@ -248,7 +402,7 @@ def select(outputs: Tensor, target: Tensor | None) -> Tensor:
     TargetError
         If a target is not one of the outputs, or none is given although the network has several.
     UnsupportedModelError
-        If the outputs are neither (batch, classes) nor (batch,).
+        If the outputs are neither (batch, classes) nor (batch,), or not one row for each of the images.
     """
     if outputs.ndim == 1:
         outputs = outputs[:, None]
@@ -257,7 +411,13 @@ def select(outputs: Tensor, target: Tensor | None) -> Tensor:
             f"The network returns outputs of shape {tuple(outputs.shape)}; expected (batch, classes) or (batch,). "
             "Wrap it so that it returns one score a class, for example by averaging over the remaining axes."
         )
-    classes = outputs.shape[1]
+    rows, classes = outputs.shape
+    wanted = n_images if target is None else len(target)
+    if wanted is not None and rows != wanted:
+        raise UnsupportedModelError(
+            f"The network returns {rows} rows of outputs for {wanted} images; expected one an image: look for squeeze, "
+            "view and sums over the first axis in its forward pass."
+        )
     if target is None:
         if classes != 1:
             raise TargetError(

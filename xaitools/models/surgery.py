@@ -2,7 +2,9 @@
 
 import copy
 import logging
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,6 +13,10 @@ from torch.fx import Graph, GraphModule, Node, Tracer
 from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from xaitools.errors import UnsupportedModelError
 
@@ -18,8 +24,7 @@ logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
-NOT_TRACED = (TraceError, RuntimeError, TypeError, ValueError, AttributeError, KeyError, NotImplementedError)
-"""What torch.fx raises where it cannot follow a forward pass."""
+HALVES = (torch.float16, torch.bfloat16)
 
 EXACT_SHARE = 0.45
 """Share of the convolutions, from the input on, that stay in float32 under "bf16": rounding matters most there."""
@@ -72,8 +77,37 @@ def _part(network: GraphModule, nodes: list[Node], start: int, stop: int) -> Gra
     return without_owner(GraphModule(network, graph))
 
 
+def unwrapped(model: Any) -> nn.Module:
+    """The user's own network inside torch.compile, DataParallel and DistributedDataParallel.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it is not a module.
+    """
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        elif isinstance(model, nn.Module):
+            return model
+        else:
+            raise UnsupportedModelError(
+                f"model is {_named(model)}; expected a torch.nn.Module, which can be copied with its weights and set "
+                "to evaluation mode: give the network itself, or a module whose forward does what the function does."
+            )
+
+
+def _named(model: Any) -> str:
+    name = getattr(model, "__name__", "")
+    return f"{name}, a {type(model).__name__}" if name else f"of type {type(model).__name__}"
+
+
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """Copy of `model` in evaluation mode whose parameters ask for no gradient.
+    """Copy of `model` in evaluation mode whose parameters ask for no gradient, at least in float32.
+
+    Weights that are made of others at every pass (weight norm, spectral norm) are stored as they are in evaluation.
 
     Raises
     ------
@@ -81,13 +115,61 @@ def frozen_copy(model: nn.Module) -> nn.Module:
         If the model cannot be copied.
     """
     try:
-        copied = copy.deepcopy(model)
+        copied = copy.deepcopy(model, _recorded(model))
     except (RuntimeError, TypeError) as error:
         raise UnsupportedModelError(
             f"The network {type(model).__name__} cannot be copied ({error}); explanations work on a copy so that "
-            "the original stays as it is. Detach the tensors that it stores, or rebuild it from its weights."
+            "the original stays as it is. Take out of it what is no weight, or rebuild it from its weights."
         ) from error
-    return _like(model, copied.eval().requires_grad_(False))
+    copied.eval()
+    for parameter in copied.parameters():
+        if not parameter.is_leaf:
+            parameter.detach_()
+        if parameter.is_floating_point():
+            parameter.requires_grad_(False)
+    if any(tensor.dtype in HALVES for tensor in _weights(copied)):
+        copied.float()
+    _store_computed_weights(copied)
+    return _like(model, copied)
+
+
+def _weights(model: nn.Module) -> Iterator[Tensor]:
+    """Parameters and buffers of real numbers."""
+    return (tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point())
+
+
+def _recorded(model: nn.Module) -> dict[int, Any]:
+    """What stands for tensors with a history, which modules may have stored and which cannot be copied."""
+    return {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+
+
+def _store_computed_weights(model: nn.Module) -> None:
+    """Store weights that parametrizations and their forerunners compute, as they are in evaluation."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", FutureWarning)  # of the forerunners
+        for module in model.modules():
+            if parametrize.is_parametrized(module):
+                _store_parametrized(module)
+            for hook in list(module._forward_pre_hooks.values()):
+                if isinstance(hook, WeightNorm):
+                    remove_weight_norm(module, hook.name)
+                elif isinstance(hook, SpectralNorm):
+                    remove_spectral_norm(module, hook.name)
+
+
+def _store_parametrized(module: nn.Module) -> None:
+    """As `parametrize.remove_parametrizations`, which changes the class that the copy has in common with the model."""
+    stored = {name: getattr(module, name) for name in module.parametrizations}  # type: ignore[union-attr]
+    plain = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    module.__class__ = plain
+    for name, value in stored.items():
+        module.register_parameter(name, nn.Parameter(value.detach().clone(), requires_grad=False))
 
 
 def twin(model: nn.Module) -> nn.Module:
@@ -102,15 +184,48 @@ def twin(model: nn.Module) -> nn.Module:
     return _like(model, copy.deepcopy(model, shared))
 
 
-def channels_last(model: nn.Module, example: Tensor) -> Any:
-    """The model, its weights laid out channels-last in memory, for images of the axes that `example` has."""
-    return model.to(memory_format=torch.channels_last_3d if example.ndim == 5 else torch.channels_last)
+def channels_last(model: nn.Module) -> nn.Module:
+    """The model, weights of its convolutions laid out channels-last in memory."""
+    return _laid_out(model, {4: torch.channels_last, 5: torch.channels_last_3d})
+
+
+def channel_first(model: nn.Module) -> nn.Module:
+    """The model, weights of its convolutions laid out as they come."""
+    return _laid_out(model, {4: torch.contiguous_format, 5: torch.contiguous_format})
+
+
+def _laid_out(model: nn.Module, layouts: Mapping[int, torch.memory_format]) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, _ConvNd) and module.weight.ndim in layouts:
+            layout = layouts[module.weight.ndim]
+            module.weight.data = module.weight.data.contiguous(memory_format=layout)
+    return model
 
 
 def in_precision(network: nn.Module, precision: str) -> nn.Module:
     """The network with its deeper layers in a precision of `PRECISIONS`; the others share their weights."""
     first, rest = _halves(network)
     return _InPrecision(first, twin(rest), PRECISIONS[precision])
+
+
+class _Halves(TorchDispatchMode):
+    """Notices half precision in what runs inside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.found = self.found or (isinstance(result, Tensor) and result.dtype in HALVES)
+        return result
+
+
+def computes_in_halves(model: nn.Module, images: Tensor) -> bool:
+    """Whether a pass of the model computes something in half precision, as under autocast."""
+    with _Halves() as halves, torch.no_grad():
+        model(images.clone())
+    return halves.found
 
 
 def trace(model: nn.Module) -> GraphModule:
@@ -142,13 +257,21 @@ def refuse_own_gradients(model: nn.Module, example: Tensor) -> None:
 
     torch.fx traces what such a function computes, and loses the gradient that it defines.
     """
+    if (name := _own_gradients(model, example)) is not None:
+        raise TraceError(f"{name} has a gradient of its own")
+
+
+def _own_gradients(model: nn.Module, example: Tensor) -> str | None:
+    """Name of a `torch.autograd.Function` on the way from the example to the outputs."""
     if not _others_functions(torch.autograd.Function):
-        return
-    with torch.enable_grad():
+        return None
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values taken out of the graph
         outputs = model(example.detach().clone().requires_grad_().clone())
     for node in autograd_nodes(outputs.grad_fn) if outputs.requires_grad else ():
         if isinstance(node, torch.autograd.function.BackwardCFunction):
-            raise TraceError(f"{type(node).__name__.removesuffix('Backward')} has a gradient of its own")
+            return type(node).__name__.removesuffix("Backward")
+    return None
 
 
 def _others_functions(kind: Any) -> bool:
@@ -238,6 +361,8 @@ def log_odds(model: nn.Module, example: Tensor) -> nn.Module:
 
 def same_outputs(outputs: Tensor, expected: Tensor) -> bool:
     """Whether two networks' outputs agree up to rounding."""
+    if outputs.shape != expected.shape:
+        return False
     return torch.allclose(outputs, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
@@ -250,20 +375,33 @@ def outputs_of(model: nn.Module, images: Tensor) -> Tensor:
 def folded(model: nn.Module, example: Tensor, expected: Tensor) -> nn.Module:
     """The frozen model as a graph with batch normalisation folded into the layer before, weights channels-last.
 
-    Without folding if it is not the same then; with the channel first if it views what it needs so.
+    Without folding if it is not the same then; with the channel first if it does not run, or not the same, otherwise.
+    Whatever goes wrong in making it faster leaves it as it is.
     """
     try:
         merged = _like(model, fuse(trace(model), inplace=True, no_trace=True)).requires_grad_(False)
         _give_own_layers(merged, model)
         refuse_own_gradients(model, example)
-        if same_outputs(_laid_out(merged, example), expected):
+        if quickest_layout(merged, example, expected):
             return merged
         logger.info("Batch normalisation is not folded: the outputs would differ.")
-    except NOT_TRACED as error:
+    except Exception as error:
         logger.info("Batch normalisation is not folded: %s", error)
     plain = twin(model)
-    _laid_out(plain, example)
+    if _own_gradients(model, example) is None:
+        quickest_layout(plain, example, expected)
     return plain
+
+
+def quickest_layout(model: nn.Module, example: Tensor, expected: Tensor) -> bool:
+    """Lay weights out channels-last if the model runs so, and the same; whether it returns what is expected."""
+    for lay_out in (channels_last, channel_first):
+        try:
+            if same_outputs(outputs_of(lay_out(model), example), expected):
+                return True
+        except Exception as error:
+            logger.info("Weights are not laid out by %s: %s", lay_out.__name__, error)
+    return False
 
 
 def _give_own_layers(graph: GraphModule, model: nn.Module) -> None:
@@ -277,12 +415,3 @@ def _give_own_layers(graph: GraphModule, model: nn.Module) -> None:
         for name, parameter in module._parameters.items():
             if id(parameter) in parameters and parameter is not None:
                 module._parameters[name] = nn.Parameter(parameter.detach(), requires_grad=False)
-
-
-def _laid_out(model: nn.Module, example: Tensor) -> Tensor:
-    """Lay the weights out channels-last, or back if the model cannot run so; what it returns for the example."""
-    try:
-        return outputs_of(channels_last(model, example), example)
-    except RuntimeError as error:
-        logger.info("Weights are not laid out channels-last: %s", error)
-        return outputs_of(model.to(memory_format=torch.contiguous_format), example)
