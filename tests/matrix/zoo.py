@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
@@ -134,6 +134,14 @@ def add(name: str, family: str, build: Callable[[], Any], *works: str, **options
     ZOO[name] = Case(name, family, build, works=frozenset(works) or DIFFERENTIABLE, **options)
 
 
+def no_rectifiers_unless(works: Collection[str]) -> dict[str, frozenset[str]]:
+    """Deconvolution and its like must refuse what has other activations than ReLU."""
+    return {} if RECTIFIERS in works else NOT_ALL_RELU
+
+
+NOT_ALL_RELU = {"forbidden": frozenset({RECTIFIERS})}
+
+
 class Scores(nn.Module):
     """Class scores of a dense output: its mean over the image."""
 
@@ -260,13 +268,15 @@ for _name, _build, _works in (
     ("vit", _vit, DIFFERENTIABLE),
     ("swin", _swin, DIFFERENTIABLE),
 ):
+    _options = {"target": (1, 1)} if _name.startswith("squeeze") else {}
     add(
         f"torchvision {_name}",
         "torchvision",
         _build,
         *_works,
-        target=(1, 1) if "squeeze" in _name else (2, 0),
         **PHOTO,
+        **no_rectifiers_unless(_works),
+        **_options,
     )
 
 # --- MONAI ------------------------------------------------------------------------------------------------------------
@@ -316,9 +326,10 @@ for _case in (
     ("AutoEncoder 2D", lambda: Scores(monai.AutoEncoder(2, 1, 3, (4, 8), (2, 2))), DIFFERENTIABLE, (1, 16, 16)),
     ("Regressor 3D", lambda: monai.Regressor((1, 16, 16, 16), (3,), (4, 8), (2, 2)), DIFFERENTIABLE, CUBE),
 ):  # fmt: skip
-    add(f"MONAI {_case[0]}", "MONAI", _case[1], *_case[2], shape=_case[3])
+    _options = {} if _case[0].startswith("SegResNet") else no_rectifiers_unless(_case[2])
+    add(f"MONAI {_case[0]}", "MONAI", _case[1], *_case[2], shape=_case[3], **_options)
 
-_FIRST = {"pick": lambda outputs: outputs[0], "call": {"output": 0}}
+_FIRST = {"pick": lambda outputs: outputs[0], "call": {"output": 0}, **NOT_ALL_RELU}
 add("MONAI ViT 2D, output=0", "MONAI", lambda: _monai_vit(SLICE, (16, 16)), **_FIRST)
 add("MONAI ViT 3D, output=0", "MONAI", lambda: _monai_vit(VOLUME, (16, 16, 16)), shape=CUBE, **_FIRST)
 
@@ -335,9 +346,15 @@ for _name, _options, _works in (
     ("efficientvit_b0", {"widths": (4, 8), "depths": (1, 1)}, DIFFERENTIABLE),
 ):  # fmt: skip
     _build = lambda name=_name, options=_options: timm.create_model(name, num_classes=3, **options)  # noqa: E731
-    add(f"timm {_name}", "timm", _build, *_works, **PHOTO)
+    add(f"timm {_name}", "timm", _build, *_works, **PHOTO, **no_rectifiers_unless(_works))
 
-add("timm mixer", "timm", lambda: MlpMixer(3, 32, patch_size=8, num_blocks=2, embed_dim=16), **PHOTO)
+add(
+    "timm mixer",
+    "timm",
+    lambda: MlpMixer(3, 32, patch_size=8, num_blocks=2, embed_dim=16),
+    **PHOTO,
+    **NOT_ALL_RELU,
+)
 
 # --- written by hand --------------------------------------------------------------------------------------------------
 
@@ -440,25 +457,24 @@ def _stack_max(self, x):
     return self.end(torch.stack([x, torch.zeros_like(x)]).amax(0))
 
 
-_BY_HAND = {"forbidden": frozenset({RECTIFIERS})}
-written("ReLU spelled h * (h > 0)", _product, *DIFFERENTIABLE, **_BY_HAND)
-written("ReLU spelled where", _where, *DIFFERENTIABLE, **_BY_HAND)
+written("ReLU spelled h * (h > 0)", _product, *DIFFERENTIABLE, **NOT_ALL_RELU)
+written("ReLU spelled where", _where, *DIFFERENTIABLE, **NOT_ALL_RELU)
 written(
     "ReLU spelled clamp(min=0)",
     lambda self, x: self.end(self.stem(x).clamp(min=0)),
     *DIFFERENTIABLE,
-    **_BY_HAND,
+    **NOT_ALL_RELU,
 )
-written("ReLU spelled masked_fill", _masked_fill, *DIFFERENTIABLE, **_BY_HAND)
-written("ReLU spelled x[x < 0] = 0", _index, *DIFFERENTIABLE, **_BY_HAND)
-written("ReLU spelled (h + |h|) / 2", _half_sum, *DIFFERENTIABLE, **_BY_HAND)
+written("ReLU spelled masked_fill", _masked_fill, *DIFFERENTIABLE, **NOT_ALL_RELU)
+written("ReLU spelled x[x < 0] = 0", _index, *DIFFERENTIABLE, **NOT_ALL_RELU)
+written("ReLU spelled (h + |h|) / 2", _half_sum, *DIFFERENTIABLE, **NOT_ALL_RELU)
 written(
     "ReLU spelled maximum",
     lambda self, x: self.end(torch.fmax(self.stem(x), torch.zeros(()))),
     *DIFFERENTIABLE,
-    **_BY_HAND,
+    **NOT_ALL_RELU,
 )
-written("ReLU spelled amax over a stack", _stack_max, *DIFFERENTIABLE, **_BY_HAND)
+written("ReLU spelled amax over a stack", _stack_max, *DIFFERENTIABLE, **NOT_ALL_RELU)
 for _activation in (nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Tanh, nn.ReLU6, nn.Hardswish,
                     nn.Softshrink, nn.Mish):  # fmt: skip
     written(
@@ -466,16 +482,19 @@ for _activation in (nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplu
         lambda self, x: self.end(self.act(self.stem(x))),
         *DIFFERENTIABLE,
         layers=lambda kind=_activation: {"act": kind()},
-        **_BY_HAND,
+        **NOT_ALL_RELU,
     )
 written(
-    "x * sigmoid(x)", lambda self, x: self.end((y := self.stem(x)) * y.sigmoid()), *DIFFERENTIABLE, **_BY_HAND
+    "x * sigmoid(x)",
+    lambda self, x: self.end((y := self.stem(x)) * y.sigmoid()),
+    *DIFFERENTIABLE,
+    **NOT_ALL_RELU,
 )
 written(
     "gated linear unit",
     lambda self, x: self.head(torch.cat([y := F.glu(self.stem(x), 1), y], 1).mean((2, 3))),
     *DIFFERENTIABLE,
-    **_BY_HAND,
+    **NOT_ALL_RELU,
 )
 
 
@@ -622,8 +641,8 @@ class Hooked(Small):
     forward = _reparametrised
 
 
-add("a forward hook that changes activations", "written by hand", lambda: Hooked(False), **_BY_HAND)
-add("a forward pre-hook that changes activations", "written by hand", lambda: Hooked(True), **_BY_HAND)
+add("a forward hook that changes activations", "written by hand", lambda: Hooked(False), **NOT_ALL_RELU)
+add("a forward pre-hook that changes activations", "written by hand", lambda: Hooked(True), **NOT_ALL_RELU)
 written(
     "x.clamp_(0, 1) on the input",
     lambda self, x: self.end(self.relu(self.stem(x.clamp_(0, 1)))),
