@@ -21,6 +21,9 @@ TOLERANCE = 1e-3
 ROUNDING = 1e-5
 """Of a difference of two outputs in float32, as a fraction of the output."""
 
+SENSITIVITY = 0.05
+"""Most that may be added where rounding the image to float32 moves the reference itself: at the kink of a ReLU."""
+
 KIND_OF = {
     "occlusion": OCCLUSION,
     "captum.Occlusion": OCCLUSION,
@@ -77,13 +80,13 @@ def row(name: str) -> Mapping[str, Cell]:
             cells[method] = _refused(case, method, errors[method])
         else:
             cells[method] = judged(case, method, maps[method], reference)
-    if any(cell.status in (RIGHT, APPROXIMATE) for cell in cells.values()):
+    if not case.note and any(cell.status in (RIGHT, APPROXIMATE) for cell in cells.values()):
         reference.check_gradient()
     return cells
 
 
 def _patch(case: Case) -> int:
-    return case.shape[-1] // 4
+    return case.shape[-1] // (4 if len(case.shape) == 3 or case.shape[1] < 8 else 2)
 
 
 def _maps(case: Case, model: Any, images: Tensor) -> tuple[Mapping[str, Tensor], Mapping[str, Exception]]:
@@ -147,12 +150,13 @@ def judged(case: Case, method: str, found: Tensor, reference: Reference) -> Cell
         return Cell(WRONG, f"no reference: {error}")
     scale = float(expected.abs().max())
     error = float((found.double() - expected).abs().max()) / scale if scale else float(found.abs().max() > 0)
-    allowed = _allowed(method, reference, scale)
-    if case.bound is None:
-        return Cell(RIGHT if error <= allowed else WRONG, f"error {error:.2g} over {allowed:.2g}", error)
-    return Cell(
-        APPROXIMATE if error <= case.bound else WRONG, f"error {error:.2g} over {case.bound:g}", error
-    )
+    allowed = _allowed(method, reference, scale) if case.bound is None else case.bound
+    if error > allowed and case.bound is None:
+        allowed += min(reference.sensitivity(method), SENSITIVITY)
+    if error > allowed:
+        return Cell(WRONG, f"error {error:.2g} over {allowed:.2g}", error)
+    coarse = case.bound is not None or (case.note and kind_of(method) != OCCLUSION)
+    return Cell(APPROXIMATE if coarse else RIGHT, "", error)
 
 
 def _allowed(method: str, reference: Reference, scale: float) -> float:

@@ -64,7 +64,8 @@ def _reasons(rows: Rows) -> str:
     lines = []
     for name, cells in rows.items():
         if any(cell.status == APPROXIMATE for cell in cells.values()):
-            lines.append(f"- **{_plain(name)}**, ≈: within {ZOO[name].bound:g} of a map's largest value")
+            why = ZOO[name].note or f"within {ZOO[name].bound:g} of a map's largest value"
+            lines.append(f"- **{_plain(name)}**, ≈: {why}")
         reasons: dict[str, list[str]] = {}
         for method, cell in cells.items():
             if cell.status == REFUSED:
@@ -98,8 +99,8 @@ INTRODUCTION = """\
 
 - ✓ right ({right} cells): the map equals an independent reference within {tolerance:g} of its largest value
   (falls of an occlusion also within the rounding of the outputs).
-- ≈ approximate ({approximate} cells): the numbers of the network are coarse, and the map is within the bound that
-  stands below the table.
+- ≈ approximate ({approximate} cells): the map is within the bound that stands below the table, as the network's own
+  numbers are coarse; or true of what stands there.
 - – refused ({refused} cells): an error says why, with the words below the table.
 
 The references run the user's own network in float64: gradients by autograd, which central differences along random

@@ -81,6 +81,17 @@ class Reference:
                 slope = float((ahead - behind) / (2 * step))
                 torch.testing.assert_close(slope, float((gradient * way).sum()), rtol=1e-3, atol=1e-9)
 
+    def sensitivity(self, name: str) -> float:
+        """How far the map moves if the images move by the rounding of float32, as a fraction of its largest value."""
+        found, generator = self[name], torch.Generator().manual_seed(6)
+        moved = 0.0
+        for _ in range(4):
+            other = Reference(self.model, self.given, self.target, self.pick, self.patch)
+            noise = torch.randn(self.images.shape, generator=generator, dtype=torch.float64)
+            other.images = self.images * (1 + 1e-6 * noise)
+            moved = max(moved, float((other[name] - found).abs().max() / found.abs().max()))
+        return moved
+
     @cached_property
     def _maps(self) -> dict[str, Tensor]:
         return {}

@@ -17,6 +17,7 @@ import torchvision.models as vision
 from timm.models.mlp_mixer import MlpMixer
 from torch import Tensor, nn
 from torchvision.models.googlenet import BasicConv2d, Inception
+from torchvision.models.squeezenet import Fire
 
 GRADIENTS = "gradients"
 OCCLUSION = "occlusion"
@@ -52,6 +53,8 @@ class Case:
         Further arguments of `attribute`.
     bound
         Largest error as a fraction of a map's largest value if the numbers are coarse; None where they are not.
+    note
+        What all but occlusion is true of, where that is not the network itself.
     settled
         Whether weights are drawn anew, see `settle`.
     images
@@ -69,6 +72,7 @@ class Case:
     pick: Callable[[Any], Tensor] = lambda outputs: outputs
     call: Mapping[str, Any] = field(default_factory=dict)
     bound: float | None = None
+    note: str = ""
     settled: bool = True
     images: Callable[[Tensor], Tensor] = lambda images: images
 
@@ -199,12 +203,21 @@ def _alexnet() -> nn.Module:
 
 def _googlenet() -> nn.Module:
     def conv(inputs: int, outputs: int, **more: Any) -> nn.Module:
-        return BasicConv2d(inputs if inputs == 3 else inputs // 8, outputs // 8, **more)
+        return BasicConv2d(inputs if inputs == 3 else inputs // 16, outputs // 16, **more)
 
     blocks = [conv, partial(Inception, conv_block=conv), None]
     net = vision.GoogLeNet(3, aux_logits=False, init_weights=False, blocks=blocks)
-    net.fc = nn.Linear(128, 3)
+    net.fc = nn.Linear(64, 3)
     return net
+
+
+def _squeezenet() -> nn.Module:
+    fires = [Fire(16, 4, 8, 8), Fire(16, 4, 8, 8)]
+    features = nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, ceil_mode=True), *fires
+    )
+    head = nn.Sequential(nn.Dropout(), nn.Conv2d(16, 3, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1))
+    return bare(vision.SqueezeNet, features=features, classifier=head)
 
 
 def _mobilenet_v3() -> nn.Module:
@@ -253,7 +266,7 @@ for _name, _build, _works in (
     ("alexnet", _alexnet, PIECEWISE_LINEAR),
     ("densenet121", lambda: vision.DenseNet(8, (2, 2, 2), 8, num_classes=3), PIECEWISE_LINEAR),
     ("googlenet", _googlenet, PIECEWISE_LINEAR),
-    ("squeezenet1_1", lambda: vision.SqueezeNet("1_1", 3), PIECEWISE_LINEAR),
+    ("squeezenet1_1", _squeezenet, PIECEWISE_LINEAR),
     (
         "shufflenet_v2",
         lambda: vision.ShuffleNetV2([1, 1, 1], [8, 16, 16, 16, 32], 3),
@@ -327,6 +340,10 @@ for _case in (
     ("Regressor 3D", lambda: monai.Regressor((1, 16, 16, 16), (3,), (4, 8), (2, 2)), DIFFERENTIABLE, CUBE),
 ):  # fmt: skip
     _options = {} if _case[0].startswith("SegResNet") else no_rectifiers_unless(_case[2])
+    if _case[0].endswith("shortcut A"):
+        _options["note"] = (
+            "of what its backward pass computes, which its forward pass cuts off from the shortcuts by .data"
+        )
     add(f"MONAI {_case[0]}", "MONAI", _case[1], *_case[2], shape=_case[3], **_options)
 
 _FIRST = {"pick": lambda outputs: outputs[0], "call": {"output": 0}, **NOT_ALL_RELU}
