@@ -73,7 +73,8 @@ def row(name: str) -> Mapping[str, Cell]:
     case = ZOO[name]
     model, plain, images = case.make()
     maps, errors = _maps(case, model, images)
-    reference = Reference(plain, images, case.targets, case.pick, _patch(case))
+    given = images.double() if case.name == "float64" else images
+    reference = Reference(plain, given, case.targets, case.pick, _patch(case))
     cells: dict[str, Cell] = {}
     for method in columns():
         if method in errors:
@@ -86,12 +87,11 @@ def row(name: str) -> Mapping[str, Cell]:
 
 
 def _patch(case: Case) -> int:
-    return case.shape[-1] // (4 if len(case.shape) == 3 or case.shape[1] < 8 else 2)
+    return min(case.shape[-1] // (4 if len(case.shape) == 3 else 2), *case.shape[1:])
 
 
 def _maps(case: Case, model: Any, images: Tensor) -> tuple[Mapping[str, Tensor], Mapping[str, Exception]]:
-    box = (case.shape[0], *[min(_patch(case), n) for n in case.shape[1:]])
-    patch = {"patch": box[1:]} if case.shape[1] < _patch(case) else {}
+    box = (case.shape[0], *[_patch(case)] * len(case.shape[1:]))
     given = dict(case.call)
     options = {
         "captum.Saliency": {"abs": True},
@@ -101,8 +101,6 @@ def _maps(case: Case, model: Any, images: Tensor) -> tuple[Mapping[str, Tensor],
     names = {
         method: method if method != "occlusion" else f"occlusion[{_patch(case)}]" for method in columns()
     }
-    if patch:
-        names["occlusion"] = "occlusion"
     try:
         maps = attribute(
             model,
@@ -149,14 +147,19 @@ def judged(case: Case, method: str, found: Tensor, reference: Reference) -> Cell
     except NoReference as error:
         return Cell(WRONG, f"no reference: {error}")
     scale = float(expected.abs().max())
-    error = float((found.double() - expected).abs().max()) / scale if scale else float(found.abs().max() > 0)
-    allowed = _allowed(method, reference, scale) if case.bound is None else case.bound
-    if error > allowed and case.bound is None:
+    difference = found.double() - expected
+    if case.bound is not None:
+        error = float(difference.norm() / expected.norm())
+        return Cell(
+            APPROXIMATE if error <= case.bound else WRONG, f"error {error:.2g} over {case.bound:g}", error
+        )
+    error = float(difference.abs().max()) / scale if scale else float(found.abs().max() > 0)
+    allowed = _allowed(method, reference, scale)
+    if error > allowed:
         allowed += min(reference.sensitivity(method), SENSITIVITY)
     if error > allowed:
         return Cell(WRONG, f"error {error:.2g} over {allowed:.2g}", error)
-    coarse = case.bound is not None or (case.note and kind_of(method) != OCCLUSION)
-    return Cell(APPROXIMATE if coarse else RIGHT, "", error)
+    return Cell(APPROXIMATE if case.note and kind_of(method) != OCCLUSION else RIGHT, "", error)
 
 
 def _allowed(method: str, reference: Reference, scale: float) -> float:

@@ -64,7 +64,7 @@ def _reasons(rows: Rows) -> str:
     lines = []
     for name, cells in rows.items():
         if any(cell.status == APPROXIMATE for cell in cells.values()):
-            why = ZOO[name].note or f"within {ZOO[name].bound:g} of a map's largest value"
+            why = ZOO[name].note or f"within {ZOO[name].bound:g} of a map's norm"
             lines.append(f"- **{_plain(name)}**, ≈: {why}")
         reasons: dict[str, list[str]] = {}
         for method, cell in cells.items():

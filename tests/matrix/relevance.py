@@ -83,6 +83,8 @@ class _Relevance(TorchFunctionMode):
         super().__init__()
         self.rule = rule
         self.raw = [images]
+        bounds = [torch.full_like(images, bound, requires_grad=False) for bound in (LOW, HIGH)]
+        self.bounds: list[list[Tensor]] = [bounds]
         self.layers: list[tuple[Tensor, Callable, Tensor, Tensor, Tensor | None, bool]] = []
         self.dense_rule, self.inner_rule, self.first_rule = {
             "epsilon_plus_flat": ("epsilon", "alpha1_beta0", "flat"),
@@ -98,10 +100,13 @@ class _Relevance(TorchFunctionMode):
         raw = any(_is(x, self.raw) for x in tensors)
         if not tensors or kind == "pass":
             result = func(*args, **kwargs)
-            self.raw += _tensors(result) if raw else []
+            if raw:
+                self.raw += (found := _tensors(result))
+                bounds = [_tensors(func(bound, *args[1:], **kwargs)) for bound in self.bounds_of(args[0])]
+                self.bounds += [list(pair) for pair in zip(*bounds, strict=True)] if found else []
             return result
         if raw and kind != "layer" and self.first_rule:
-            raise NoReference(f"{name} before the first layer")
+            return self.before_first(func, name, kind, args, kwargs)
         if not args:
             args = (kwargs.pop("input"),)
         if kind == "layer":
@@ -115,6 +120,22 @@ class _Relevance(TorchFunctionMode):
         if kind == "activation" or (kind == "scale" and not any(x.requires_grad for x in _tensors(args[1:]))):
             return self.handed_on(func, name, args, kwargs)
         raise NoReference(f"no rule for {name}")
+
+    def bounds_of(self, x: Tensor) -> list[Tensor]:
+        """The images that bound the input, where they have become what the input has become."""
+        return next(bounds for raw, bounds in zip(self.raw, self.bounds, strict=True) if raw is x)
+
+    def before_first(self, func: Callable, name: str, kind: str | None, args: Any, kwargs: Any) -> Tensor:
+        """A change of scale, which passes all relevance and goes for the bounds too."""
+        if kind not in ("sum", "scale") or len(_tensors(args)) > 1 + sum(
+            not x.requires_grad for x in _tensors(args)
+        ):
+            raise NoReference(f"{name} before the first layer")
+        bounds = [func(bound.clone(), *args[1:], **kwargs) for bound in self.bounds_of(args[0])]
+        result = self.handed_on(func, name, args, kwargs)
+        self.raw.append(result)
+        self.bounds.append(bounds)
+        return result
 
     def handed_on(self, func: Callable, name: str, args: Any, kwargs: Any) -> Tensor:
         """All relevance passes."""
@@ -162,9 +183,10 @@ class _Relevance(TorchFunctionMode):
         """A trained layer under its rule."""
         first = self.first_rule if _is(x, self.raw) else None
         rule = first or (self.dense_rule if dense else self.inner_rule)
+        bounds = self.bounds_of(x) if first else []
         with torch.no_grad():
             value = apply(x, weight, bias)
-        result = _Share.apply(value, lambda v, x: _parts(rule, apply, v, x, weight, bias), x)
+        result = _Share.apply(value, lambda v, x: _parts(rule, apply, v, x, weight, bias, bounds), x)
         self.layers.append((result, apply, x, weight, bias, dense))
         return result
 
@@ -202,7 +224,13 @@ def _own_sign(value: Tensor, up: Tensor, down: Tensor) -> Sequence[Part]:
 
 
 def _parts(
-    rule: str, apply: Callable, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None
+    rule: str,
+    apply: Callable,
+    value: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    bounds: list[Tensor],
 ) -> Sequence[Part]:
     up, down = weight.clamp(min=0), weight.clamp(max=0)
     bias_up = None if bias is None else bias.clamp(min=0)
@@ -222,7 +250,7 @@ def _parts(
     if rule == "flat":
         ones = torch.ones_like(x).requires_grad_()
         return [(lambda: apply(ones, torch.ones_like(weight), None), 1.0, STABILIZER, [ones])]
-    low, high = (torch.full_like(x, bound).requires_grad_() for bound in (LOW, HIGH))
+    low, high = (bound.detach().requires_grad_() for bound in bounds)
     box = lambda: apply(x, weight, None) - apply(low, up, None) - apply(high, down, None)  # noqa: E731
     return [(box, 1.0, STABILIZER, [low, high])]
 

@@ -52,7 +52,7 @@ class Case:
     call
         Further arguments of `attribute`.
     bound
-        Largest error as a fraction of a map's largest value if the numbers are coarse; None where they are not.
+        Largest norm of a map's error as a fraction of its own if the numbers are coarse; None where they are not.
     note
         What all but occlusion is true of, where that is not the network itself.
     settled
@@ -86,12 +86,11 @@ class Case:
             warnings.simplefilter("ignore")  # of old ways to write a network, which are their authors' affair
             torch.manual_seed(0)
             model = self.build()
-            plain = self.plain(model)
-            plain.eval()
-            if self.settled:
-                settle(plain, images)
-            if plain is not model and hasattr(model, "eval"):
+            if hasattr(model, "eval"):
                 model.eval()
+            if self.settled:
+                settle(model, images)
+            plain = self.plain(model).eval()
         return model, copy.deepcopy(plain).double().eval().requires_grad_(False), images[:2]
 
     @property
@@ -622,9 +621,16 @@ _param = nn.utils.parametrizations
 
 def _as_it_is(model: nn.Module) -> nn.Module:
     """The same network with an ordinary weight."""
-    net = Old(lambda layer: layer)
+    net, layer = Old(lambda layer: layer), model.same
     net.load_state_dict(model.state_dict(), strict=False)
-    net.same.weight.data = model.eval().same.weight.detach().clone()
+    if hasattr(layer, "weight_g"):
+        norms = layer.weight_v.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        weight = layer.weight_v * layer.weight_g / norms
+    elif hasattr(layer, "weight_orig"):
+        weight = layer.weight_orig / (layer.weight_u @ layer.weight_orig.flatten(1) @ layer.weight_v)
+    else:
+        weight = layer.weight
+    net.same.weight.data = weight.detach().clone()
     return net
 
 
@@ -712,15 +718,27 @@ written(
         "up": nn.ConvTranspose2d(8, 8, 2, stride=2),
     },
 )
-written(
-    "checkpointed",
-    lambda self, x: self.end(
-        torch.utils.checkpoint.checkpoint(
-            lambda y: self.relu(self.same(y)), self.stem(x), use_reentrant=False
-        )
-    ),
-    *DIFFERENTIABLE,
-)
+
+
+def _checkpointed(self, x):
+    block = lambda y: self.relu(self.same(y))  # noqa: E731
+    return self.end(torch.utils.checkpoint.checkpoint(block, self.relu(self.stem(x)), use_reentrant=False))
+
+
+class Ordinary(Small):
+    """A network without surprises."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.relu(self.same(self.relu(self.stem(x)))))
+
+
+def _ordinary_of(model: nn.Module) -> nn.Module:
+    net = Ordinary()
+    net.load_state_dict(model.state_dict())
+    return net
+
+
+written("checkpointed", _checkpointed, *DIFFERENTIABLE, plain=_ordinary_of)
 
 
 class Attention(Small):
@@ -837,13 +855,6 @@ written(
 # --- wrapped ----------------------------------------------------------------------------------------------------------
 
 
-class Ordinary(Small):
-    """A network without surprises."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.end(self.relu(self.same(self.relu(self.stem(x)))))
-
-
 def _ordinary() -> nn.Module:
     net = Ordinary().eval()
     settle(net, torch.rand(4, 1, 16, 16))
@@ -911,10 +922,20 @@ def _mixed(net: nn.Module) -> nn.Module:
     return mixed
 
 
-_COARSE = {"family": "precisions", "bound": 0.1}
+_COARSE = {"family": "precisions", "bound": 0.2}
+
+
+def _float_of(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).float()
+
+
+def _half(kind: torch.dtype) -> Callable[[], nn.Module]:
+    return lambda: _ordinary().to(kind)
+
+
 wrapped("float64", lambda net: copy.deepcopy(net).double(), *PIECEWISE_LINEAR, family="precisions")
-wrapped("float16", lambda net: copy.deepcopy(net).half(), "any", **_COARSE)
-wrapped("bfloat16", lambda net: copy.deepcopy(net).bfloat16(), "any", **_COARSE)
+add("float16", "precisions", _half(torch.float16), "any", plain=_float_of, settled=False, bound=0.2)
+add("bfloat16", "precisions", _half(torch.bfloat16), "any", plain=_float_of, settled=False, bound=0.2)
 wrapped("autocast in the forward pass", _mixed, "any", **_COARSE)
 wrapped('precision="bf16"', copy.deepcopy, *PIECEWISE_LINEAR, call={"precision": "bf16"}, **_COARSE)
 written(
