@@ -397,3 +397,81 @@ def test_probabilities_are_not_made_probabilities_again(images) -> None:
     model = Returning(lambda s, f: s).eval()
     ended = nn.Sequential(model, nn.Softmax(1))
     torch.testing.assert_close(predict(ended, images), predict(model, images))
+
+
+def test_weights_that_hold_no_numbers(images) -> None:
+    lazy = nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(3))
+    for model in (lazy, Returning(lambda s, f: s).to("meta")):
+        with pytest.raises(UnsupportedModelError, match="hold no numbers yet; expected a trained network"):
+            attribute(model, images, 1, progress=False)
+
+
+class Switching(Returning):
+    """Autograd sees half of the network: torch.fx would see all of it."""
+
+    def __init__(self, off) -> None:
+        super().__init__(None)
+        self.off = off
+
+    def forward(self, x: Tensor) -> Tensor:
+        with self.off():
+            known = self.scores(x)[0].clone()
+        return known + self.scores(2 * x)[0] if self.off is torch.no_grad else known
+
+
+def test_gradients_that_are_switched_off_in_a_part(images) -> None:
+    torch.manual_seed(0)
+    model = Switching(torch.no_grad).eval()
+    leaf = images.clone().requires_grad_()
+    model(leaf)[:, 1].sum().backward()
+    found = attribute(model, images, 1, progress=False)["gradient"]
+    torch.testing.assert_close(found, leaf.grad, rtol=1e-4, atol=1e-7)
+    with pytest.raises(UnsupportedModelError, match="switches gradients off or on"):
+        _ = Network(model, images).graph
+    with pytest.raises(UnsupportedModelError, match=r"Remove torch\.no_grad"):
+        attribute(Switching(torch.inference_mode).eval(), images, 1, progress=False)
+
+
+def test_arguments_besides_the_images_stay_at_their_defaults(images) -> None:
+    class Masked(Returning):
+        def forward(self, x: Tensor, mask: Tensor | None = None, *, scale: float = 2.0) -> Tensor:
+            return self.scores(x if mask is None else x * mask)[0] * scale
+
+    torch.manual_seed(0)
+    model = Masked(None).eval()
+    network = Network(model, images)
+    torch.testing.assert_close(network.graph(images), model(images).detach())
+
+
+def test_hooks_that_look_on_hear_nothing_of_explanations(images) -> None:
+    torch.manual_seed(0)
+    model, seen = Returning(lambda s, f: s).eval(), []
+    model.conv.register_forward_hook(lambda module, given, result: seen.append(result))
+    model(images)
+    attribute(model, images, 1, ["gradient", "occlusion[3]", "lrp"], progress=False)
+    assert len(seen) == 2  # one pass, to learn whether it changes anything
+    model(images)
+    assert len(seen) == 3
+
+
+def test_hooks_that_change_something_stay(images) -> None:
+    torch.manual_seed(0)
+    model = Returning(lambda s, f: s).eval()
+    model.conv.register_forward_hook(lambda module, given, result: result * 3)
+    leaf = images.clone().requires_grad_()
+    model(leaf)[:, 1].sum().backward()
+    found = attribute(model, images, 1, progress=False)["gradient"]
+    torch.testing.assert_close(found, leaf.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_half_precision_inside_the_forward_pass(images) -> None:
+    class Half(Returning):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scores(x.bfloat16())[0].float()
+
+    torch.manual_seed(0)
+    model = Half(None).bfloat16().eval()
+    leaf = images.clone().requires_grad_()
+    model(leaf)[:, 1].sum().backward()
+    found = attribute(model, images, 1, progress=False)["gradient"]
+    assert (found - leaf.grad).abs().max() < 0.05 * leaf.grad.abs().max()

@@ -1,9 +1,9 @@
 """A model made ready to be explained."""
 
+import copy
 import logging
 from collections.abc import Iterable
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from xaitools.models.outputs import Output, answering, columns_of, picked
 from xaitools.models.surgery import (
     HALVES,
     PRECISIONS,
+    SwitchedGradients,
     computes_in_halves,
     folded,
     frozen_copy,
@@ -26,7 +27,9 @@ from xaitools.models.surgery import (
     same_outputs,
     trace,
     unwrapped,
+    weights_of,
     without_biases,
+    without_observers,
 )
 
 logger = logging.getLogger(__name__)
@@ -91,15 +94,20 @@ class Network:
         self.name = type(model).__name__
         self.precision = precision
         self.model = frozen_copy(model)
+        self.kind = self._kind(example)
         self.example = self.place(example[:1]).clone()
         self._check_channels()
         image = self.example.clone()
         version = image._version
-        found = self._run(image)
+        with torch.no_grad(), SwitchedGradients() as switched:
+            found = self._run(image)
+        self._traceable = not switched.noticed
+        without_observers(self.model, self.example.clone(), found)
         one, self.output = picked(found, output, self.name)
         self._check_numbers(one)
         company = self._company()
-        three = picked(self._run(company), self.output, self.name)[0]
+        with torch.no_grad():
+            three = picked(self._run(company), self.output, self.name)[0]
         self.plain = answering(
             self.model,
             self.output,
@@ -148,12 +156,21 @@ class Network:
         return network, inputs, network.targets(target, len(inputs))
 
     def place(self, images: Tensor) -> Tensor:
-        """The images on the device and of the type of the weights."""
-        weights = chain(self.model.parameters(), self.model.buffers())
-        kind = next((tensor for tensor in weights if tensor.is_floating_point()), None)
-        if kind is None:
-            return images.float() if images.dtype in HALVES else images
-        return images.to(kind.device, kind.dtype)
+        """The images on the device and of the type that the network computes in."""
+        return images.to(self.kind.device, self.kind.dtype)
+
+    def _kind(self, example: Tensor) -> Tensor:
+        """An empty tensor of the device and type of images; weights of half precision are made float32 if that runs."""
+        weights = next(weights_of(self.model), example)
+        exact = torch.float64 if weights.dtype == torch.float64 else torch.float32
+        if any(tensor.dtype in HALVES for tensor in weights_of(self.model)):
+            full = copy.deepcopy(self.model).float()
+            try:
+                outputs_of(full, example[:1].to(weights.device, exact))
+                self.model = full
+            except RuntimeError as error:
+                logger.info("%s stays in half precision: %s", self.name, error)
+        return torch.empty(0, device=weights.device, dtype=exact)
 
     @cached_property
     def folded(self) -> nn.Module:
@@ -162,7 +179,7 @@ class Network:
         A torch.fx graph where the model can be traced. Folding is kept only if the outputs stay the same, and the
         layout only if the model does not view what it needs channel first.
         """
-        return folded(self.plain, self.example, self.expected)
+        return folded(self.plain, self.example, self.expected, traceable=self._traceable)
 
     @cached_property
     def quick(self) -> nn.Module:
@@ -195,6 +212,8 @@ class Network:
         if isinstance(self.folded, GraphModule):
             return self.folded
         try:
+            if not self._traceable:
+                raise RuntimeError("it switches gradients off or on")
             graph = trace(self.folded)
             refuse_own_gradients(self.plain, self.example)
             outputs_of(graph, self.example)
@@ -310,8 +329,7 @@ class Network:
 
     def _run(self, images: Tensor) -> Any:
         try:
-            with torch.no_grad():
-                return self.model(images)
+            return self.model(images)
         except Exception as error:
             alone = "one image" if len(images) == 1 else f"{len(images)} images at once"
             raise UnsupportedModelError(
@@ -369,7 +387,8 @@ class Network:
                 return
             self._check_determinism()
             copies = self.example.repeat(3, *[1] * (self.example.ndim - 1))
-            among = picked(self._run(copies), self.output, self.name)[0]
+            with torch.no_grad():
+                among = picked(self._run(copies), self.output, self.name)[0]
             rounding = (among - alone).abs().max()
             most = (ROUGH if computes_in_halves(self.model, self.example) else ROUNDING) * scale
             if (three[1] - alone).abs().max() <= min(4 * rounding, most):

@@ -34,7 +34,7 @@ class Answer(nn.Module):
         self.fresh = fresh
         self.columns = columns
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Any) -> Any:  # tensors, or what torch.fx passes in their place
         found = self.model(images.clone() if self.fresh else images)
         if self.output is not None:
             found = pick(found, self.output)

@@ -3,7 +3,7 @@
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -13,9 +13,11 @@ from torch.fx import Graph, GraphModule, Node, Tracer
 from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from xaitools.errors import UnsupportedModelError
@@ -105,15 +107,16 @@ def _named(model: Any) -> str:
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """Copy of `model` in evaluation mode whose parameters ask for no gradient, at least in float32.
+    """Copy of `model` in evaluation mode whose parameters ask for no gradient.
 
     Weights that are made of others at every pass (weight norm, spectral norm) are stored as they are in evaluation.
 
     Raises
     ------
     UnsupportedModelError
-        If the model cannot be copied.
+        If the model has no weights yet, or cannot be copied.
     """
+    _check_weights(model)
     try:
         copied = copy.deepcopy(model, _recorded(model))
     except (RuntimeError, TypeError) as error:
@@ -123,29 +126,42 @@ def frozen_copy(model: nn.Module) -> nn.Module:
         ) from error
     copied.eval()
     for parameter in copied.parameters():
-        if not parameter.is_leaf:
+        if not parameter.is_leaf:  # as in a copied script
             parameter.detach_()
-        if parameter.is_floating_point():
-            parameter.requires_grad_(False)
-    if any(tensor.dtype in HALVES for tensor in _weights(copied)):
-        copied.float()
+        parameter.requires_grad_(False)
     _store_computed_weights(copied)
     return _like(model, copied)
 
 
-def _weights(model: nn.Module) -> Iterator[Tensor]:
+def weights_of(model: nn.Module) -> Iterator[Tensor]:
     """Parameters and buffers of real numbers."""
     return (tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point())
 
 
+def _check_weights(model: nn.Module) -> None:
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if is_lazy(tensor) or tensor.is_meta:
+            raise UnsupportedModelError(
+                f"The weights {name!r} of {type(model).__name__} hold no numbers yet; expected a trained network: load "
+                "its weights, after it has seen an image if its layers are lazy."
+            )
+
+
 def _recorded(model: nn.Module) -> dict[int, Any]:
     """What stands for tensors with a history, which modules may have stored and which cannot be copied."""
-    return {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
+    stored = [value for module in model.modules() for value in vars(module).values()]
+    return {id(value): value.detach().clone() for value in _tensors(stored) if not value.is_leaf}
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in containers."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
 
 
 def _store_computed_weights(model: nn.Module) -> None:
@@ -170,6 +186,31 @@ def _store_parametrized(module: nn.Module) -> None:
     module.__class__ = plain
     for name, value in stored.items():
         module.register_parameter(name, nn.Parameter(value.detach().clone(), requires_grad=False))
+
+
+def without_observers(model: nn.Module, images: Tensor, expected: Any) -> None:
+    """Take forward hooks off that only look on, such as those that store activations in a list of the user's."""
+    hooks = [
+        own for module in model.modules() for own in (module._forward_hooks, module._forward_pre_hooks) if own
+    ]
+    if not hooks:
+        return
+    kept = [own.copy() for own in hooks]
+    for own in hooks:
+        own.clear()
+    try:
+        with torch.no_grad():
+            same = _equal(model(images), expected)
+    except Exception:  # it may need what a hook does
+        same = False
+    if not same:
+        for own, old in zip(hooks, kept, strict=True):
+            own.update(old)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    pairs = zip(_tensors(one), _tensors(other), strict=False)
+    return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
 def twin(model: nn.Module) -> nn.Module:
@@ -228,13 +269,23 @@ def computes_in_halves(model: nn.Module, images: Tensor) -> bool:
     return halves.found
 
 
+class _OneInput(Tracer):
+    """Leaves what a forward pass takes besides the images at its defaults."""
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
+        def forward(module: Any, images: Any) -> Any:
+            return root_fn(module, images)
+
+        return super().create_args_for_root(forward, is_module)
+
+
 def trace(model: nn.Module) -> GraphModule:
-    """The torch.fx graph of `model`, on the same weights.
+    """The torch.fx graph of `model`, on the same weights, of images alone.
 
     As `torch.fx.symbolic_trace`, but without the reference cycles in which that keeps the weights: what is no longer
     used is freed at once, not when Python next looks for cycles.
     """
-    tracer = Tracer()
+    tracer = _OneInput()
     graph = tracer.trace(model)
     vars(tracer).clear()
     return without_owner(GraphModule(model, graph, type(model).__name__))
@@ -259,6 +310,18 @@ def refuse_own_gradients(model: nn.Module, example: Tensor) -> None:
     """
     if (name := _own_gradients(model, example)) is not None:
         raise TraceError(f"{name} has a gradient of its own")
+
+
+class SwitchedGradients(TorchFunctionMode):
+    """Notices that what runs inside it switches gradients off or on, which torch.fx does not see."""
+
+    noticed = False
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.noticed = self.noticed or function is torch._C._set_grad_enabled
+        result = function(*args, **(kwargs or {}))
+        self.noticed = self.noticed or (isinstance(result, Tensor) and result.is_inference())
+        return result
 
 
 def _own_gradients(model: nn.Module, example: Tensor) -> str | None:
@@ -366,19 +429,21 @@ def same_outputs(outputs: Tensor, expected: Tensor) -> bool:
     return torch.allclose(outputs, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
-def outputs_of(model: nn.Module, images: Tensor) -> Tensor:
+def outputs_of(model: Callable[[Tensor], Any], images: Tensor) -> Tensor:
     """What the model returns, without a gradient."""
     with torch.no_grad():
         return model(images)
 
 
-def folded(model: nn.Module, example: Tensor, expected: Tensor) -> nn.Module:
+def folded(model: nn.Module, example: Tensor, expected: Tensor, *, traceable: bool = True) -> nn.Module:
     """The frozen model as a graph with batch normalisation folded into the layer before, weights channels-last.
 
     Without folding if it is not the same then; with the channel first if it does not run, or not the same, otherwise.
     Whatever goes wrong in making it faster leaves it as it is.
     """
     try:
+        if not traceable:
+            raise TraceError("gradients are switched in it")
         merged = _like(model, fuse(trace(model), inplace=True, no_trace=True)).requires_grad_(False)
         _give_own_layers(merged, model)
         refuse_own_gradients(model, example)
@@ -397,7 +462,8 @@ def quickest_layout(model: nn.Module, example: Tensor, expected: Tensor) -> bool
     """Lay weights out channels-last if the model runs so, and the same; whether it returns what is expected."""
     for lay_out in (channels_last, channel_first):
         try:
-            if same_outputs(outputs_of(lay_out(model), example), expected):
+            forward = lay_out(model).forward  # a graph that is called prints what goes wrong in it
+            if same_outputs(outputs_of(forward, example), expected):
                 return True
         except Exception as error:
             logger.info("Weights are not laid out by %s: %s", lay_out.__name__, error)
