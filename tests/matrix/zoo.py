@@ -741,6 +741,21 @@ def _ordinary_of(model: nn.Module) -> nn.Module:
 written("checkpointed", _checkpointed, *DIFFERENTIABLE, plain=_ordinary_of)
 
 
+def _tokens_after_norm(self, x):
+    x = self.stem(x).flatten(2).transpose(1, 2)
+    return self.head(self.tokens(x).tanh().mean(1) if float(x.detach().mean()) < 1e9 else x)
+
+
+written(
+    "tokens behind batch normalisation, one image",
+    _tokens_after_norm,
+    *DIFFERENTIABLE,
+    target=(2,),
+    images=lambda x: x[:1],
+    **NOT_ALL_RELU,
+)
+
+
 class Attention(Small):
     """nn.MultiheadAttention over the pixels."""
 
