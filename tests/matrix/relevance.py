@@ -56,9 +56,13 @@ _PASSES = (
     "dim numel ndimension stride type item data_ptr is_contiguous is_floating_point is_complex requires_grad_ flatten "
     "unflatten reshape view view_as permute transpose swapaxes movedim squeeze unsqueeze expand contiguous clone to "
     "detach float double cat concat concatenate stack chunk split unbind pad dropout dropout2d dropout3d alpha_dropout "
-    "max_pool2d max_pool3d _max_pool2d _max_pool3d adaptive_max_pool2d fn boolean_dispatch channel_shuffle"
+    "max_pool2d max_pool3d _max_pool2d _max_pool3d adaptive_max_pool2d fn boolean_dispatch channel_shuffle roll amax "
+    "where masked_fill __setitem__ __gt__ __lt__ gt lt ge le isnan new_zeros zeros_like unfold flip repeat"
 )
-_ACTIVATIONS = "relu relu_ leaky_relu prelu elu celu selu tanh relu6 hardtanh softsign"
+_ACTIVATIONS = (
+    "relu relu_ leaky_relu prelu elu celu selu tanh relu6 hardtanh softsign gelu silu mish hardswish clamp clamp_min "
+    "softshrink hardshrink abs sigmoid softplus threshold"
+)
 _AVERAGES = "avg_pool2d avg_pool3d adaptive_avg_pool2d adaptive_avg_pool3d mean sum interpolate"
 _SUMS = "add add_ __add__ __iadd__ __radd__ sub __sub__ __isub__ sub_"
 _SCALES = "mul __mul__ __rmul__ __imul__ mul_ div div_ __truediv__ __itruediv__ true_divide"
@@ -73,6 +77,10 @@ _KINDS = {
         "scale": _SCALES,
         "layer": f"{_CONVOLUTIONS} linear",
         "norm": "batch_norm",
+        "product": "matmul __matmul__ bmm mm",
+        "own statistics": "layer_norm group_norm instance_norm rms_norm",
+        "softmax": "softmax",
+        "written out": "multi_head_attention_forward scaled_dot_product_attention glu",
     }.items()
     for name in names.split()
 }
@@ -83,6 +91,7 @@ class _Relevance(TorchFunctionMode):
         super().__init__()
         self.rule = rule
         self.raw = [images]
+        self.gates: list[Tensor] = []
         bounds = [torch.full_like(images, bound, requires_grad=False) for bound in (LOW, HIGH)]
         self.bounds: list[list[Tensor]] = [bounds]
         self.layers: list[tuple[Tensor, Callable, Tensor, Tensor, Tensor | None, bool]] = []
@@ -117,9 +126,51 @@ class _Relevance(TorchFunctionMode):
             return self.linear_map(lambda x: func(x, *args[1:], **kwargs), args[0])
         if kind == "sum":
             return self.sum(name, *args, **kwargs)
+        if kind == "written out":
+            with self:
+                return globals()[f"_{name}"](*args, **kwargs)
+        if kind == "softmax":
+            return _Softmax.apply(args[0], kwargs.get("dim", args[1] if len(args) > 1 else -1))
+        if kind == "own statistics":
+            return self.normalised(func, args, kwargs)
+        if kind == "product" and not all(x.requires_grad for x in args):
+            x, weight = args if args[0].requires_grad else args[::-1]
+            pair = (lambda x, w, b: func(x, w)) if x is args[0] else (lambda x, w, b: func(w, x))
+            return self.shared(pair, x, weight, None, True)
+        if kind == "product" or (kind == "scale" and "mul" in name and len(tensors) == 2):
+            return self.multiplied(func, name, args)
+        if kind == "scale" and args[0].requires_grad:
+            args = (args[0], *(x.detach() if isinstance(x, Tensor) else x for x in args[1:]))
+        if name == "sigmoid":
+            value = args[0].sigmoid()
+            result = args[0] + (value - args[0]).detach()
+            self.gates.append(result)
+            return result
         if kind == "activation" or (kind == "scale" and not any(x.requires_grad for x in _tensors(args[1:]))):
             return self.handed_on(func, name, args, kwargs)
         raise NoReference(f"no rule for {name}")
+
+    def multiplied(self, func: Callable, name: str, pair: Sequence[Tensor]) -> Tensor:
+        """All relevance passes a gate, a sigmoid; of other products each factor gets half."""
+        if self.rule == "deep_taylor":
+            raise NoReference(f"no rule for {name}")
+        value = func(pair[0].detach().clone(), pair[1].detach())
+        gates = (
+            [i for i in range(2) if _is(pair[i], self.gates)] if "mul" in name and "mat" not in name else []
+        )
+        if len(gates) == 1:
+            x, gate = pair[1 - gates[0]], pair[gates[0]].detach()
+            return _Share.apply(value, lambda v, x: [(lambda: x * gate, 1.0, 0.0, [])], x)
+        return _Share.apply(value, lambda v, a, b: [(lambda: func(a, b), 0.5, STABILIZER, [])], *pair)
+
+    def normalised(self, func: Callable, args: Any, kwargs: Any) -> Tensor:
+        """A normalisation by the image's own statistics is linear once its denominator is held: the epsilon rule."""
+        if self.rule == "deep_taylor":
+            raise NoReference("no rule for a normalisation")
+        x = args[0]
+        part = _held(func.__name__, x.detach(), *args[1:], **kwargs)
+        value = func(x.detach(), *args[1:], **kwargs)
+        return _Share.apply(value, lambda v, y: [(lambda: part(y), 1.0, STABILIZER, [])], x)
 
     def bounds_of(self, x: Tensor) -> list[Tensor]:
         """The images that bound the input, where they have become what the input has become."""
@@ -253,6 +304,76 @@ def _parts(
     low, high = (bound.detach().requires_grad_() for bound in bounds)
     box = lambda: apply(x, weight, None) - apply(low, up, None) - apply(high, down, None)  # noqa: E731
     return [(box, 1.0, STABILIZER, [low, high])]
+
+
+class _Softmax(torch.autograd.Function):
+    """x_i (R_i - s_i sum R) of each input (Achtibat et al. 2024, equation 13)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
+        ctx.dim = dim
+        result = x.softmax(dim)
+        ctx.save_for_backward(x.clone(), result.clone())
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *incoming: Tensor) -> Any:
+        x, shares = ctx.saved_tensors
+        return x * (incoming[0] - shares * incoming[0].sum(ctx.dim, keepdim=True)), None
+
+
+def _held(name: str, at: Tensor, first: Any, *more: Any, **named: Any) -> Callable[[Tensor], Tensor]:
+    """A normalisation by the image's own statistics as a function whose denominator is that at one point."""
+    keys = {
+        "instance_norm": ("running_var", "weight", "bias", "use_input_stats", "momentum", "eps"),
+        "rms_norm": ("weight", "eps"),
+    }.get(name, ("weight", "bias", "eps"))
+    given = {**dict(zip(keys, more, strict=False)), **named}
+    weight, bias, eps = given.get("weight"), given.get("bias"), given.get("eps", 1e-5)
+    groups = at.shape[1] if name == "instance_norm" else first
+    shape = (len(at), groups, -1) if name in ("group_norm", "instance_norm") else at.shape
+    axes = (-1,) if len(shape) == 3 and shape[-1] == -1 else tuple(range(-len(first), 0))
+    if len(shape) == 3 and shape[-1] == -1:
+        weight, bias = (None if x is None else x.view(-1, *[1] * (at.ndim - 2)) for x in (weight, bias))
+    x = at.reshape(shape)
+    if name == "rms_norm":
+        eps = torch.finfo(at.dtype).eps if eps is None else eps
+        scale = (x.square().mean(axes, keepdim=True) + eps).rsqrt()
+    else:
+        scale = (x.var(axes, unbiased=False, keepdim=True) + eps).rsqrt()
+
+    def part(y: Tensor) -> Tensor:
+        y = y.reshape(shape)
+        y = y if name == "rms_norm" else y - y.mean(axes, keepdim=True)
+        y = (y * scale).reshape(at.shape) * (1.0 if weight is None else weight.detach())
+        return y if bias is None else y + bias.detach()
+
+    return part
+
+
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    value, gate = x.chunk(2, dim)
+    return value * gate.sigmoid()
+
+
+def _scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, *args: Any, **more: Any) -> Tensor:
+    if args or any(more.get(key) for key in ("attn_mask", "is_causal", "enable_gqa")):
+        raise NoReference("attention with a mask")
+    return torch.matmul((torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-2, -1))).softmax(-1), v)
+
+
+def _multi_head_attention_forward(q: Tensor, k: Tensor, v: Tensor, size: int, heads: int, weight: Tensor, bias: Tensor,
+                                  *args: Any, **more: Any) -> tuple[Tensor, None]:  # fmt: skip
+    """Of (token, batch, feature), without masks."""
+    out_weight, out_bias = args[4:6]
+    split = lambda x, i: (  # noqa: E731
+        torch.nn.functional.linear(x, weight.chunk(3)[i], bias.chunk(3)[i])
+        .reshape(len(x), x.shape[1], heads, -1)
+        .permute(1, 2, 0, 3)
+    )
+    found = _scaled_dot_product_attention(split(q, 0), split(k, 1), split(v, 2))
+    found = found.permute(2, 0, 1, 3).reshape(q.shape)
+    return torch.nn.functional.linear(found, out_weight, out_bias), None
 
 
 def _is(x: Tensor, others: Sequence[Tensor]) -> bool:
