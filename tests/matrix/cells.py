@@ -33,12 +33,13 @@ KIND_OF = {
     "captum.Deconvolution": "captum",
     "captum.DeepLift": "captum",
     "deep_taylor": RULES,
+    "attention_rollout": "rollout",
 }
 
 
 def columns() -> list[str]:
     """Every registered method, by the names that have references, else by its own."""
-    names = list(REFERENCES)
+    names = [name for name in REFERENCES if name != "attention_rollout" or name in METHODS]
     known = {name.partition("[")[0].partition("+")[0].partition("@")[0] for name in names}
     return [*names, *(name for name in METHODS if name not in known)]
 

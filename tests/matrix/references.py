@@ -275,6 +275,47 @@ def deep_lift(of: Reference, owner: int, image: Tensor) -> Tensor:
     return found
 
 
+class _Attention(TorchFunctionMode):
+    """Keeps the attention matrices (batch, head, token, token) of all layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name == "multi_head_attention_forward":
+            seen = func(*args, **{**kwargs, "need_weights": True, "average_attn_weights": False})
+            self.found.append(seen[1])
+            return seen
+        result = func(*args, **kwargs)
+        if name == "scaled_dot_product_attention":
+            q, k = args[:2]
+            self.found.append((q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1))
+        if name == "softmax" and result.ndim == 4 and result.shape[-1] == result.shape[-2]:
+            self.found.append(result)
+        return result
+
+
+def attention_rollout(of: Reference, owner: int, image: Tensor) -> Tensor:
+    """Of images and grids with sides of one length, to the class token or else to all tokens."""
+    with _Attention() as mode, torch.enable_grad():
+        of.scores(image[None].clone().requires_grad_(), owner)
+    flow = torch.eye(mode.found[0].shape[-1], dtype=torch.float64) if mode.found else None
+    if flow is None:
+        raise NoReference("no attention")
+    for attention in mode.found:
+        mixed = attention[0].detach().mean(0) + torch.eye(len(flow))
+        flow = mixed / mixed.sum(1, keepdim=True) @ flow
+    axes = image.ndim - 1
+    side = int(len(flow) ** (1 / axes) + 1e-9)
+    others = len(flow) - side**axes
+    seen = (flow[:others] if others else flow).mean(0)[others:].reshape(1, 1, *[side] * axes)
+    mode_ = {2: "bilinear", 3: "trilinear"}[axes]
+    return nn.functional.interpolate(seen, size=image.shape[1:], mode=mode_)[0].expand_as(image)
+
+
 METHODS: Mapping[str, Callable[[Reference, int, Tensor], Tensor]] = {
     "gradient": gradient,
     "input_x_gradient": input_x_gradient,
@@ -293,6 +334,7 @@ METHODS: Mapping[str, Callable[[Reference, int, Tensor], Tensor]] = {
     "lrp[epsilon_plus_flat]": _relevance("epsilon_plus_flat"),
     "lrp[epsilon_gamma_box]": _relevance("epsilon_gamma_box"),
     "deep_taylor": _relevance("deep_taylor"),
+    "attention_rollout": attention_rollout,
     "captum.Saliency": _saliency,
     "captum.InputXGradient": input_x_gradient,
     "captum.DeepLift": deep_lift,
