@@ -266,7 +266,7 @@ def deep_lift(of: Reference, owner: int, image: Tensor) -> Tensor:
     try:
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = DeepLift(One()).attribute(image[None].clone(), target=index)[0]
+            found = DeepLift(One()).attribute(image[None].clone(), target=index)[0].detach()
     except Exception as error:
         raise NoReference(f"captum: {error}") from error
     change = float(of.scores(image[None], owner) - of.scores(torch.zeros_like(image)[None], owner))

@@ -61,7 +61,7 @@ _PASSES = (
 )
 _ACTIVATIONS = (
     "relu relu_ leaky_relu prelu elu celu selu tanh relu6 hardtanh softsign gelu silu mish hardswish clamp clamp_min "
-    "softshrink hardshrink abs sigmoid softplus threshold"
+    "softshrink hardshrink abs sigmoid hardsigmoid softplus threshold"
 )
 _AVERAGES = "avg_pool2d avg_pool3d adaptive_avg_pool2d adaptive_avg_pool3d mean sum interpolate"
 _SUMS = "add add_ __add__ __iadd__ __radd__ sub __sub__ __isub__ sub_"
@@ -139,10 +139,12 @@ class _Relevance(TorchFunctionMode):
             return self.shared(pair, x, weight, None, True)
         if kind == "product" or (kind == "scale" and "mul" in name and len(tensors) == 2):
             return self.multiplied(func, name, args)
-        if kind == "scale" and args[0].requires_grad:
+        if kind == "scale" and "mul" in name and len(tensors) == 1 and tensors[0] is not args[0]:
+            func, args = torch.mul, args[::-1]
+        if kind == "scale" and isinstance(args[0], Tensor) and args[0].requires_grad:
             args = (args[0], *(x.detach() if isinstance(x, Tensor) else x for x in args[1:]))
-        if name == "sigmoid":
-            value = args[0].sigmoid()
+        if name in ("sigmoid", "hardsigmoid"):
+            value = func(args[0].detach())
             result = args[0] + (value - args[0]).detach()
             self.gates.append(result)
             return result
