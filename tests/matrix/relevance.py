@@ -109,6 +109,7 @@ class _Relevance(TorchFunctionMode):
         raw = any(_is(x, self.raw) for x in tensors)
         if not tensors or kind == "pass":
             result = func(*args, **kwargs)
+            self.gates += _tensors(result) if any(_is(x, self.gates) for x in tensors) else []
             if raw:
                 self.raw += (found := _tensors(result))
                 bounds = [_tensors(func(bound, *args[1:], **kwargs)) for bound in self.bounds_of(args[0])]
@@ -324,7 +325,7 @@ class _Softmax(torch.autograd.Function):
         return x * (incoming[0] - shares * incoming[0].sum(ctx.dim, keepdim=True)), None
 
 
-def _held(name: str, at: Tensor, first: Any, *more: Any, **named: Any) -> Callable[[Tensor], Tensor]:
+def _held(name: str, at: Tensor, first: Any = None, *more: Any, **named: Any) -> Callable[[Tensor], Tensor]:
     """A normalisation by the image's own statistics as a function whose denominator is that at one point."""
     keys = {
         "instance_norm": ("running_var", "weight", "bias", "use_input_stats", "momentum", "eps"),

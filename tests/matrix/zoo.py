@@ -327,7 +327,7 @@ for _case in (
     ("DenseNet 2D", lambda: _densenet(SLICE), PIECEWISE_LINEAR, (1, 32, 32)),
     ("DenseNet 3D", lambda: _densenet(VOLUME), PIECEWISE_LINEAR, CUBE),
     ("ResNet 3D, shortcut B", lambda: _monai_resnet("B", 3), PIECEWISE_LINEAR, CUBE),
-    ("ResNet 3D, shortcut A", lambda: _monai_resnet("A", 3), {*DIFFERENTIABLE, RECTIFIERS}, CUBE),
+    ("ResNet 3D, shortcut A", lambda: _monai_resnet("A", 3), {OCCLUSION}, CUBE),
     ("ResNet 2D, shortcut B", lambda: _monai_resnet("B", 2), PIECEWISE_LINEAR, (1, 32, 32)),
     ("SEResNet50", _seresnet, DIFFERENTIABLE, (1, 32, 32)),
     ("EfficientNet", _monai_efficientnet, DIFFERENTIABLE, (1, 32, 32)),
@@ -338,7 +338,7 @@ for _case in (
     ("AutoEncoder 2D", lambda: Scores(monai.AutoEncoder(2, 1, 3, (4, 8), (2, 2))), DIFFERENTIABLE, (1, 16, 16)),
     ("Regressor 3D", lambda: monai.Regressor((1, 16, 16, 16), (3,), (4, 8), (2, 2)), DIFFERENTIABLE, CUBE),
 ):  # fmt: skip
-    _options = {} if _case[0].startswith("SegResNet") else no_rectifiers_unless(_case[2])
+    _options = no_rectifiers_unless(_case[2])
     if _case[0].endswith("shortcut A"):
         _options["note"] = (
             "of what its backward pass computes, which its forward pass cuts off from the shortcuts by .data"
