@@ -4,6 +4,7 @@ import torch
 
 from xaitools.attribution import attribute, integrated_gradients
 from xaitools.errors import ShapeError
+from xaitools.models import Network
 
 
 def slow_integrated_gradients(net, x, target, baseline, steps):
@@ -64,3 +65,52 @@ def test_closed_form_of_the_paper() -> None:
 def test_baseline_of_another_shape(residual_net, images, targets) -> None:
     with pytest.raises(ShapeError, match=r"\(1, 3, 3\) does not fit images of shape \(1, 12, 10\)"):
         integrated_gradients(residual_net, images, targets, baseline=torch.zeros(1, 3, 3))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 12, 10), (3, 12, 10), (3, 1, 12), (1, 3, 1, 12, 10)])
+def test_baselines_neither_for_one_nor_for_each(residual_net, images, targets, shape) -> None:
+    with pytest.raises(ShapeError, match="or one for each of the 3 images"):
+        integrated_gradients(residual_net, images, targets, baseline=torch.zeros(shape))
+
+
+def test_baselines_of_each_image_and_their_gap(residual_net, images, targets) -> None:
+    """With as many images in a batch as there are baselines, and with fewer."""
+    baselines = torch.rand(images.shape, generator=torch.Generator().manual_seed(5)).double()
+    net, x = residual_net.double(), images.double()
+    slow = [slow_integrated_gradients(net, x[i][None], int(targets[i]), baselines[i], 7)[0] for i in range(3)]
+    with torch.no_grad():
+        change = (net(x) - net(baselines)).gather(1, targets[:, None])[:, 0]
+    for batch_size in (1, 2, 3, 7, 16):
+        maps = attribute(
+            net,
+            x,
+            targets,
+            ["integrated_gradients[own]"],
+            steps=7,
+            baselines={"own": baselines},
+            batch_size=batch_size,
+        )
+        found = maps["integrated_gradients[own]"]
+        torch.testing.assert_close(found, torch.stack(slow))
+        gap = maps.completeness_gap["integrated_gradients[own]"]
+        torch.testing.assert_close(gap, found.flatten(1).sum(1) - change)
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "idgi", "blur_integrated_gradients"])
+def test_no_pass_is_larger_than_the_batch(residual_net, images, targets, name) -> None:
+    """The passes that the completeness gap takes among them."""
+    network = Network(residual_net, images[:1])
+    sizes = []
+    network.quick.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+    attribute(network, images, targets, [name], steps=3, batch_size=2)
+    assert max(sizes) == 2
+
+
+def test_baselines_of_one_name_are_not_mixed_up(residual_net, images, targets) -> None:
+    names = ["integrated_gradients[own]", "integrated_gradients[own+white]"]
+    first, second = torch.full((1, 12, 10), 0.3), torch.full((1, 12, 10), 0.9)
+    options = {name: {"baselines": {"own": b}} for name, b in zip(names, (first, second), strict=True)}
+    together = attribute(residual_net, images, targets, names, steps=3, options=options)
+    for name in names:
+        alone = attribute(residual_net, images, targets, [name], steps=3, options=options)
+        torch.testing.assert_close(together[name], alone[name], rtol=1e-3, atol=1e-6)

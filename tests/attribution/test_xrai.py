@@ -1,10 +1,21 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
-from skimage.morphology import dilation, disk
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.sparse import csr_array
+from skimage.morphology import ball, dilation, disk
 
-from xaitools.attribution.xrai import Segments, _felzenszwalb_scales, _grown, rank_regions, segment, xrai
+from xaitools.attribution.xrai import (
+    Segments,
+    _felzenszwalb_scales,
+    _grown,
+    _supervoxel_scales,
+    rank_regions,
+    segment,
+    xrai,
+)
 from xaitools.errors import DataError, ShapeError
 
 
@@ -12,6 +23,35 @@ def slice_and_map(size: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray
     rng = np.random.default_rng(seed)
     image = gaussian_filter(rng.random((size, size)), 3) + 0.05 * rng.random((size, size))
     return image, gaussian_filter(rng.standard_normal((size, size)), 2)
+
+
+def slow_masks(label, radius=5):
+    """A full mask of every label, grown by distance."""
+    return [distance_transform_edt(label != number) <= radius for number in np.unique(label)]
+
+
+def dense_xrai(attribution, masks, min_new=50):
+    """The same with cells, from full masks and the dense matrix of which cell is in which: every sum in its order."""
+    tags = np.random.default_rng(0).integers(1, 2**63, len(masks), dtype=np.uint64)
+    signature = np.zeros(attribution.shape, dtype=np.uint64)
+    for mask, tag in zip(masks, tags, strict=True):
+        signature[mask] ^= tag
+    _, first, cells, sizes = np.unique(signature, return_index=True, return_inverse=True, return_counts=True)
+    membership = csr_array(np.stack([mask.ravel()[first] for mask in masks]).astype(float))
+    open_sums = np.bincount(cells.ravel(), weights=attribution.ravel())
+    open_sizes, value = sizes.astype(float), np.full(len(sizes), np.nan)
+    while len((enough := (membership @ open_sizes >= min_new).nonzero())[0]):
+        membership = membership[enough[0]]
+        gains = (membership @ open_sums) / (membership @ open_sizes)
+        best = int(np.argmax(gains))
+        added = membership.indices[membership.indptr[best] : membership.indptr[best + 1]]
+        added = added[open_sizes[added] > 0]
+        value[added] = gains[best]
+        open_sums[added] = open_sizes[added] = 0.0
+    rest = open_sizes > 0
+    if rest.any():
+        value[rest] = open_sums[rest].sum() / open_sizes[rest].sum()
+    return value[cells.reshape(attribution.shape)]
 
 
 def slow_xrai(attribution, masks, min_new=50):
@@ -35,7 +75,7 @@ def slow_xrai(attribution, masks, min_new=50):
 def test_equals_slow_reference(seed, absolute) -> None:
     image, attribution = slice_and_map(seed=seed)
     attribution = np.abs(attribution) if absolute else attribution
-    masks = [mask for label in _felzenszwalb_scales(image) for mask in _grown(label)]
+    masks = [mask for label in _felzenszwalb_scales(image) for mask in slow_masks(label)]
     np.testing.assert_allclose(
         rank_regions(attribution, segment(image)), slow_xrai(attribution, masks), atol=1e-14
     )
@@ -44,7 +84,7 @@ def test_equals_slow_reference(seed, absolute) -> None:
 def test_zero_regions_tie_as_in_the_reference() -> None:
     image, attribution = slice_and_map()
     attribution[:, 20:] = 0.0
-    masks = [mask for label in _felzenszwalb_scales(image) for mask in _grown(label)]
+    masks = [mask for label in _felzenszwalb_scales(image) for mask in slow_masks(label)]
     np.testing.assert_allclose(
         rank_regions(attribution, segment(image)), slow_xrai(attribution, masks), atol=1e-14
     )
@@ -55,7 +95,48 @@ def test_segments_grow_as_by_dilation_with_a_disk() -> None:
     label = _felzenszwalb_scales(image)[0]
     expected = [dilation(label == number, disk(5)) for number in np.unique(label)]
     assert len(expected) > 3
-    np.testing.assert_array_equal(_grown(label), expected)
+    np.testing.assert_array_equal([filled(part, label.shape) for part in _grown(label)], expected)
+
+
+def test_supervoxels_grow_as_by_dilation_with_a_ball() -> None:
+    """Also on axes shorter than the radius."""
+    for shape in [(14, 9, 11), (3, 20, 4)]:
+        label = np.random.default_rng(0).integers(0, 40, shape)
+        label[label > 2] = 3
+        expected = [dilation(label == number, ball(5)) for number in range(4)]
+        np.testing.assert_array_equal([filled(part, shape) for part in _grown(label)], expected)
+
+
+def filled(part, shape):
+    mask = np.zeros(shape, bool)
+    mask[part.box] = part.mask
+    return mask
+
+
+@pytest.mark.parametrize("shape", [(48, 41), (18, 20, 14), (7, 20, 16)])
+def test_boxes_and_sparse_cells_change_no_bit(shape) -> None:
+    rng = np.random.default_rng(len(shape))
+    image = gaussian_filter(rng.random(shape), 2)
+    attribution = gaussian_filter(rng.standard_normal(shape), 1)
+    labels = _felzenszwalb_scales(image) if len(shape) == 2 else _supervoxel_scales(image)
+    masks = [mask for label in labels for mask in slow_masks(label)]
+    segments = segment(image)
+    expected = dense_xrai(attribution, masks)
+    np.testing.assert_array_equal(rank_regions(attribution, segments), expected)
+    np.testing.assert_array_equal(rank_regions(attribution, Segments(masks)), expected)
+    assert segments.membership.nnz < 0.8 * np.prod(segments.membership.shape)
+
+
+def test_a_volume_takes_little_memory() -> None:
+    """Full masks of these 512 segments would take 14 MB, and the dense matrix of their cells 96 MB."""
+    place = np.indices((30, 30, 30)) * 8 // 30
+    label = place[0] * 64 + place[1] * 8 + place[2]
+    attribution = np.random.default_rng(0).random(label.shape)
+    tracemalloc.start()
+    rank_regions(attribution, Segments.of_parts(_grown(label), label.shape))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3e7
 
 
 def test_equals_the_authors_package() -> None:

@@ -475,3 +475,15 @@ def test_half_precision_inside_the_forward_pass(images) -> None:
     model(leaf)[:, 1].sum().backward()
     found = attribute(model, images, 1, progress=False)["gradient"]
     assert (found - leaf.grad).abs().max() < 0.05 * leaf.grad.abs().max()
+
+
+def test_a_network_that_cannot_be_differentiated(images) -> None:
+    class Overwriting(Returning):
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.sigmoid(self.conv(x))
+            squares = h * h
+            h.mul_(2)
+            return self.head((squares + h).mean((2, 3)))
+
+    with pytest.raises(UnsupportedModelError, match=r"cannot differentiate Overwriting.*in place"):
+        attribute(Overwriting(None).eval(), images, 1, progress=False)

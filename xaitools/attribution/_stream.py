@@ -18,7 +18,7 @@ Key = tuple[str, str]
 """Name of a method with its option, and its smoothing ("" for the clean map)."""
 Tell = Callable[[int], None]
 """Called with the number of passes done since the last call; 0 only asks whether to go on."""
-Points = Callable[[Tensor, slice, int], tuple[Tensor, Tensor]]
+Points = Callable[[Tensor, slice, int, int], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class Path:
     steps
         Number of points for one row.
     points
-        ``points(row, part, key)`` gives the points (n, channel, *spatial) of the slice `part` of the steps, and
-        weights that broadcast to them; `key` is the row's own random seed.
+        ``points(row, part, key, owner)`` gives the points (n, channel, *spatial) of the slice `part` of the steps,
+        and weights that broadcast to them; `key` is the row's own random seed, `owner` the number of its image.
     """
 
     steps: int
     points: Points
 
 
-AT_THE_IMAGE = Path(1, lambda row, part, key: (row[None], torch.ones((), device=row.device)))
+AT_THE_IMAGE = Path(1, lambda row, part, key, owner: (row[None], torch.ones((), device=row.device)))
 """One point, the image itself."""
 
 
@@ -56,12 +56,15 @@ class Batch:
         Number of the image that each belongs to.
     tell
         To be called for passes that are done before the batch is, and to hear of a cancellation.
+    keys
+        Random seed of each point: the same for the same image, or noisy copy, in any batch.
     """
 
     points: Tensor
     target: Tensor | None
     owners: list[int]
     tell: Tell
+    keys: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -211,17 +214,18 @@ class Stream:
         )
         sums: dict[str, Tensor] = {}
         for batch in _batches(jobs, self.batch_size):
-            points, weights, owners, copies = [], [], [], []
+            points, weights, owners, copies, keys = [], [], [], [], []
             for row, paths, name, part in batch:
                 key = seeds[row.image] + (row.draw << 12)
                 copy = add_noise(self.images[row.image], row.draw, self.noise_level, key)
-                x, w = paths[name].points(copy, part, key + 1)
+                x, w = paths[name].points(copy, part, key + 1, row.image)
                 points.append(x)
                 weights.append(w)
                 owners += [row.image] * len(x)
+                keys += [key + 2] * len(x)
                 copies.append(copy)
             target = None if self.target is None else self.target[owners]
-            found = group.passes.run(Batch(torch.cat(points), target, owners, tell)).split(
+            found = group.passes.run(Batch(torch.cat(points), target, owners, tell, keys)).split(
                 [len(x) for x in points]
             )
             for (row, paths, name, part), copy, weight, values in zip(

@@ -54,12 +54,14 @@ def blur_integrated_gradients(setting: Setting, *, steps: int = 50, max_sigma: f
     check_counts(error=MethodError, steps=steps)
     check_positive(error=MethodError, max_sigma=largest)
 
+    def scores(images: Tensor) -> Tensor:
+        return setting.network.scores(images, setting.target, setting.batch_size)
+
     def gap(maps: Tensor) -> Tensor:
         blurred = torch.cat([blurred_copies(image, torch.tensor([largest])) for image in setting.images])
-        change, start = (setting.network.scores(x, setting.target) for x in (setting.images, blurred))
-        return maps.flatten(1).sum(1) - (change - start)
+        return maps.flatten(1).sum(1) - (scores(setting.images) - scores(blurred))
 
-    path = Path(steps, lambda row, part, key: _points(row, part, largest, steps))
+    path = Path(steps, lambda row, part, key, owner: _points(row, part, largest, steps))
     return Plan(
         setting.gradients,
         {f"from a blur of {largest} in {steps} steps": path},

@@ -21,8 +21,10 @@ def _keep_positive(plain: Tensor, incoming: Tensor) -> Tensor:
 def deconvolution(setting: Setting) -> Plan:
     """Signal that reaches each pixel when every ReLU passes back the positive part of what it gets.
 
-    The ReLU's own state in the forward pass is ignored, as in the deconvnet; other layers pass plain gradients.
-    Computed on the autograd graph, since libraries that replace modules miss functional and shared ReLUs.
+    The ReLU's own state in the forward pass is ignored, as in the deconvnet; linear layers pass plain gradients, which
+    are the deconvnet's transposed filters, and so does max pooling, whose gradient goes where the maximum was, as the
+    deconvnet's switches have it. Computed on the autograd graph, since libraries that replace modules miss functional
+    and shared ReLUs. The deconvnet has no counterpart for anything else, so anything else is refused.
 
     Returns
     -------
@@ -34,6 +36,7 @@ def deconvolution(setting: Setting) -> Plan:
     TargetError
         If the network has no such output.
     UnsupportedModelError
-        If the network has no ReLU, or another kind of activation.
+        If the network has no ReLU, or does anything besides ReLUs, max pooling and what is linear in the image: other
+        activations, products of features, attention, gates, normalisation by the image's own statistics.
     """
     return Plan(rectified("deconvolution", setting.network, _keep_positive), {"image": AT_THE_IMAGE})

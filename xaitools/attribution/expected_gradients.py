@@ -55,7 +55,7 @@ def expected_gradients(
 def _path(references: Tensor, steps: int) -> Path:
     """Gradients at random positions on lines from random references to the image."""
 
-    def points(row: Tensor, part: slice, key: int) -> tuple[Tensor, Tensor]:
+    def points(row: Tensor, part: slice, key: int, owner: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(key)
         chosen = torch.randint(len(references), (steps,), generator=generator)[part]
         position = torch.rand(steps, generator=generator)[part].to(row.device).view(-1, *[1] * row.ndim)

@@ -21,8 +21,7 @@ def guided_backprop(setting: Setting) -> Plan:
     """Signal that reaches each pixel when a ReLU passes back only positive values, and only where it was on.
 
     The gradient is thus cut twice: by the ReLU's state in the forward pass, as plain gradients are, and by the sign of
-    what comes back, as in `deconvolution`. Computed on the autograd graph, since libraries that replace modules miss
-    functional and shared ReLUs.
+    what comes back, as in `deconvolution`, which also says how other layers are passed and which are refused.
 
     Returns
     -------
@@ -34,7 +33,8 @@ def guided_backprop(setting: Setting) -> Plan:
     TargetError
         If the network has no such output.
     UnsupportedModelError
-        If the network has no ReLU, or another kind of activation.
+        If the network has no ReLU, or does anything besides ReLUs, max pooling and what is linear in the image: other
+        activations, products of features, attention, gates, normalisation by the image's own statistics.
     """
     passes = rectified("guided_backprop", setting.network, _keep_positive_where_on)
     return Plan(passes, {"image": AT_THE_IMAGE})

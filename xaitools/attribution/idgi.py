@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 from xaitools.attribution._stream import AT_THE_IMAGE, Batch, Gap, Passes, Plan
-from xaitools.attribution.integrated_gradients import Baseline, chosen_baselines, completeness_gap
+from xaitools.attribution.integrated_gradients import (
+    Baseline,
+    chosen_baselines,
+    completeness_gap,
+    start_of,
+)
 from xaitools.attribution.registry import Option, Setting, method
 from xaitools.checks import check_counts
 from xaitools.errors import MethodError
@@ -64,9 +69,10 @@ def idgi(
 
     def run(batch: Batch) -> Tensor:
         maps = torch.zeros_like(batch.points)
-        for i, image in enumerate(batch.points):
+        for i, (image, owner) in enumerate(zip(batch.points, batch.owners, strict=True)):
             target = None if batch.target is None else batch.target[i : i + 1]
-            for start in chosen:
+            for baseline in chosen:
+                start = start_of(baseline, image, owner)
                 maps[i] += _map(setting, image, target, start, steps, batch) / len(chosen)
         return maps
 
@@ -76,11 +82,10 @@ def idgi(
 
 
 def _map(
-    setting: Setting, image: Tensor, target: Tensor | None, baseline: Baseline, steps: int, batch: Batch
+    setting: Setting, image: Tensor, target: Tensor | None, start: Tensor, steps: int, batch: Batch
 ) -> Tensor:
-    """Map of one image (channel, *spatial) from one baseline, a batch of points at a time."""
+    """Map of one image (channel, *spatial) from one start, a batch of points at a time."""
     total = torch.zeros_like(image)
-    start = torch.as_tensor(baseline, dtype=image.dtype, device=image.device).expand_as(image)
     positions = torch.linspace(0, 1, steps + 1, dtype=torch.float64).to(image)
     before: tuple[Tensor, Tensor] | None = None
     for part in positions.split(setting.batch_size):

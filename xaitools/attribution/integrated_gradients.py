@@ -1,6 +1,6 @@
 """Integrated gradients (Sundararajan, Taly and Yan 2017) from any baseline."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -41,8 +41,8 @@ def integrated_gradients(
     Parameters
     ----------
     baseline
-        Where the path starts: a number, one image (channel, *spatial), or names of `baselines`, "black" (0) and
-        "white" (1), joined by "+" for the mean of their maps.
+        Where the path starts: a number, one image (channel, *spatial), one for each image (batch, channel, *spatial),
+        or names of `baselines`, "black" (0) and "white" (1), joined by "+" for the mean of their maps.
     steps
         Nodes of the Gauss-Legendre quadrature.
     baselines
@@ -68,7 +68,10 @@ def integrated_gradients(
     """
     check_counts(error=MethodError, steps=steps)
     chosen = chosen_baselines(baseline, baselines or {}, setting)
-    paths = {f"from {key} in {steps} steps": straight_path(value, steps) for key, value in chosen.items()}
+    paths = {
+        f"from {key} {_identity(value)} in {steps} steps": straight_path(value, steps)
+        for key, value in chosen.items()
+    }
     return Plan(
         setting.gradients,
         paths,
@@ -76,13 +79,18 @@ def integrated_gradients(
     )
 
 
+def _identity(baseline: Baseline) -> str:
+    """What tells apart baselines that two methods were given by one name."""
+    return f"at {id(baseline)}" if isinstance(baseline, Tensor | np.ndarray) else str(baseline)
+
+
 def straight_path(baseline: Baseline, steps: int) -> Path:
     """Gradients on the straight line from `baseline` to the image, by Gauss-Legendre quadrature."""
     nodes, weights = _gauss_legendre(steps)
 
-    def points(row: Tensor, part: slice, key: int) -> tuple[Tensor, Tensor]:
+    def points(row: Tensor, part: slice, key: int, owner: int) -> tuple[Tensor, Tensor]:
         line = (-1, *[1] * row.ndim)
-        start = torch.as_tensor(baseline, dtype=row.dtype, device=row.device).expand_as(row)
+        start = start_of(baseline, row, owner)
         difference = row - start
         along = nodes[part].to(row).view(line) * difference
         return start + along, weights[part].to(row).view(line) * difference
@@ -90,13 +98,25 @@ def straight_path(baseline: Baseline, steps: int) -> Path:
     return Path(steps, points)
 
 
+def start_of(baseline: Baseline, row: Tensor, owner: int) -> Tensor:
+    """The baseline of image number `owner`, like `row` (channel, *spatial), which is the image or a noisy copy."""
+    start = torch.as_tensor(baseline, dtype=row.dtype, device=row.device)
+    if start.ndim > row.ndim:
+        start = start[owner if len(start) > 1 else 0]
+    return start.expand_as(row)
+
+
 def completeness_gap(setting: Setting, maps: Tensor, *baselines: Baseline) -> Tensor:
     """Sum of each map minus (output(image) - mean output(baselines)), (n,): zero for an exact integral."""
-    score = setting.network.scores(setting.images, setting.target)
+
+    def scores(images: Tensor) -> Tensor:
+        return setting.network.scores(images, setting.target, setting.batch_size)
+
+    change = scores(setting.images)
     for baseline in baselines:
-        start = torch.as_tensor(baseline, dtype=score.dtype, device=score.device).expand_as(setting.images)
-        score = score - setting.network.scores(start, setting.target) / len(baselines)
-    return maps.flatten(1).sum(1) - score
+        start = torch.as_tensor(baseline, dtype=setting.images.dtype, device=setting.images.device)
+        change = change - scores(start.expand_as(setting.images)) / len(baselines)
+    return maps.flatten(1).sum(1) - change
 
 
 @lru_cache
@@ -120,17 +140,25 @@ def chosen_baselines(
                 f"Unknown baseline {key!r} in {setting.name!r}; known: {', '.join(known)}. "
                 "Pass others as baselines={name: number or tensor}."
             )
-        check_baseline(known[key], setting.images[0])
+        check_baseline(known[key], setting.images)
         chosen[key] = known[key]
     return chosen
 
 
-def check_baseline(baseline: Baseline, image: Tensor) -> None:
-    """Raise ShapeError unless `baseline` is a number or broadcasts to one image (channel, *spatial)."""
-    try:
-        torch.as_tensor(baseline).expand_as(image)
-    except RuntimeError as error:
+def check_baseline(baseline: Baseline, images: Tensor) -> None:
+    """Raise ShapeError unless `baseline` is a number, or broadcasts to one image or holds one for each."""
+    given = torch.as_tensor(baseline)
+    if given.ndim < images.ndim:
+        fits = given.ndim == 0 or _broadcasts(given.shape, images.shape[1:])
+    else:
+        fits = given.ndim == images.ndim and _broadcasts(given.shape, images.shape)
+    if not fits:
         raise ShapeError(
-            f"Baseline of shape {tuple(torch.as_tensor(baseline).shape)} does not fit images of shape "
-            f"{tuple(image.shape)} (channel, *spatial); give a number or a tensor of that shape."
-        ) from error
+            f"Baseline of shape {tuple(given.shape)} does not fit images of shape {tuple(images.shape[1:])} (channel, "
+            f"*spatial); give a number, a tensor of that shape, or one for each of the {len(images)} images."
+        )
+
+
+def _broadcasts(shape: Iterable[int], whole: Sequence[int]) -> bool:
+    given = tuple(shape)
+    return all(n in (1, m) for n, m in zip(given, whole[len(whole) - len(given) :], strict=True))

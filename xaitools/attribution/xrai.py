@@ -6,10 +6,11 @@ sums instead of on pixels.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import distance_transform_edt, find_objects
+from scipy.ndimage import find_objects
 from scipy.sparse import csr_array
 from skimage.segmentation import felzenszwalb, slic
 from skimage.transform import resize
@@ -24,6 +25,21 @@ MIN_SEGMENT = 150
 SEGMENTATION_SIZE = (224, 224)
 DILATION_RADIUS = 5
 MIN_NEW_PIXELS = 50
+
+
+class Part(NamedTuple):
+    """A segment inside a box.
+
+    Attributes
+    ----------
+    box
+        Where the box lies in the image.
+    mask
+        Which of its pixels the segment holds.
+    """
+
+    box: tuple[slice, ...]
+    mask: Bool[np.ndarray, "*box"]
 
 
 class Segments:
@@ -45,22 +61,44 @@ class Segments:
     """
 
     def __init__(self, masks: Sequence[Bool[np.ndarray, "*spatial"]]):
-        if len(masks) == 0:
-            raise DataError("XRAI needs at least one segment, and none were given.")
-        self.shape = masks[0].shape
-        tags = np.random.default_rng(0).integers(1, 2**63, len(masks), dtype=np.uint64)
-        signature = np.zeros(self.shape, dtype=np.uint64)
-        for mask, tag in zip(masks, tags, strict=True):
-            if mask.shape != self.shape:
+        for mask in masks:
+            if mask.shape != masks[0].shape:
                 raise ShapeError(
-                    f"Segments have shapes {self.shape} and {mask.shape}; all must have the image's."
+                    f"Segments have shapes {masks[0].shape} and {mask.shape}; all must have the image's."
                 )
-            signature[mask] ^= tag
+        self._cut([Part((slice(None),) * mask.ndim, mask) for mask in masks], np.shape(masks[0:1])[1:])
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[Part], shape: tuple[int, ...]) -> "Segments":
+        """Segments of an image of that shape, each given in a box that holds it."""
+        segments = cls.__new__(cls)
+        segments._cut(parts, shape)
+        return segments
+
+    def _cut(self, parts: Sequence[Part], shape: tuple[int, ...]) -> None:
+        if len(parts) == 0:
+            raise DataError("XRAI needs at least one segment, and none were given.")
+        self.shape = shape
+        tags = np.random.default_rng(0).integers(1, 2**63, len(parts), dtype=np.uint64)
+        signature = np.zeros(shape, dtype=np.uint64)
+        for part, tag in zip(parts, tags, strict=True):
+            signature[part.box][part.mask] ^= tag
         _, first, cells, self.sizes = np.unique(
             signature, return_index=True, return_inverse=True, return_counts=True
         )
-        self.cells = cells.reshape(self.shape)
-        self.membership = csr_array(np.stack([mask.ravel()[first] for mask in masks]).astype(np.float64))
+        self.cells = cells.reshape(shape).astype(np.int32)
+        cell_at_its_first = np.full(shape, -1, dtype=np.int32)
+        cell_at_its_first.flat[first] = np.arange(len(first))
+        members = [_members(cell_at_its_first, part) for part in parts]
+        pointer = np.cumsum([0, *map(len, members)])
+        indices = np.concatenate(members)
+        self.membership = csr_array((np.ones(len(indices)), indices, pointer), shape=(len(parts), len(first)))
+
+
+def _members(cell_at_its_first: np.ndarray, part: Part) -> np.ndarray:
+    """Numbers of the cells in a segment, ascending."""
+    inside = cell_at_its_first[part.box][part.mask]
+    return np.sort(inside[inside >= 0])
 
 
 def segment(image: Float[np.ndarray, "*spatial"]) -> Segments:
@@ -82,7 +120,7 @@ def segment(image: Float[np.ndarray, "*spatial"]) -> Segments:
             f"The image to segment is constant ({image.flat[0]:g}), so it has no regions for XRAI."
         )
     labels = _felzenszwalb_scales(image) if image.ndim == 2 else _supervoxel_scales(image)
-    return Segments([mask for label in labels for mask in _grown(label)])
+    return Segments.of_parts([part for label in labels for part in _grown(label)], image.shape)
 
 
 def _felzenszwalb_scales(image: np.ndarray) -> list[np.ndarray]:
@@ -108,17 +146,29 @@ def _to_unit_range(image: np.ndarray) -> np.ndarray:
     return (image - image.min()) / (image.max() - image.min()) * 2.0 - 1.0
 
 
-def _grown(label: np.ndarray) -> list[np.ndarray]:
-    """Mask of every label, grown by the dilation radius inside its bounding box."""
-    masks = []
+def _grown(label: np.ndarray) -> list[Part]:
+    """Every label, grown by the dilation radius."""
+    parts = []
     for number, box in enumerate(find_objects(label + 1)):
         if box is None:
             continue
         wide = tuple(slice(max(side.start - DILATION_RADIUS, 0), side.stop + DILATION_RADIUS) for side in box)
-        mask = np.zeros(label.shape, dtype=bool)
-        mask[wide] = distance_transform_edt(label[wide] != number) <= DILATION_RADIUS
-        masks.append(mask)
-    return masks
+        parts.append(Part(wide, _dilated(label[wide] == number)))
+    return parts
+
+
+def _dilated(mask: Bool[np.ndarray, "*box"]) -> Bool[np.ndarray, "*box"]:
+    """The mask and all within the dilation radius of it: squared distances, one axis after the other."""
+    most = DILATION_RADIUS**2
+    squared = np.where(mask, np.uint8(0), np.uint8(most + 1))
+    for axis in range(mask.ndim):
+        lines = np.moveaxis(squared, axis, 0)
+        before = lines.copy()
+        for step in range(1, DILATION_RADIUS + 1):
+            further = before + np.uint8(step**2)
+            np.minimum(lines[step:], further[:-step], out=lines[step:])
+            np.minimum(lines[:-step], further[step:], out=lines[:-step])
+    return squared <= most
 
 
 def rank_regions(
@@ -147,23 +197,22 @@ def rank_regions(
             f"Map of shape {attribution.shape} and segments of shape {segments.shape}; they must agree."
         )
     sums = np.bincount(segments.cells.ravel(), weights=attribution.ravel(), minlength=len(segments.sizes))
-    open_sums, open_sizes = sums.copy(), segments.sizes.astype(np.float64)
+    open_sums, open_sizes = sums, segments.sizes.astype(np.float64)
     membership = segments.membership
+    holders = membership.T.tocsr()
     value = np.full(len(sums), np.nan)
-    alive = np.arange(membership.shape[0])
-    while True:
-        new = membership @ open_sizes
-        enough = new >= MIN_NEW_PIXELS
-        if not enough.all():
-            alive, new, membership = alive[enough], new[enough], membership[enough]
-        if len(alive) == 0:
-            break
-        gains = (membership @ open_sums) / new
+    new, total = membership @ open_sizes, membership @ open_sums
+    while (alive := new >= MIN_NEW_PIXELS).any():
+        gains = np.where(alive, total / np.maximum(new, 1), -np.inf)
         best = int(np.argmax(gains))
         added = membership.indices[membership.indptr[best] : membership.indptr[best + 1]]
         added = added[open_sizes[added] > 0]
         value[added] = gains[best]
         open_sums[added] = open_sizes[added] = 0.0
+        changed = np.unique(holders[added].indices)
+        changed = changed[alive[changed]]
+        part = membership[changed]
+        new[changed], total[changed] = part @ open_sizes, part @ open_sums
     rest = open_sizes > 0
     if rest.any():
         value[rest] = open_sums[rest].sum() / open_sizes[rest].sum()

@@ -37,6 +37,14 @@ logger = logging.getLogger(__name__)
 INDEPENDENT = 1e-5
 """Share of the largest output by which outputs may differ in company before rounding is looked at."""
 
+AUTOGRAD = (
+    "one of the variables needed for gradient",
+    "derivative for",
+    "the derivative for",
+    "unsupported operation",
+)
+"""How messages of PyTorch begin that speak of the network, and not of memory or of a method's own code."""
+
 ROUNDING, ROUGH = 1e-3, 0.05
 """The same if they differ as much among copies of one image, which is rounding; where half precision is used."""
 
@@ -315,7 +323,7 @@ class Network:
 
     def gradients(self, images: Tensor, target: Tensor | None) -> Tensor:
         """Gradient of each image's output to explain with respect to that image, shaped like `images`."""
-        return gradients_of(*self.forward(images, target))
+        return gradients_of(*self.forward(images, target), self.name)
 
     def scores(self, images: Tensor, target: Tensor | None, batch_size: int = 16) -> Tensor:
         """The output to explain for each image, (batch,), without a gradient."""
@@ -408,9 +416,23 @@ class Network:
             )
 
 
-def gradients_of(leaf: Tensor, scores: Tensor) -> Tensor:
-    """Gradient of each score with respect to its own image, of what `Network.forward` returned."""
-    return torch.autograd.grad(scores, leaf, torch.ones_like(scores))[0]
+def gradients_of(leaf: Tensor, scores: Tensor, name: str = "the network") -> Tensor:
+    """Gradient of each score with respect to its own image, of what `Network.forward` returned.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If autograd cannot give it.
+    """
+    try:
+        return torch.autograd.grad(scores, leaf, torch.ones_like(scores))[0]
+    except RuntimeError as error:
+        if not str(error).startswith(AUTOGRAD):
+            raise
+        raise UnsupportedModelError(
+            f"PyTorch cannot differentiate {name} ({error}); expected a network that can be trained by gradients: take "
+            "operations in place on values that are used again, and on overlapping views, out of its forward pass."
+        ) from error
 
 
 def select(outputs: Tensor, target: Tensor | None, n_images: int | None = None) -> Tensor:
