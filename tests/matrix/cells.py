@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.matrix.case import GRADIENTS, OCCLUSION, RECTIFIERS, RULES
 from tests.matrix.references import DRAWS, NOISE, STEPS, Reference, dim, segments_of
 from tests.matrix.references import METHODS as REFERENCES
 from tests.matrix.relevance import NoReference
-from tests.matrix.zoo import GRADIENTS, OCCLUSION, RECTIFIERS, RULES, ZOO, Case
+from tests.matrix.zoo import ZOO, Case
 from xaitools.attribution import METHODS, attribute
 from xaitools.errors import XaitoolsError
 
