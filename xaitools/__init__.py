@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "data.samples": ["Samples", "two_classes"],
         "data.splits": ["folds", "split"],
         "data.volume_set": ["Volumes"],
+        "evaluation.checking": ["check_attribution"],
         "evaluation.localization": ["localization"],
         "evaluation.perturbation": ["fidelity_curves"],
         "evaluation.region_perturbation": ["region_perturbation"],

@@ -29,7 +29,7 @@ def checked_images(images: Any, *, name: str = "images") -> Tensor:
     DataError
         If they hold no real numbers, or NaN or infinity.
     """
-    images = _as_tensor(images, name)
+    images = as_tensor(images, name)
     if images.ndim not in (4, 5) or 0 in images.shape:
         raise ShapeError(
             f"{name} of shape {tuple(images.shape)}; expected (batch, channel, height, width) or "
@@ -49,7 +49,7 @@ def checked_images(images: Any, *, name: str = "images") -> Tensor:
     return images
 
 
-def _as_tensor(images: Any, name: str) -> Tensor:
+def as_tensor(images: Any, name: str) -> Tensor:
     """A tensor of arrays, nested lists of numbers, or a list of images; without a history."""
     if isinstance(images, list) and any(isinstance(image, Tensor) for image in images):
         shapes = {tuple(image.shape) if isinstance(image, Tensor) else None for image in images}

@@ -53,6 +53,10 @@ class Teller:
                 self.stopped_by = error
                 raise
 
+    def expect(self, total: int) -> None:
+        """Tell of another total from now on."""
+        self.total = self._bar.total = total
+
     def __enter__(self) -> "Teller":
         self(0)
         return self

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from captum.attr import Occlusion
 from torch import nn
 
-from xaitools.attribution import _incremental
+from xaitools.attribution import _incremental, attribute
 from xaitools.attribution._incremental import IncrementalNetwork
-from xaitools.attribution.occlusion import occlusion
+from xaitools.attribution.occlusion import occlusion, share_below_rounding
 from xaitools.errors import (
     DataError,
     MethodError,
@@ -315,3 +315,115 @@ def test_wrong_images_and_targets(plane_net, planes, targets) -> None:
     planes[1, 0, 3, 3] = torch.nan
     with pytest.raises(DataError, match="number 1 of the batch contains NaN"):
         occlusion(plane_net, planes, targets, progress=False)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_hooks_that_change_activations_count(plane_net, planes, targets, before) -> None:
+    """In float32 and for single pixels: the error of a rule that passes by the hook is far below the output."""
+    layer = plane_net[3]
+    if before:
+        layer.register_forward_pre_hook(lambda module, args: (args[0].clamp(max=0.3),))
+    else:
+        layer.register_forward_hook(lambda module, args, output: output + output.abs().sqrt() / 10)
+    maps = occlusion(plane_net, planes, targets, patch=1, progress=False)
+    expected = slow_occlusion(plane_net.double(), planes.double(), targets, (1, 1), (1, 1))
+    torch.testing.assert_close(maps.double(), expected, rtol=0, atol=float(1e-4 * expected.abs().max()))
+    with pytest.raises(UnsupportedModelError, match="has a hook"):
+        occlusion(plane_net, planes, targets, algorithm="incremental", progress=False)
+
+
+def test_falls_are_judged_by_their_own_size(plane_net, planes, targets, monkeypatch) -> None:
+    """An output that is large against the falls hides no error: here of 2 % of the falls, 1e-7 of the output."""
+    plane_net[6].bias.data += 1e3
+    right = IncrementalNetwork.outputs
+    options = {"patch": 1, "algorithm": "incremental", "progress": False}
+    exact = occlusion(plane_net.double(), planes.double(), targets, **options)
+    monkeypatch.setattr(IncrementalNetwork, "outputs", lambda self, change: 1.02 * right(self, change))
+    with pytest.raises(UnsupportedModelError, match="differ from full passes"):
+        occlusion(plane_net.double(), planes.double(), targets, **options)
+    monkeypatch.undo()
+    single = occlusion(
+        plane_net.float(), planes, targets, **options
+    )  # no digit of the falls is lost in the output
+    torch.testing.assert_close(single.double(), exact, rtol=0, atol=float(1e-5 * exact.abs().max()))
+
+
+def test_falls_below_rounding_are_told(caplog) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3, padding=1)]
+    for _ in range(12):
+        layers += [nn.Tanh(), nn.Conv2d(4, 4, 3, padding=1)]
+        layers[-1].weight.data *= 0.5
+    net, x = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 64, 1)), torch.rand(2, 1, 8, 8)
+    assert (share_below_rounding(net, x, patch=2) > 0.5).all()
+    caplog.clear()
+    occlusion(net, x, patch=2, progress=False)
+    assert caplog.text.count("its map is mostly noise") == 1
+    caplog.clear()
+    assert (share_below_rounding(net.double(), x.double(), patch=2) < 0.1).all()
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("algorithm", ["incremental", "full"])
+def test_falls_above_rounding(plane_net, planes, targets, algorithm, caplog) -> None:
+    shares = share_below_rounding(plane_net, planes, targets, patch=3, algorithm=algorithm)
+    assert shares.tolist() == [0, 0, 0]
+    assert not caplog.text
+
+
+class Recording(nn.Module):
+    """Cannot be traced, and notes how many images come at once."""
+
+    largest = 0
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        if float(x.sum()) > -1e9:
+            Recording.largest = max(Recording.largest, len(x))
+        return self.net(x)
+
+
+@pytest.mark.parametrize("options", [{}, {"label_map": torch.arange(182).view(14, 13) // 10}])
+def test_batch_size_bounds_full_passes(plane_net, planes, targets, options) -> None:
+    net = Recording(plane_net)
+    Recording.largest = 0
+    maps = attribute(
+        *(net, planes, targets, ["occlusion[4]" if not options else "occlusion"]),
+        options={"occlusion": options},
+        batch_size=3,
+        progress=False,
+    )
+    assert Recording.largest == 3
+    expected = occlusion(plane_net, planes, targets, **(options or {"patch": 4}), progress=False)
+    torch.testing.assert_close(next(iter(maps.values())), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_stop_is_no_reason_to_go_on_by_full_passes(plane_net, planes, targets) -> None:
+    class Stop(Exception):
+        pass
+
+    def progress(done, total):
+        if done:
+            raise Stop
+
+    with pytest.raises(Stop):
+        occlusion(plane_net, planes, targets, patch=2, progress=progress)
+
+
+def test_progress_adds_up_even_if_windows_are_computed_twice(plane_net, planes, targets, monkeypatch) -> None:
+    right = IncrementalNetwork.outputs
+    seen = []
+    checks = iter([1.0, 1.0])  # the trial is right, then no more
+    monkeypatch.setattr(
+        IncrementalNetwork, "outputs", lambda self, change: next(checks, 2.0) * right(self, change)
+    )
+    occlusion(
+        *(plane_net, planes[:1], targets[:1]),
+        patch=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen[-1] == (49, 49)
+    assert seen == sorted(seen)

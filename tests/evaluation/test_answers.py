@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xaitools.errors import DataError, ParameterError, ShapeError, TargetError
+from xaitools.errors import DataError, ParameterError, ShapeError, TargetError, UnsupportedModelError
 from xaitools.evaluation import fidelity_curves, region_perturbation
 from xaitools.evaluation._answers import asking
 from xaitools.models import build_network, predict
@@ -204,8 +204,8 @@ def test_a_bar_appears_only_where_it_is_asked_for(metric, capsys) -> None:
 def test_fidelity_needs_logits_of_several_classes() -> None:
     for model, error, message in [
         (Net(1), TargetError, r"shape \(\d+, 1\); expected a row of logits, one for each class"),
-        (nn.Sequential(Net(), nn.Softmax(dim=1)), DataError, "returned probabilities; expected logits"),
-        (nn.Sequential(Net(), nn.Flatten(0)), TargetError, r"shape \(\d+,\); expected a row of logits"),
+        (nn.Sequential(Net(), nn.Flatten(0)), TargetError, r"shape \(\d+, 1\); expected a row of logits"),
+        (Net().eval().forward, DataError, "values from -.* expected probabilities, 0 to 1: take the softmax"),
     ]:
         with pytest.raises(error, match=message):
             runs(fidelity_curves, model, target=0)
@@ -217,10 +217,53 @@ def test_outputs_that_are_no_tensor_are_named(metric) -> None:
         def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
             return super().forward(images), images
 
-    with pytest.raises(ShapeError, match="model returned a tuple; expected a tensor"):
+    with pytest.raises(UnsupportedModelError, match="say which is to be explained, as in output=0"):
         runs(metric, Pair())
+    pair = Pair().eval()
+    with pytest.raises(ShapeError, match="model returned a tuple; expected a tensor"):
+        runs(metric, lambda batch: pair(batch))
 
 
 def test_what_is_no_model_is_named() -> None:
     with pytest.raises(ParameterError, match="model is of type str; expected a network or a callable"):
         asking("resnet").__enter__()
+
+
+class Returning(Net):
+    """Returns whatever is made of its logits, and works in place on its input."""
+
+    def __init__(self, make) -> None:
+        super().__init__()
+        self.make = make
+
+    def forward(self, images: Tensor):
+        logits = super().forward(images.clone())
+        images.zero_()
+        return self.make(logits)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("make", "output"),
+    [
+        (lambda logits: (logits,), None),
+        (lambda logits: {"logits": logits, "features": logits.exp()}, "logits"),
+        (lambda logits: [logits.exp(), logits], 1),
+        (lambda logits: {"deep": {"logits": logits}}, lambda found: found["deep"]["logits"]),
+        (lambda logits: logits.squeeze(), None),
+        (lambda logits: logits[..., None, None], None),
+    ],
+)
+def test_whatever_a_network_returns(metric, make, output, batch_size) -> None:
+    expected = runs(metric, Net(), batch_size=batch_size)
+    check_equal(runs(metric, Returning(make), output=output, batch_size=batch_size), expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_probabilities_of_a_network_are_taken_as_they_are(batch_size) -> None:
+    """A softmax of probabilities would lie near one third."""
+    expected = runs(fidelity_curves, Net(), batch_size=batch_size)
+    found = runs(fidelity_curves, nn.Sequential(Net(), nn.Softmax(dim=1)), batch_size=batch_size)
+    for key, values in expected.items():
+        np.testing.assert_allclose(found[key], values, rtol=1e-5)

@@ -487,3 +487,29 @@ def test_a_network_that_cannot_be_differentiated(images) -> None:
 
     with pytest.raises(UnsupportedModelError, match=r"cannot differentiate Overwriting.*in place"):
         attribute(Overwriting(None).eval(), images, 1, progress=False)
+
+
+@pytest.mark.parametrize("place", ["conv", "norm", ""])
+def test_hooks_are_not_folded_away(images, place) -> None:
+    class Normed(Returning):
+        def __init__(self) -> None:
+            super().__init__(None)
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.relu(self.norm(self.conv(x))).mean((2, 3)))
+
+    torch.manual_seed(0)
+    model = Normed().eval()
+    model.norm.running_mean += 0.3
+    module = model.get_submodule(place)
+    module.register_forward_hook(
+        lambda module, given, result: torch.where(result > 0.05, 1.5 * result, result)
+    )
+    leaf = images.clone().requires_grad_()
+    model(leaf)[:, 1].sum().backward()
+    network = Network(model, images)
+    torch.testing.assert_close(network.quick(images), model(images).detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        network.gradients(images, torch.tensor([1, 1, 1])), leaf.grad, rtol=1e-4, atol=1e-7
+    )

@@ -7,9 +7,11 @@ Every module here whose name has no underscore in front is loaded, and the metho
 import importlib
 import pkgutil
 
-from xaitools.attribution.attribute import Maps, attribute
+from xaitools.attribution.attribute import InputMaps, Maps, attribute
 from xaitools.attribution.names import MethodName, combine, parse
 from xaitools.attribution.registry import METHODS, Method
+from xaitools.attribution.segmentation import SegmentationMaps, attribute_segmentation
+from xaitools.attribution.several_inputs import attribute_inputs
 from xaitools.attribution.xrai import Segments, segment, xrai
 
 for _module in pkgutil.iter_modules(__path__):
@@ -21,11 +23,15 @@ globals().update({name: known.function for name, known in METHODS.items()})
 
 __all__ = [
     "METHODS",
+    "InputMaps",
     "Maps",
     "Method",
     "MethodName",
+    "SegmentationMaps",
     "Segments",
     "attribute",
+    "attribute_inputs",
+    "attribute_segmentation",
     "combine",
     "parse",
     "segment",

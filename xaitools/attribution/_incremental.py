@@ -1,11 +1,11 @@
 """Outputs for many slightly changed copies of one image, computed from what changes in each layer.
 
 The network's graph is walked once for a batch of changes. Each layer hands on the box of cells that its inputs'
-boxes reach; a layer that mixes the whole image (a global mean, the first linear layer after flattening) turns boxes
-into full activations, and from there on the network runs as it is.
+boxes reach. A global mean, or the first linear layer after flattening, makes a change of a vector of it, so that no
+digits are lost in the difference of outputs. What has no rule here turns boxes into full activations, and from there on
+the network runs as it is.
 """
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import map_arg
-from torch.fx.proxy import TraceError
 
 from xaitools.attribution._boxes import Change, inside, leave_out, reframe, table_of, tighten
 from xaitools.attribution._local_layers import (
@@ -29,28 +28,27 @@ from xaitools.attribution._local_layers import (
     elementwise,
     is_concatenation,
     is_elementwise,
-    is_max_pool,
     is_passage,
     is_relu,
     is_sum,
+    linear,
+    max_pool_options,
     max_pooling,
+    operands,
 )
+from xaitools.attribution._traced import Traced
 from xaitools.errors import UnsupportedModelError
-from xaitools.models.surgery import trace, twin
+from xaitools.models.surgery import same_outputs
 
 SMALLEST_GROUP = 128
 LARGEST_BATCH = 2**22
 """Elements of a convolution's output for all windows that are taken at once."""
 
+LARGEST_VECTOR = 2**12
+"""Features of what is taken for all windows at once, as is a change; larger activations by the batch."""
+
 FULL_SHARE = 0.75
 """Share of an activation from which on its box is computed as a whole."""
-
-_IN_PLACE = {
-    operator.iadd: operator.add,
-    operator.isub: operator.sub,
-    operator.imul: operator.mul,
-    operator.itruediv: operator.truediv,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +86,8 @@ class IncrementalNetwork:
         The same for one full pass.
     widest
         Most elements of one window's change so far.
+    whole
+        Whether outputs were differences of whole activations, with their rounding, not sums of changes.
     """
 
     def __init__(
@@ -99,28 +99,41 @@ class IncrementalNetwork:
         batch_size: int = 16,
         pulse: Callable[[], object] = lambda: None,
     ) -> None:
-        """`clean` is the network's output for the image, if known; `pulse` is called at each step of a walk."""
+        """`clean` is the network's output for the image, if known; `pulse` is called at each step of a walk.
+
+        Full activations are made of `batch_size` windows at most; of vectors, and of changes, as many as asked for.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the network cannot be followed.
+        """
         with torch.no_grad():
-            expected = network(image) if clean is None else clean
-        self._network = traced(network)
+            expected = network(image.clone()) if clean is None else clean
+        traced = Traced(network)
+        self._network = traced.graph
         self._batch_size = batch_size
         self._pulse = pulse
         self._layers = dict(self._network.named_modules())
         self._values = _Record(self._network)
         with torch.no_grad():
-            self.clean: Tensor = self._values.run(image)
-        if not torch.equal(self.clean, expected) and not torch.allclose(self.clean, expected, rtol=1e-4):
-            raise UnsupportedModelError(
-                f"{type(network).__name__} changes activations in place that it uses again, which cannot be followed "
-                "layer by layer; write x = relu(x) in place of relu_(x), and x = x + y in place of x += y."
-            )
+            self.clean: Tensor = self._values.run(image.clone())
         self._clean_values: dict[Node, Any] = self._values.seen
+        traced.check(self._clean_values)
+        if self.clean.dtype != expected.dtype or not same_outputs(self.clean, expected):
+            raise UnsupportedModelError(
+                f"{type(network).__name__} returns something else when its layers run one by one (is there an autocast "
+                "in its forward pass?), so changes cannot be followed through it; use algorithm='full'."
+            )
+        self._dtype = image.dtype
+        self._layout = layout_of(network, image)
         self._axes = image.ndim - 2
         self._tables: dict[Node, Tensor] = {}
         self._deferred: set[Node] = set()
         self._shapes: set[Node] = set()
         self._weights: dict[nn.Module, Tensor] = {}
         self.widest = 1
+        self.whole = False
         self._steps = self._plan()
         self.work = 0.0
         self.full_work = sum(self._full_work(step) for step in self._steps)
@@ -159,7 +172,8 @@ class IncrementalNetwork:
             if node.op == "placeholder":
                 if depends:
                     raise UnsupportedModelError(
-                        f"{type(self._network).__name__} takes more than the image: {node.name!r}."
+                        f"{type(self._network).__name__} takes more than the image: {node.name!r}; use "
+                        "algorithm='full'."
                     )
                 depends.add(node)
                 steps.append(_Step(node, [], None, "image"))
@@ -199,9 +213,10 @@ class IncrementalNetwork:
         self._shapes.add(node)
         try:
             self._shape(node, 1)
-        except (RuntimeError, NotImplementedError) as error:
+        except (RuntimeError, NotImplementedError, TypeError) as error:
             raise UnsupportedModelError(
-                f"{node.name!r} makes a number from an activation, on which the network's course may depend: {error}"
+                f"{node.name!r} makes a number from an activation, on which the network's course may depend: {error}; "
+                "use algorithm='full'."
             ) from error
 
     def _rule(self, node: Node) -> tuple[Rule | None, str]:
@@ -213,34 +228,39 @@ class IncrementalNetwork:
             return None, "full"
         source = node.all_input_nodes[0]
         before = self._clean_values[source]
-        layer = self._layers[str(node.target)] if node.op == "call_module" else None
+        layer = self._layer(node)
         if is_passage(node, layer):
             return None, "passage"
-        spatial = isinstance(before, Tensor) and before.ndim == self._axes + 2 and len(before) == 1
-        if clean.ndim == 2 and spatial and _is_flatten(node, layer, before, clean):
-            return None, "flatten"
-        if not spatial:
+        if not all(self._is_activation(own) for own in node.all_input_nodes) or clean.dtype != self._dtype:
             return None, "full"
-        if clean.ndim in (2, self._axes + 2) and _is_global_mean(node, layer, self._axes):
+        spatial = before.ndim > 2
+        if spatial and _is_flatten(node, layer, before, clean):
+            return None, "flatten"
+        if spatial and clean.ndim in (2, before.ndim) and _is_global_mean(node, layer, self._axes):
             return None, "mean"
-        if clean.ndim == self._axes + 2 and (rule := self._local(node, layer, source)) is not None:
+        if clean.ndim == before.ndim and (rule := self._local(node, layer, source)) is not None:
             return rule, "local"
         return None, "full"
+
+    def _is_activation(self, node: Node) -> bool:
+        """Whether a value has the channels of one image, at each cell or as a vector."""
+        value = self._clean_values[node]
+        if not isinstance(value, Tensor) or value.dtype != self._dtype:
+            return False
+        return len(value) == 1 and value.ndim in (2, self._axes + 2)
 
     def _local(self, node: Node, layer: nn.Module | None, source: Node) -> Rule | None:
         before, after = (tuple(self._clean_values[own].shape[2:]) for own in (source, node))
         if is_sum(node):
-            same = len({self._clean_values[source].shape for source in node.all_input_nodes}) == 1
-            both = [self._clean_values[source].shape[0] == 1 for source in node.all_input_nodes]
-            return addition(after) if same and all(both) else None
+            same = len({self._clean_values[own].shape for own in node.all_input_nodes}) == 1
+            return addition(after) if same else None
         if is_concatenation(node):
             return concatenation(after)
         if len(node.all_input_nodes) != 1:
             return None
-        if is_max_pool(node, layer):
+        if (options := max_pool_options(node, layer)) is not None:
             relu = source in self._deferred
             origin = source.all_input_nodes[0] if relu else source
-            options = _pool_options(node, layer)
             return max_pooling(options, self._table(origin), self._table(node), relu, LARGEST_BATCH)
         if is_elementwise(node, layer):
             if is_relu(node, layer) and self._only_pooled(node):
@@ -249,18 +269,16 @@ class IncrementalNetwork:
             return elementwise(self._function(node), self._table(source))
         if layer is None:
             return None
+        if not before:
+            return linear(layer) or batch_norm(layer)
         return convolution(layer, before, after) or average_pooling(layer, before, after) or batch_norm(layer)
 
     def _only_pooled(self, node: Node) -> bool:
         """Whether a ReLU's only user is a max pool, which may then come first: fewer elements, the same result."""
         users = list(node.users)
-        if len(users) != 1:
+        if len(users) != 1 or users[0].all_input_nodes != [node]:
             return False
-        layer = self._layers[str(users[0].target)] if users[0].op == "call_module" else None
-        if not is_max_pool(users[0], layer):
-            return False
-        options = _pool_options(users[0], layer)
-        return not options.get("return_indices") and options.get("dilation", 1) in (1, (1,) * self._axes)
+        return max_pool_options(users[0], self._layer(users[0])) is not None
 
     def _table(self, node: Node) -> Tensor:
         if node not in self._tables:
@@ -295,7 +313,13 @@ class IncrementalNetwork:
             self._pulse()
             step = self._steps[index]
             if step.kind == "output":
-                return self._full(step.inputs[0], env, n) - self.clean
+                value = env[step.inputs[0]]
+                if isinstance(value, Change) and value.size == ():
+                    return value.values
+                self.whole = True
+                outputs = self._full(step.inputs[0], env, n)
+                self._check_windows(step.inputs[0], outputs, n)
+                return outputs - self.clean
             if (most := self._most(step, env, n)) < n:
                 return self._piecewise(index, env, n, most)
             env[step.node] = self._advance(step, env, n)
@@ -303,7 +327,7 @@ class IncrementalNetwork:
                 del env[source]
             value = env[step.node]
             if step.rule is not None and step.rule.sparsifies and len(env) == 1 and isinstance(value, Change):
-                stays = self._steps[index + 1].kind == "local"
+                stays = value.size != () and self._steps[index + 1].kind == "local"
                 parts = tighten(value, SMALLEST_GROUP) if stays else leave_out(value)
                 return self._gather(parts, n, index, step.node)
         raise AssertionError("a graph ends with its output")
@@ -318,58 +342,79 @@ class IncrementalNetwork:
         return outputs
 
     def _needs_full(self, step: _Step, env: dict[Node, Value]) -> bool:
-        """Whether the step computes whole activations from changes."""
+        """Whether the step computes whole activations."""
         values = [env[source] for source in step.inputs]
-        if not any(isinstance(value, Change | Flat) for value in values) or step.kind == "passage":
+        if step.kind == "passage":
             return False
+        if len(values) == 1 and isinstance(values[0], Flat):
+            return type(self._layer(step.node)) is not nn.Linear
         if not all(isinstance(value, Change) for value in values):
-            return not isinstance(values[0], Flat) or not isinstance(self._layer(step.node), nn.Linear)
+            return True
         return step.kind == "full" or (step.kind == "local" and self._covers_most(step, values))
 
     def _covers_most(self, step: _Step, changes: Sequence[Change]) -> bool:
         if not isinstance(self._layer(step.node), nn.modules.conv._ConvNd):
             return False
-        shape = self._clean_values[step.inputs[0]].shape[2:]
-        return prod(changes[0].size) >= FULL_SHARE * prod(shape)
+        cells = prod(self._clean_values[step.inputs[0]].shape[2:])
+        return cells > 1 and prod(changes[0].size) >= FULL_SHARE * cells
 
     def _most(self, step: _Step, env: dict[Node, Value], n: int) -> int:
         """Windows to take at once: all, or less where activations grow large."""
         if self._needs_full(step, env):
-            return min(n, self._batch_size)
+            vectors = all(self._is_vector(node) for node in (step.node, *step.inputs))
+            return n if vectors else min(n, self._batch_size)
         layer = self._layer(step.node)
         if isinstance(layer, nn.modules.conv._ConvNd) and isinstance(change := env[step.inputs[0]], Change):
             cells = prod(own + k - 1 for own, k in zip(change.size, layer.kernel_size, strict=True))
             return min(n, max(1, LARGEST_BATCH // (cells * layer.out_channels)))
         return n
 
+    def _is_vector(self, node: Node) -> bool:
+        value = self._clean_values[node]
+        return isinstance(value, Tensor) and value.ndim <= 2 and value.numel() <= LARGEST_VECTOR
+
     def _piecewise(self, index: int, env: dict[Node, Value], n: int, most: int) -> Tensor:
         """Walk on with at most `most` windows at once."""
         outputs = []
         for first in range(0, n, most):
             part = slice(first, min(first + most, n))
-            own = {node: _select(value, part, n) for node, value in env.items()}
+            own = {node: self._part(node, value, part, n) for node, value in env.items()}
             outputs.append(self._walk(index, own, part.stop - part.start))
         return torch.cat(outputs)
 
+    def _part(self, node: Node, value: Value, part: slice, n: int) -> Value:
+        if isinstance(value, Flat):
+            return Flat(value.change[part], value.shape)
+        if isinstance(value, Change):
+            return value[part]
+        self._check_windows(node, value, n)
+        return _cut(value, part)
+
+    def _check_windows(self, node: Node, value: Any, n: int) -> None:
+        """Make sure that a full activation has the windows along its first axis, where the image was."""
+        if not _is_by_window(value, self._clean_values[node], n):
+            raise UnsupportedModelError(
+                f"{node.name!r} of {type(self._network).__name__} does not have one image after the other along its "
+                "first axis, so windows cannot be told apart in it; use algorithm='full'."
+            )
+
     def _advance(self, step: _Step, env: dict[Node, Value], n: int) -> Value:
-        node = step.node
-        values = [env[source] for source in step.inputs]
         if step.kind == "passage":
-            return values[0]
+            return env[step.inputs[0]]
         if self._needs_full(step, env):
             return self._run_full(step, env, n)
-        if step.rule is not None and all(isinstance(value, Change) for value in values):
-            result = step.rule.apply([env[source] for source in _operands(node)])
-            self.widest = max(self.widest, result.values[0].numel())
-            self.work += len(result) * prod(result.size) * step.rule.work
-            return result
-        if step.kind == "flatten" and isinstance(values[0], Change):
-            return Flat(values[0], tuple(self._clean_values[step.inputs[0]].shape[2:]))
-        if step.kind == "mean" and isinstance(values[0], Change):
-            return self._mean(step, values[0])
-        if isinstance(values[0], Flat) and isinstance(layer := self._layer(node), nn.Linear):
-            return self._linear(step, layer, values[0])
-        return self._run_full(step, env, n)
+        value = env[step.inputs[0]]
+        if isinstance(value, Flat):
+            return self._linear(step, value)
+        if step.kind == "flatten":
+            return Flat(value, tuple(self._clean_values[step.inputs[0]].shape[2:]))
+        if step.kind == "mean":
+            return self._mean(step, value)
+        assert step.rule is not None
+        result = step.rule.apply([env[source] for source in operands(step.node)])
+        self.widest = max(self.widest, result.values[0].numel())
+        self.work += len(result) * prod(result.size) * step.rule.work
+        return result
 
     def _layer(self, node: Node) -> nn.Module | None:
         return self._layers[str(node.target)] if node.op == "call_module" else None
@@ -389,8 +434,13 @@ class IncrementalNetwork:
             value = self._clean_values[source]
             if isinstance(value, Tensor):
                 return torch.empty((n, *value.shape[1:]), dtype=value.dtype, device="meta")
+            if _holds_tensor(value):
+                raise NotImplementedError("the size of several tensors")
             return value
 
+        clean = self._clean_values[node]
+        if clean is None or isinstance(clean, torch.device | torch.dtype):
+            return clean
         args, kwargs = (map_arg(part, known) for part in (node.args, node.kwargs))
         return _call(node, self._layer(node), args, kwargs)
 
@@ -400,7 +450,10 @@ class IncrementalNetwork:
             map_arg(part, lambda source: self._operand(source, env, n))
             for part in (step.node.args, step.node.kwargs)
         )
-        return _call(step.node, self._layer(step.node), args, kwargs)
+        value = _call(step.node, self._layer(step.node), args, kwargs)
+        if not self._shapes.isdisjoint(step.node.users):
+            self._check_windows(step.node, value, n)
+        return value
 
     def _full(self, node: Node, env: dict[Node, Value], n: int) -> Any:
         """The activation as the network would compute it; stored, so that it is made once."""
@@ -411,22 +464,25 @@ class IncrementalNetwork:
         change = value if isinstance(value, Change) else value.change
         shape = tuple(clean.shape[2:]) if isinstance(value, Change) else value.shape
         placed = reframe(change, torch.zeros_like(change.start), shape).movedim(-1, 1)
+        if placed.ndim > 2:
+            placed = placed.contiguous(memory_format=self._layout)
         self.work += 3 * n * clean.numel()
         env[node] = clean + (placed if isinstance(value, Change) else placed.flatten(1))
         return env[node]
 
-    def _mean(self, step: _Step, change: Change) -> Tensor:
+    def _mean(self, step: _Step, change: Change) -> Change:
         shape = self._clean_values[step.inputs[0]].shape[2:]
         own = inside(change, shape)
-        clean = self._clean_values[step.node]
         total = own.values.sum(dim=tuple(range(1, self._axes + 1))) / prod(shape)
         self.work += own.values.numel()
-        return clean + total.view(len(change), *clean.shape[1:])
+        axes = self._clean_values[step.node].ndim - 2  # none, or of one cell each
+        return Change(total.view(len(change), *(1,) * axes, -1), change.start.new_zeros(len(change), axes))
 
-    def _linear(self, step: _Step, layer: nn.Linear, flat: Flat) -> Tensor:
-        """Clean output plus the weights of the changed features times their change."""
+    def _linear(self, step: _Step, flat: Flat) -> Change:
+        """The weights of the changed features times their change."""
         change = inside(flat.change, flat.shape)
-        clean = self._clean_values[step.node]
+        layer = self._layer(step.node)
+        assert isinstance(layer, nn.Linear)
         if layer not in self._weights:
             weight = layer.weight.view(layer.out_features, -1, *flat.shape)
             self._weights[layer] = weight.movedim(1, -1).contiguous()
@@ -435,48 +491,26 @@ class IncrementalNetwork:
             change = Change(
                 reframe(change, torch.zeros_like(change.start), flat.shape), torch.zeros_like(change.start)
             )
-        out = clean.expand(len(change), -1).clone()
+        out = change.values.new_zeros(len(change), layer.out_features)
         starts, group = change.start.unique(dim=0, return_inverse=True)
         for key, start in enumerate(starts.tolist()):
             box = tuple(slice(first, first + n) for first, n in zip(start, change.size, strict=True))
             own = slice(None) if len(starts) == 1 else group == key
             out[own] += change.values[own].flatten(1) @ weight[(slice(None), *box)].flatten(1).T
         self.work += change.values.numel() * layer.out_features
-        return out
+        return Change(out, change.start.new_zeros(len(out), 0))
 
 
-def traced(network: nn.Module) -> GraphModule:
-    """The network's graph without operations in place, on the same weights.
-
-    Raises
-    ------
-    UnsupportedModelError
-        If the graph cannot be traced.
-    """
-    copied = twin(network)
-    if isinstance(copied, GraphModule):
-        graph = copied
-    else:
-        try:
-            graph = trace(copied)
-        except (TraceError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
-            raise UnsupportedModelError(
-                f"The layers of {type(network).__name__} cannot be traced ({error}), so changes cannot be followed "
-                "through it; use algorithm='full'."
-            ) from error
-    for module in graph.modules():
-        if getattr(module, "inplace", False):
-            module.inplace = False  # type: ignore[assignment]
-    for node in graph.graph.nodes:
-        node.kwargs = {key: False if key == "inplace" else value for key, value in node.kwargs.items()}
-        if node.op == "call_function":
-            name = getattr(node.target, "__name__", "")
-            plain = getattr(torch, name[:-1], None) if name.endswith("_") else None
-            node.target = _IN_PLACE.get(node.target, plain or node.target)
-        elif node.op == "call_method" and node.target.endswith("_") and hasattr(Tensor, node.target[:-1]):
-            node.target = node.target[:-1]
-    graph.recompile()
-    return graph
+def layout_of(network: nn.Module, image: Tensor) -> torch.memory_format:
+    """How the network's weights lie in memory, and so how it wants images."""
+    layout = torch.channels_last_3d if image.ndim == 5 else torch.channels_last
+    last = any(
+        weight.ndim == image.ndim
+        and weight.is_contiguous(memory_format=layout)
+        and not weight.is_contiguous()
+        for weight in network.parameters()
+    )
+    return layout if last else torch.contiguous_format
 
 
 class _Record(Interpreter):
@@ -501,23 +535,20 @@ def _call(node: Node, layer: nn.Module | None, args: Any, kwargs: Any) -> Any:
     return node.target(*args, **kwargs)
 
 
-def _operands(node: Node) -> list[Node]:
-    """The nodes a local rule combines, in order and as often as they are named."""
-    if is_concatenation(node):
-        return list(node.args[0])  # type: ignore[arg-type]
-    if is_sum(node):
-        return list(node.args)  # type: ignore[arg-type]
-    return [node.all_input_nodes[0]]
-
-
-def _select(value: Value, part: slice, n: int) -> Value:
-    if isinstance(value, Flat):
-        return Flat(value.change[part], value.shape)
-    if isinstance(value, Change) or (isinstance(value, Tensor) and value.ndim and len(value) == n):
-        return value[part]
+def _is_by_window(value: Any, clean: Any, n: int) -> bool:
+    """Whether a full activation of n windows is one of the image with the windows along the first axis."""
+    if isinstance(value, Tensor):
+        by_image = isinstance(clean, Tensor) and clean.ndim > 0 and len(clean) == 1
+        return by_image and value.shape == (n, *clean.shape[1:])
     if isinstance(value, tuple | list):
-        return type(value)(_select(item, part, n) for item in value)
-    return value
+        return all(_is_by_window(own, other, n) for own, other in zip(value, clean, strict=True))
+    return value is None
+
+
+def _cut(value: Any, part: slice) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(_cut(own, part) for own in value)
+    return None if value is None else value[part]
 
 
 def _holds_tensor(value: Any) -> bool:
@@ -527,12 +558,19 @@ def _holds_tensor(value: Any) -> bool:
 
 
 def _is_flatten(node: Node, layer: nn.Module | None, before: Tensor, after: Tensor) -> bool:
-    named = isinstance(layer, nn.Flatten) or node.target in (torch.flatten, "flatten", "view", "reshape")
-    return named and after.shape == (1, before[0].numel()) and len(before) == 1
+    named = type(layer) is nn.Flatten or node.target in (torch.flatten, "flatten", "view", "reshape")
+    return (
+        len(node.all_input_nodes) == 1
+        and named
+        and after.shape == (1, before[0].numel())
+        and len(before) == 1
+    )
 
 
 def _is_global_mean(node: Node, layer: nn.Module | None, axes: int) -> bool:
-    if isinstance(layer, nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool3d):
+    if layer is not None:
+        if type(layer) not in (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d):
+            return False
         return layer.output_size in (1, (1,) * axes)
     if node.target in (F.adaptive_avg_pool2d, F.adaptive_avg_pool3d):
         size = node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size")
@@ -540,15 +578,10 @@ def _is_global_mean(node: Node, layer: nn.Module | None, axes: int) -> bool:
     if node.target not in (torch.mean, "mean"):
         return False
     dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    if not isinstance(dims, list | tuple) or "dtype" in node.kwargs:
+    if (
+        not isinstance(dims, list | tuple)
+        or not all(type(dim) is int for dim in dims)
+        or "dtype" in node.kwargs
+    ):
         return False
     return sorted(dim % (axes + 2) for dim in dims) == list(range(2, axes + 2))  # type: ignore[operator]
-
-
-def _pool_options(node: Node, layer: nn.Module | None) -> dict[str, Any]:
-    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-    if layer is not None:
-        return {name: getattr(layer, name) for name in names}
-    return dict(zip(names, node.args[1:], strict=False)) | {
-        key: value for key, value in node.kwargs.items() if key in names
-    }

@@ -81,10 +81,10 @@ DROPOUTS = (nn.Dropout, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureA
 
 def is_passage(node: Node, layer: nn.Module | None) -> bool:
     """Whether the node hands on what it gets: dropout in evaluation, identity."""
-    if isinstance(layer, (nn.Identity, *DROPOUTS)):
-        return True
+    if layer is not None:
+        return type(layer) in (nn.Identity, *DROPOUTS) and not (type(layer) in DROPOUTS and layer.training)
     if node.target in (F.dropout, F.dropout2d, F.dropout3d):
-        return not node.kwargs.get("training", True)
+        return (node.args[2] if len(node.args) > 2 else node.kwargs.get("training", True)) is False
     return node.op == "call_method" and node.target == "contiguous"
 
 
@@ -100,10 +100,6 @@ def is_elementwise(node: Node, layer: nn.Module | None) -> bool:
     return known and _only_numbers(node)
 
 
-def is_max_pool(node: Node, layer: nn.Module | None) -> bool:
-    return type(layer) in (nn.MaxPool2d, nn.MaxPool3d) or node.target in (F.max_pool2d, F.max_pool3d)
-
-
 def is_sum(node: Node) -> bool:
     if node.target not in (operator.add, torch.add, "add"):
         return False
@@ -111,10 +107,52 @@ def is_sum(node: Node) -> bool:
 
 
 def is_concatenation(node: Node) -> bool:
-    if node.target not in (torch.cat, torch.concat) or not isinstance(node.args[0], list | tuple):
+    """Whether channels are put one after the other."""
+    if node.target not in (torch.cat, torch.concat, torch.concatenate) or not node.kwargs.keys() <= {
+        "tensors",
+        "dim",
+    }:
         return False
     dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    return bool(dim == 1)
+    return type(dim) is int and dim == 1 and bool(operands(node))
+
+
+def operands(node: Node) -> list[Node]:
+    """The nodes that a local rule combines, in order and as often as they are named; none if unclear."""
+    if node.target in (torch.cat, torch.concat, torch.concatenate):
+        given = node.args[0] if node.args else node.kwargs["tensors"]
+        clear = isinstance(given, list | tuple) and all(isinstance(arg, Node) for arg in given)
+        return list(given) if clear else []  # type: ignore[arg-type]
+    if is_sum(node):
+        return list(node.args)  # type: ignore[arg-type]
+    return node.all_input_nodes[:1]
+
+
+def max_pool_options(node: Node, layer: nn.Module | None) -> dict[str, Any] | None:
+    """Options of a max pool, or None for what is none, or has options that are not constant or not understood."""
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+    if type(layer) in (nn.MaxPool2d, nn.MaxPool3d):
+        options = {name: getattr(layer, name) for name in names}
+    elif layer is None and node.target in (F.max_pool2d, F.max_pool3d):
+        given = dict(zip(("input", *names), node.args, strict=False)) | node.kwargs
+        options = {name: value for name, value in given.items() if name != "input"}
+        if not options.keys() <= set(names) or not isinstance(given.get("input"), Node):
+            return None
+    else:
+        return None
+    constant = all(_is_constant(value) for value in options.values())
+    understood = not options.get("return_indices") and _is_one(options.get("dilation", 1))
+    return options if constant and understood else None
+
+
+def _is_constant(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(type(item) is int for item in value)
+    return value is None or type(value) in (int, bool)
+
+
+def _is_one(value: Any) -> bool:
+    return set(value if isinstance(value, list | tuple) else [value]) == {1}
 
 
 def _only_numbers(node: Node) -> bool:
@@ -196,8 +234,8 @@ class _BoxKernel:
         return convolve(ones, self.weight, padding=margin).movedim(1, -1).flatten(1)
 
 
-def max_pooling(options: dict[str, Any], before: Tensor, after: Tensor, relu: bool, room: int) -> Rule | None:
-    """Max pooling of `before`, followed by a ReLU if `relu`; `after` is the clean result of both.
+def max_pooling(options: dict[str, Any], before: Tensor, after: Tensor, relu: bool, room: int) -> Rule:
+    """Max pooling by `max_pool_options` of `before`, followed by a ReLU if `relu`; `after` is the clean result of both.
 
     Changes of up to `room` elements are read most quickly.
     """
@@ -205,8 +243,6 @@ def max_pooling(options: dict[str, Any], before: Tensor, after: Tensor, relu: bo
     kernel = _per_axis(options["kernel_size"], axes)
     stride = _per_axis(options.get("stride") or kernel, axes)
     padding = _per_axis(options.get("padding", 0), axes)
-    if options.get("return_indices") or set(_per_axis(options.get("dilation", 1), axes)) != {1}:
-        return None
     shape = after.shape[:-1]
     needed = [(n - 1) * s + k for n, s, k in zip(shape, stride, kernel, strict=True)]
     pads = [0, 0]
@@ -285,7 +321,10 @@ def elementwise(function: Callable[[Tensor], Tensor], before: Tensor) -> Rule:
 
 def batch_norm(layer: nn.Module) -> Rule | None:
     """Batch normalisation by stored statistics: a factor for each channel."""
-    if not isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d) or layer.running_var is None:
+    if type(layer) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) or layer.training:
+        return None
+    assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
+    if layer.running_var is None:
         return None
     factor = (layer.running_var + layer.eps).rsqrt()
     if layer.weight is not None:
@@ -295,6 +334,18 @@ def batch_norm(layer: nn.Module) -> Rule | None:
         return Change(changes[0].values * factor, changes[0].start)
 
     return Rule(apply, ELEMENTWISE_COST * layer.num_features)
+
+
+def linear(layer: nn.Module) -> Rule | None:
+    """A linear layer of vectors, which are activations without spatial axes."""
+    if type(layer) is not nn.Linear:
+        return None
+    weight = layer.weight
+
+    def apply(changes: Sequence[Change]) -> Change:
+        return Change(changes[0].values @ weight.T, changes[0].start)
+
+    return Rule(apply, weight.numel())
 
 
 def addition(shape: Sequence[int]) -> Rule:
@@ -328,7 +379,8 @@ def _union(changes: Sequence[Change], shape: Sequence[int]) -> tuple[Tensor, tup
 
 
 def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
-    return (value,) * axes if isinstance(value, int) else tuple(value)
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * axes if len(values) == 1 else values
 
 
 def _padding(layer: nn.Conv2d | nn.Conv3d, extent: Sequence[int]) -> tuple[int, ...]:

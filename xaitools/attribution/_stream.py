@@ -177,6 +177,8 @@ class Stream:
         Points in one batch.
     seed
         Of the noise, together with each image's content.
+    noise_range
+        What `noise_level` is a fraction of, shaped like `images`; None for each image's range.
     """
 
     images: Tensor
@@ -185,6 +187,7 @@ class Stream:
     noise_level: float = 0.0
     batch_size: int = 16
     seed: int = 0
+    noise_range: Tensor | None = None
 
     def maps(self, group: Group, wanted: Collection[Key], tell: Tell) -> dict[Key, Tensor]:
         """Maps (n, channel, *spatial) of the wanted combinations of plan and smoothing that belong to the group."""
@@ -217,7 +220,8 @@ class Stream:
             points, weights, owners, copies, keys = [], [], [], [], []
             for row, paths, name, part in batch:
                 key = seeds[row.image] + (row.draw << 12)
-                copy = add_noise(self.images[row.image], row.draw, self.noise_level, key)
+                width = None if self.noise_range is None else self.noise_range[row.image]
+                copy = add_noise(self.images[row.image], row.draw, self.noise_level, key, width)
                 x, w = paths[name].points(copy, part, key + 1, row.image)
                 points.append(x)
                 weights.append(w)
@@ -252,12 +256,12 @@ def grouped(plans: Mapping[str, Plan], wanted: Collection[Key]) -> list[Group]:
     return groups
 
 
-def add_noise(row: Tensor, draw: int, level: float, key: int) -> Tensor:
-    """`row` with Gaussian noise, sd = `level` x the image's range; draw 0 is the clean image."""
+def add_noise(row: Tensor, draw: int, level: float, key: int, width: Tensor | None = None) -> Tensor:
+    """`row` with Gaussian noise, sd = `level` x `width`, or the image's range; draw 0 is the clean image."""
     if draw == 0:
         return row
     noise = torch.randn(row.shape, generator=torch.Generator().manual_seed(key), dtype=row.dtype)
-    return row + (level * (row.max() - row.min())) * noise.to(row.device)
+    return row + (level * (row.max() - row.min() if width is None else width)) * noise.to(row.device)
 
 
 def seed_of(image: Tensor, seed: int) -> int:

@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from xaitools.attribution._sliding import planned
 from xaitools.attribution._stream import Key, Plan, Stream, grouped
 from xaitools.attribution.names import MethodName, parse
 from xaitools.attribution.registry import Setting, find
-from xaitools.attribution.xrai import Segments, segment_all, xrai
+from xaitools.attribution.xrai import segment_all, xrai
 from xaitools.checks import (
     Target,
     check_choice,
@@ -21,7 +22,14 @@ from xaitools.checks import (
     checked_contrast,
     checked_images,
 )
-from xaitools.errors import MethodError, UnsupportedModelError, XaitoolsError
+from xaitools.errors import (
+    DataError,
+    MethodError,
+    ParameterError,
+    ShapeError,
+    UnsupportedModelError,
+    XaitoolsError,
+)
 from xaitools.models.network import Network
 from xaitools.models.outputs import Output
 from xaitools.progress import Progress, Teller
@@ -63,18 +71,69 @@ class Maps(dict[str, Tensor]):
         )
 
 
+Parts = tuple[Tensor | None, ...]
+"""One tensor for each input, None for one that is held."""
+
+
+class InputMaps(dict[str, Parts]):
+    """Maps by method name, each a tuple of tensors shaped like the inputs, None for those that are held.
+
+    Attributes
+    ----------
+    completeness_gap, relevance_gap, passes, errors
+        As in `Maps`; sums go over all inputs that are explained.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.completeness_gap: dict[str, Tensor] = {}
+        self.relevance_gap: dict[str, Tensor] = {}
+        self.passes = 0
+        self.errors: dict[str, Exception] = {}
+
+    def __repr__(self) -> str:
+        shapes = {
+            name: ", ".join("held" if part is None else " x ".join(map(str, part.shape)) for part in parts)
+            for name, parts in self.items()
+        }
+        rows = {**shapes, **{name: f"failed  {error}" for name, error in self.errors.items()}}
+        return "\n".join([f"{len(self)} maps", *(f"  {name}  {row}" for name, row in rows.items())])
+
+
+@overload
 def attribute(
     model: nn.Module | Network,
-    images: Float[Tensor, "batch channel *spatial"] | np.ndarray | list[Any],
+    images: Tensor | np.ndarray | list[Any],
+    target: Target = None,
+    methods: Sequence[str] = ("gradient",),
+    **settings: Any,
+) -> Maps: ...
+
+
+@overload
+def attribute(
+    model: nn.Module,
+    images: tuple[Any, ...],
+    target: Target = None,
+    methods: Sequence[str] = ("gradient",),
+    **settings: Any,
+) -> InputMaps: ...
+
+
+def attribute(  # type: ignore[misc]  # the other arguments stand here only
+    model: nn.Module | Network,
+    images: Float[Tensor, "batch channel *spatial"] | np.ndarray | list[Any] | tuple[Any, ...],
     target: Target = None,
     methods: Sequence[str] = ("gradient",),
     *,
+    held: Sequence[int] = (),
     steps: int = 50,
     draws: int = 25,
     noise_level: float = 0.15,
-    references: Float[Tensor, "reference ref_channel *ref_spatial"] | None = None,
-    baselines: Mapping[str, Tensor | float] | None = None,
-    segments: Sequence[Segments] | None = None,
+    noise_range: Float[Tensor, "..."] | None = None,
+    references: Float[Tensor, "reference ref_channel *ref_spatial"] | tuple[Any, ...] | None = None,
+    baselines: Mapping[str, Any] | None = None,
+    segments: Sequence[Any] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     output: Output = None,
     precision: str = "float32",
@@ -82,7 +141,7 @@ def attribute(
     seed: int = 0,
     on_error: str = "raise",
     progress: bool | Progress = True,
-) -> Maps:
+) -> Maps | InputMaps:
     """Attribution maps of several methods for the same images.
 
     Methods share what they have in common: SmoothGrad, SmoothGrad squared and VarGrad are moments of one stream of
@@ -95,23 +154,29 @@ def attribute(
         Network returning (batch, classes) or (batch,), or see `output`; it is not changed. One that is asked often can
         be prepared once: ``Network(model, images[:1])``.
     images
-        Images or volumes, batch and channel first: a tensor, an array, or a list of images.
+        Images or volumes, batch and channel first: a tensor, an array, or a list of images. A tuple for a network that
+        takes several inputs, such as images and a table (batch, columns); see
+        `xaitools.attribution.several_inputs.attribute_inputs` for what the other arguments mean then.
     target
         Class to explain: one for all images, or one for each. None for the single output of a regression.
     methods
         Names such as "gradient" or "integrated_gradients[black+white]+smoothgrad_squared+absolute@xrai"; see
         `xaitools.attribution.names`. ``captum.ClassName`` reaches captum's other methods.
+    held
+        Of several inputs, the places of those that are not explained.
     steps
         Points on the path of integrated gradients and its relatives, and samples of expected gradients.
     draws
         Noisy copies for SmoothGrad and its relatives.
     noise_level
-        Standard deviation of the noise as a fraction of each image's range.
+        Standard deviation of the noise as a fraction of `noise_range`.
+    noise_range
+        A tensor that broadcasts to the images, 0 where no noise is to be added; None for each image's range.
     references
         Images from which expected gradients draws its baselines, usually the training set.
     baselines
-        More baselines for integrated gradients by name, as numbers or images (channel, *spatial); "black" (0) and
-        "white" (1) are there.
+        More baselines for integrated gradients by name, as numbers, one image (channel, *spatial), or one for each
+        image; "black" (0) and "white" (1) are there.
     segments
         One `xaitools.attribution.xrai.Segments` an image, if XRAI should not make its own.
     options
@@ -135,7 +200,8 @@ def attribute(
     Returns
     -------
     Maps
-        A dict from the names in `methods` to maps. Signed maps are positive where the pixel speaks for the target.
+        A dict from the names in `methods` to maps, or to tuples of maps for several inputs. Signed maps are positive
+        where the pixel speaks for the target.
 
     Raises
     ------
@@ -152,6 +218,12 @@ def attribute(
     """
     if len(methods) == 0:
         raise MethodError("methods is empty; expected one name or more: for example methods=['gradient'].")
+    if isinstance(images, tuple):
+        return _of_several_inputs(**locals())
+    if held:
+        raise ParameterError(
+            f"held={held!r} with one input; expected a tuple of them: attribute(model, (images, table), held=(1,))."
+        )
     names = {text: parse(text) for text in methods}
     check_counts(error=MethodError, steps=steps, draws=draws, batch_size=batch_size)
     check_choice(MethodError, on_error=(on_error, ("raise", "keep")))
@@ -160,7 +232,7 @@ def attribute(
     keeper = _Keeper(names, on_error == "keep")
     for text, name in names.items():
         with keeper.keeping(text):
-            _check_contrast(name, inputs, noise_level)
+            _check_contrast(name, inputs, noise_level, noise_range)
     given = {"steps": steps, "references": references, "baselines": baselines}
     plans: dict[str, Plan] = {}
     for name in list(keeper.left.values()):
@@ -170,7 +242,8 @@ def attribute(
                 plans[name.source] = _plan(name, setting, given, options or {})
     wanted: set[Key] = {(name.source, name.smoothing) for name in keeper.left.values()}
     groups = grouped(plans, wanted)
-    stream = Stream(inputs, classes, draws, noise_level, batch_size, seed)
+    width = None if noise_range is None else _checked_range(noise_range, inputs)
+    stream = Stream(inputs, classes, draws, noise_level, batch_size, seed, width)
     maps = Maps()
     maps.passes = sum(group.count(len(inputs), draws) for group in groups)
     computed: dict[Key, Tensor] = {}
@@ -198,6 +271,14 @@ def attribute(
                 )
     maps.errors = keeper.errors
     return maps
+
+
+def _of_several_inputs(model: Any, images: tuple[Any, ...], noise_range: Any, **settings: Any) -> InputMaps:
+    from xaitools.attribution.several_inputs import attribute_inputs
+
+    if noise_range is not None:
+        raise MethodError("noise_range with several inputs; expected None: the range of each image is taken.")
+    return attribute_inputs(model, images, **settings)
 
 
 class _Keeper:
@@ -250,15 +331,32 @@ def _plan(
     method = find(name.base)
     shared = {key: value for key, value in given.items() if key in method.shared and value is not None}
     own = {**options.get(name.base, {}), **options.get(name.source, {})}
-    return method.plan(setting, name.option, **{**shared, **own})
+    return planned(method, setting, name.option, {**shared, **own})
 
 
-def _check_contrast(name: MethodName, images: Tensor, noise_level: float) -> None:
+def _check_contrast(name: MethodName, images: Tensor, noise_level: float, noise_range: Tensor | None) -> None:
     if name.smoothing:
         check_positive(error=MethodError, noise_level=noise_level)
+    if name.smoothing and noise_range is None:
         checked_contrast(images, f"{name} adds noise in proportion to it")
     if name.regions:
         checked_contrast(images, f"{name} has no regions to work with otherwise")
+
+
+def _checked_range(noise_range: Tensor, images: Tensor) -> Tensor:
+    """What the noise is a fraction of, shaped like the images."""
+    try:
+        width = noise_range.to(images).expand_as(images)
+    except RuntimeError as error:
+        raise ShapeError(
+            f"noise_range of shape {tuple(noise_range.shape)} for images {tuple(images.shape)}; expected a tensor that "
+            "broadcasts to them, such as one number for each channel (channel, 1, 1)."
+        ) from error
+    if not bool(((width >= 0) & torch.isfinite(width)).all()):
+        raise DataError(
+            "noise_range contains NaN, infinity or a number below 0; expected widths of 0 or more."
+        )
+    return width
 
 
 def _check_finite(maps: Tensor, smoothing: str) -> None:

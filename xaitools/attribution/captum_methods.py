@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ class Known:
     check: Check | None = None
 
 
+@lru_cache
 def captum_method(name: str) -> Method:
     """The captum class behind "captum.ClassName" as a method.
 

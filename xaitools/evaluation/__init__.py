@@ -25,6 +25,7 @@ from xaitools.evaluation.bootstrap import (
     rank_ranges,
     verdict,
 )
+from xaitools.evaluation.checking import Check, Checks, check_attribution
 from xaitools.evaluation.localization import localization
 from xaitools.evaluation.perturbation import REPLACEMENTS, Fidelity, fidelity_curves
 from xaitools.evaluation.region_perturbation import RegionCurves, perturbed_images, region_perturbation
@@ -36,10 +37,13 @@ __all__ = [
     "REPLACEMENTS",
     "UNDECIDED",
     "VERDICTS",
+    "Check",
+    "Checks",
     "Fidelity",
     "Interval",
     "RegionCurves",
     "Verdict",
+    "check_attribution",
     "cosine",
     "fidelity_curves",
     "localization",

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from xaitools.checks import check_within
 from xaitools.errors import DataError, ParameterError, ShapeError, TargetError
 from xaitools.models.images import quick_forward
+from xaitools.models.outputs import Output, in_columns, picked
+from xaitools.models.prediction import are_probabilities
 from xaitools.progress import Progress, Teller
 
 Model = nn.Module | Callable[[Tensor], Tensor]
@@ -21,33 +23,40 @@ Question = tuple[Float[np.ndarray, "channel *spatial"], int | None, int]
 
 
 @contextmanager
-def asking(model: Any, *, softmax: bool = False) -> Iterator[Callable[[Tensor], Tensor]]:
+def asking(
+    model: Any, *, softmax: bool = False, output: Output = None
+) -> Iterator[Callable[[Tensor], Tensor]]:
     """The outputs of a model for a batch of images on the CPU.
 
     A network is used on its own device and in its own precision, in evaluation mode and without gradients; its modes
-    are restored. With `softmax` it is expected to return logits, of which the softmax is taken. Any other callable is
-    used as it is.
+    are restored. With `softmax` probabilities are expected: of a network's logits the softmax is taken, what any other
+    callable returns has to be that. Without it, a callable is used as it is.
 
     Raises
     ------
     ParameterError
         If the model is neither.
     TargetError, DataError
-        If the softmax is asked for of a single output, or of probabilities.
+        If probabilities are asked for of a single output, or a callable returns what is none.
     """
     if not isinstance(model, nn.Module):
         if not callable(model):
             raise ParameterError(
                 f"model is of type {type(model).__name__}; expected a network or a callable of a batch: load it first."
             )
-        yield model
+        yield (lambda batch: _probabilities(model(batch))) if softmax else model
         return
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad():
             forward = _forward(model)
-            yield lambda batch: (_softmax if softmax else _tensor)(forward(batch))
+
+            def scores(batch: Tensor) -> Tensor:
+                found = picked(forward(batch), output, type(model).__name__)[0]
+                return in_columns(_tensor(found), len(batch))
+
+            yield (lambda batch: _softmax(scores(batch))) if softmax else scores
     finally:
         for module, training in modes:
             module.training = training
@@ -99,21 +108,25 @@ def _tensor(outputs: Any) -> Tensor:
         ) from error
 
 
-def _softmax(outputs: Any) -> Tensor:
-    logits = _tensor(outputs).float()
+def _softmax(scores: Tensor) -> Tensor:
+    logits = scores.float()
     if logits.ndim != 2 or logits.shape[1] == 1:
         raise TargetError(
             f"the network returned shape {tuple(logits.shape)}; expected a row of logits, one for each class, of which "
             "the softmax is taken: for a regression use region_perturbation, else give a callable that returns "
             "probabilities."
         )
-    sums = logits.sum(dim=1)
-    if len(sums) > 1 and (logits >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+    return logits if are_probabilities(logits) else logits.softmax(dim=1)
+
+
+def _probabilities(outputs: Any) -> Tensor:
+    found = _tensor(outputs)
+    if ((found < 0) | (found > 1 + 1e-3)).any():
         raise DataError(
-            "the network returned probabilities; expected logits, of which the softmax is taken here: "
-            "give a callable, lambda images: network(images)."
+            f"the callable returned values from {found.min():.3g} to {found.max():.3g}; expected probabilities, 0 to "
+            "1: take the softmax in it, or give the network itself."
         )
-    return logits.softmax(dim=1)
+    return found
 
 
 def _chosen(outputs: Any, targets: tuple[int | None, ...]) -> np.ndarray:

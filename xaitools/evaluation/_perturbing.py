@@ -12,6 +12,7 @@ from xaitools.checks import checked_contrast, checked_images
 from xaitools.evaluation._answers import Model, Question, answers, asking
 from xaitools.evaluation._orders import Curve, Ranks, Sharing, curve_names, ranks
 from xaitools.models.images import ImageStack
+from xaitools.models.outputs import Output
 from xaitools.progress import Progress
 
 Runs = dict[Curve, Float64[np.ndarray, "order batch step"]]
@@ -56,6 +57,7 @@ def perturbed_runs(
     progress: bool | Progress,
     what: str,
     softmax: bool = False,
+    output: Output = None,
 ) -> tuple[Runs, int]:
     """Output of each perturbed image by map and order, and the number of images that the model was asked about.
 
@@ -77,7 +79,7 @@ def perturbed_runs(
             for (row, count), points in zip(states, np.bincount(shared.ravel()), strict=True):
                 yield np.where(items.elements(own[row] < count), filler, image), chosen, int(points)
 
-    with asking(model, softmax=softmax) as ask:
+    with asking(model, softmax=softmax, output=output) as ask:
         outputs = answers(ask, questions(), batch_size, total=state_of.size, progress=progress, what=what)
     runs = outputs[state_of]
     rows = {name: [row for row, own in enumerate(names) if own == name] for name in names}

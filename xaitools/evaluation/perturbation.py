@@ -16,6 +16,7 @@ from xaitools.evaluation._maps import as_array, checked_maps
 from xaitools.evaluation._orders import Curve, share_rankings
 from xaitools.evaluation._perturbing import Items, checked_pixels, perturbed_runs
 from xaitools.models.images import ImageStack
+from xaitools.models.outputs import Output
 from xaitools.progress import Progress
 
 FRACTIONS = tuple(step / 20 for step in range(21))
@@ -64,6 +65,7 @@ def fidelity_curves(
     *,
     fractions: Sequence[float] | Float64[np.ndarray, " step"] = FRACTIONS,
     replacement: str | Tensor | np.ndarray = "black",
+    output: Output = None,
     controls: bool = True,
     n_random: int = 5,
     seed: int = 0,
@@ -81,9 +83,9 @@ def fidelity_curves(
     Parameters
     ----------
     model
-        A network that returns logits ``(batch, n_classes)``, of which the softmax is taken; it is used on its own
-        device, in evaluation mode and without gradients, and left as it was. Or any callable that returns the
-        probabilities of a batch of images, which it gets on the CPU.
+        A network that returns logits ``(batch, n_classes)``, of which the softmax is taken, or probabilities, rows from
+        0 to 1 that sum to 1; it is used on its own device, in evaluation mode and without gradients, and left as it
+        was. Or any callable that returns the probabilities of a batch of images, which it gets on the CPU.
     images
         Images ``(batch, channel, *spatial)`` of two or three spatial axes.
     maps
@@ -95,6 +97,8 @@ def fidelity_curves(
         Increasing values of q in [0, 1]; ``round(q * n_pixels)`` pixels are replaced.
     replacement
         What pixels are replaced with: a key of :data:`REPLACEMENTS`, or an array that broadcasts to `images`.
+    output
+        Which tensor of what a network returns, as in `xaitools.attribute`; None for the only one.
     controls
         Add, for each map, the least relevant pixels first (its exact reverse), and the mean curve of
         `n_random` random orders of each image.
@@ -111,8 +115,8 @@ def fidelity_curves(
     Raises
     ------
     DataError
-        If there is no image or no map, an image is constant, a value is not finite, or a network returns
-        probabilities.
+        If there is no image or no map, an image is constant, a value is not finite, or a callable
+        returns what is no probability.
     ShapeError
         If maps, target or replacement do not fit the images, or the model does not return a row an image.
     TargetError
@@ -154,6 +158,7 @@ def fidelity_curves(
         batch_size=batch_size,
         progress=progress,
         what="fidelity",
+        output=output,
         softmax=True,
     )
     return Fidelity(steps, {curve: own.mean(axis=0) for curve, own in runs.items()}, n_evaluations)

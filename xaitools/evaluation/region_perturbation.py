@@ -16,6 +16,7 @@ from xaitools.evaluation._maps import as_array, checked_maps
 from xaitools.evaluation._orders import Curve, inverse, ranks, share_sets
 from xaitools.evaluation._perturbing import Items, checked_pixels, perturbed_runs
 from xaitools.models.images import ImageStack
+from xaitools.models.outputs import Output
 from xaitools.progress import Progress
 
 WINDOWS = (4, 4)
@@ -124,6 +125,7 @@ def region_perturbation(
     mode: str = "add",
     clip: tuple[float, float] | None = None,
     ranking: str = "mean_abs",
+    output: Output = None,
     controls: bool = True,
     n_random: int = 5,
     seed: int = 0,
@@ -214,6 +216,7 @@ def region_perturbation(
             batch_size=batch_size,
             progress=progress,
             what="perturbation",
+            output=output,
         )
     )
 

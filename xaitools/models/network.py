@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from xaitools.checks import check_choice, check_within, checked_target
-from xaitools.errors import MethodError, ParameterError, ShapeError, TargetError, UnsupportedModelError
+from xaitools.errors import (
+    MethodError,
+    ParameterError,
+    ShapeError,
+    TargetError,
+    UnsupportedModelError,
+    XaitoolsError,
+)
 from xaitools.models.outputs import Output, answering, columns_of, picked
 from xaitools.models.surgery import (
     HALVES,
@@ -36,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 INDEPENDENT = 1e-5
 """Share of the largest output by which outputs may differ in company before rounding is looked at."""
+
+REDRAWN = 0x5EED0000
+"""Added to a seed, so that a model made after ``torch.manual_seed(seed)`` does not get its own weights again."""
 
 AUTOGRAD = (
     "one of the variables needed for gradient",
@@ -104,7 +114,6 @@ class Network:
         self.model = frozen_copy(model)
         self.kind = self._kind(example)
         self.example = self.place(example[:1]).clone()
-        self._check_channels()
         image = self.example.clone()
         version = image._version
         with torch.no_grad(), SwitchedGradients() as switched:
@@ -145,7 +154,8 @@ class Network:
                     f"output={output!r} with a Network prepared for {model.output!r}; expected the same: prepare it "
                     "with Network(model, example, output=output)."
                 )
-            model._check_channels(example)
+            if example.shape[1:] != model.example.shape[1:]:
+                model._run(model.place(example[:1]).clone())
             return model
         return cls(model, example, precision, output)
 
@@ -291,7 +301,7 @@ class Network:
             check_choice(ParameterError, layer=(name, self.layers))
         other = frozen_copy(self.model)
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
+            torch.manual_seed(REDRAWN + seed)
             for name in layers:
                 layer = other.get_submodule(name)
                 if not callable(reset := getattr(layer, "reset_parameters", None)):
@@ -338,7 +348,10 @@ class Network:
     def _run(self, images: Tensor) -> Any:
         try:
             return self.model(images)
+        except XaitoolsError:  # of a module of ours around it
+            raise
         except Exception as error:
+            self._check_channels(images)
             alone = "one image" if len(images) == 1 else f"{len(images)} images at once"
             raise UnsupportedModelError(
                 f"The network {self.name} does not run on {alone} of shape {tuple(images.shape[1:])} "
@@ -346,9 +359,8 @@ class Network:
                 "network that takes any number of them as float32, without autocast or half precision inside."
             ) from error
 
-    def _check_channels(self, images: Tensor | None = None) -> None:
-        """Compare images with the first layer, where it is a convolution that no other module's work precedes."""
-        images = self.example if images is None else images
+    def _check_channels(self, images: Tensor) -> None:
+        """Compare images on which the model does not run with its first layer, where that is a convolution."""
         first = next(
             (layer for layer in self.model.modules() if not any(True for _ in layer.children())), None
         )
@@ -450,7 +462,8 @@ def select(outputs: Tensor, target: Tensor | None, n_images: int | None = None) 
     if outputs.ndim != 2:
         raise UnsupportedModelError(
             f"The network returns outputs of shape {tuple(outputs.shape)}; expected (batch, classes) or (batch,). "
-            "Wrap it so that it returns one score a class, for example by averaging over the remaining axes."
+            "For a segmentation use attribute_segmentation, which sums a class over a region; else wrap the network so "
+            "that it returns one score a class."
         )
     rows, classes = outputs.shape
     wanted = n_images if target is None else len(target)

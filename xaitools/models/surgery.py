@@ -208,6 +208,11 @@ def without_observers(model: nn.Module, images: Tensor, expected: Any) -> None:
             own.update(old)
 
 
+def hooked(model: nn.Module) -> bool:
+    """Whether a module in it has a forward hook."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
 def _equal(one: Any, other: Any) -> bool:
     pairs = zip(_tensors(one), _tensors(other), strict=False)
     return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
@@ -285,6 +290,8 @@ def trace(model: nn.Module) -> GraphModule:
     As `torch.fx.symbolic_trace`, but without the reference cycles in which that keeps the weights: what is no longer
     used is freed at once, not when Python next looks for cycles.
     """
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise TraceError("it has forward hooks of its own")
     tracer = _OneInput()
     graph = tracer.trace(model)
     vars(tracer).clear()
@@ -444,7 +451,10 @@ def folded(model: nn.Module, example: Tensor, expected: Tensor, *, traceable: bo
     try:
         if not traceable:
             raise TraceError("gradients are switched in it")
-        merged = _like(model, fuse(trace(model), inplace=True, no_trace=True)).requires_grad_(False)
+        graph: nn.Module = trace(model)
+        if not hooked(model):  # folding would lose the hooks, or move them
+            graph = fuse(graph, inplace=True, no_trace=True)
+        merged = _like(model, graph).requires_grad_(False)
         _give_own_layers(merged, model)
         refuse_own_gradients(model, example)
         if quickest_layout(merged, example, expected):
@@ -459,11 +469,15 @@ def folded(model: nn.Module, example: Tensor, expected: Tensor, *, traceable: bo
 
 
 def quickest_layout(model: nn.Module, example: Tensor, expected: Tensor) -> bool:
-    """Lay weights out channels-last if the model runs so, and the same; whether it returns what is expected."""
+    """Lay weights out channels-last if the model runs so, and the same; whether it returns what is expected.
+
+    On two images, since the layouts of one are the same where axes have one cell.
+    """
+    pair, both = torch.cat([example, example]), torch.cat([expected, expected])
     for lay_out in (channels_last, channel_first):
         try:
             forward = lay_out(model).forward  # a graph that is called prints what goes wrong in it
-            if same_outputs(outputs_of(forward, example), expected):
+            if same_outputs(outputs_of(forward, pair), both):
                 return True
         except Exception as error:
             logger.info("Weights are not laid out by %s: %s", lay_out.__name__, error)
