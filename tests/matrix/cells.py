@@ -97,6 +97,7 @@ def _maps(case: Case, model: Any, images: Tensor) -> tuple[Mapping[str, Tensor],
     given = dict(case.call)
     options = {
         "captum.Saliency": {"abs": True},
+        "captum.DeepLift": {"baselines": dim(images)[None]},
         "captum.Occlusion": {"sliding_window_shapes": box, "strides": box},
         **given.pop("options", {}),
     }

@@ -106,7 +106,8 @@ INTRODUCTION = """\
 The references run the user's own network in float64: gradients by autograd, which central differences along random
 directions confirm; paths and smoothing by sums of such gradients; occlusion one window after the other; deconvolution
 and guided backprop by another way back through every ReLU that PyTorch is asked for; LRP and Deep Taylor by a second
-implementation, itself held to zennit; captum's DeepLift by captum on the network's modules where its map sums to the
-change of the output. XRAI is held to its own regions with the reference's gradient.
+implementation, itself held to zennit; DeepLift by its rules at every activation that PyTorch is asked for, held to
+captum on modules, where its map sums to the change of the output; attention rollout by the matrices of all layers. XRAI
+is held to its own regions with the reference's gradient.
 
 The columns:"""

@@ -1,6 +1,5 @@
 """What each method should give: from the user's own network in float64, and of the package no more than its draws."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -250,28 +249,87 @@ def _saliency(of: Reference, owner: int, image: Tensor) -> Tensor:
     return of["gradient"][owner].abs()
 
 
+class _Rescale(torch.autograd.Function):
+    """Passes back the change of an activation over the change of its input, between two halves of a batch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.save_for_backward(x.clone())
+        ctx.function = function
+        return function(x.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *incoming: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            value = ctx.function(leaf.clone())
+            plain = torch.autograd.grad(value, leaf, incoming[0])[0]
+        (a, b), (c, d) = x.chunk(2), value.detach().chunk(2)
+        change = torch.cat(2 * [a - b])
+        return torch.where(change.abs() < 1e-10, plain, incoming[0] * torch.cat(2 * [c - d]) / change), None
+
+
+class _Largest(torch.autograd.Function):
+    """captum's rule of max pooling, which is defined in its code only."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, size: Any, stride: Any, padding: Any, dilation: Any, ceil: bool
+    ) -> Tensor:
+        pool = getattr(nn.functional, f"max_pool{x.ndim - 2}d")
+        value, indices = pool(x, size, stride, padding, dilation, ceil, return_indices=True)
+        ctx.save_for_backward(x.clone(), value.clone(), indices)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *incoming: Tensor) -> Any:
+        x, value, indices = ctx.saved_tensors
+        (a, b), (c, d) = x.chunk(2), value.chunk(2)
+        most = torch.max(c, d)
+        sent = incoming[0] * torch.cat([most - d, c - most])
+        back = torch.zeros_like(x).flatten(2).scatter_add_(2, indices.flatten(2), sent.flatten(2)).view_as(x)
+        change = a - b
+        share = torch.where(change.abs() < 1e-10, 0.0, sum(back.chunk(2)) / change)
+        return torch.cat([share, share]), None, None, None, None, None
+
+
+class _Rules(TorchFunctionMode):
+    """DeepLift's rules for activations and max pools, whatever they are called by."""
+
+    ACTIVATIONS = "relu relu_ leaky_relu elu tanh sigmoid softplus prelu gelu silu hardtanh relu6".split()  # noqa: SIM905
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "").removeprefix("_")
+        if name in self.ACTIVATIONS:
+            in_place = (
+                name == "relu_" or bool(kwargs.get("inplace")) or (name == "relu" and args[1:] == (True,))
+            )
+            result = _Rescale.apply(args[0].clone(), lambda x: func(x, *args[1:], **kwargs))
+            return args[0].copy_(result) if in_place else result
+        if name in ("max_pool2d", "max_pool3d"):
+            names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
+            defaults = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
+            given = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+            return _Largest.apply(*[given[key] for key in names])
+        return func(*args, **kwargs)
+
+
 def deep_lift(of: Reference, owner: int, image: Tensor) -> Tensor:
-    """captum's on the user's own modules, taken for right if it sums to the change of the output."""
-    from captum.attr import DeepLift
-
-    class One(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = of.model
-
-        def forward(self, x: Tensor) -> Tensor:
-            return of.pick(self.model(x)).reshape(len(x), -1)
-
-    index = 0 if of.target is None else int(of.target[owner])
-    try:
-        with torch.random.fork_rng(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = DeepLift(One()).attribute(image[None].clone(), target=index)[0].detach()
-    except Exception as error:
-        raise NoReference(f"captum: {error}") from error
-    change = float(of.scores(image[None], owner) - of.scores(torch.zeros_like(image)[None], owner))
+    """Taken for right if it sums to the change of the output."""
+    start = dim(of.images)
+    if not of._together:
+        raise NoReference("images depend on one another")
+    pair = torch.stack([image, start]).requires_grad_()
+    with torch.enable_grad(), _Rules():
+        scores = of.scores(pair, owner)
+    found = torch.autograd.grad(scores.sum(), pair)[0][0] * (image - start)
+    change = float((scores[0] - scores[1]).detach())
     if abs(float(found.sum()) - change) > 1e-6 * float(found.abs().sum()):
-        raise NoReference("captum's DeepLift does not sum to the change of the output")
+        raise NoReference(
+            "DeepLift with rules for activations and max pools does not sum to the change of the output"
+        )
     return found
 
 
