@@ -212,8 +212,8 @@ for _case in (
     ("EfficientNet", _monai_efficientnet, DIFFERENTIABLE, (1, 32, 32)),
     ("UNet 3D", lambda: Scores(monai.UNet(3, 1, 3, (4, 8, 8), (2, 2))), DIFFERENTIABLE, CUBE),
     ("BasicUNet 2D", lambda: Scores(monai.BasicUNet(2, 1, 3, (4, 4, 8, 8, 8, 4))), DIFFERENTIABLE, (1, 32, 32)),
-    ("SegResNet 3D", lambda: Scores(monai.SegResNet(3, 8, 1, 3, blocks_down=(1, 1), blocks_up=(1,))),
-     DIFFERENTIABLE, CUBE),
+    ("SegResNet 2D", lambda: Scores(monai.SegResNet(2, 8, 1, 3, blocks_down=(1, 1), blocks_up=(1,))),
+     DIFFERENTIABLE, (1, 32, 32)),
     ("AutoEncoder 2D", lambda: Scores(monai.AutoEncoder(2, 1, 3, (4, 8), (2, 2))), DIFFERENTIABLE, (1, 16, 16)),
     ("Regressor 3D", lambda: monai.Regressor((1, 16, 16, 16), (3,), (4, 8), (2, 2)), DIFFERENTIABLE, CUBE),
 ):  # fmt: skip

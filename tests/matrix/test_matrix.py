@@ -83,6 +83,7 @@ def test_a_wrong_map_is_seen(method) -> None:
 
 
 def test_the_reference_of_deep_lift_is_captums_on_modules() -> None:
+    """Without max pools, behind which captum's maps miss the change of the output."""
     torch.manual_seed(3)
     layers = [
         nn.Conv2d(2, 6, 3),
