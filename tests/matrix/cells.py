@@ -76,7 +76,7 @@ def row(name: str) -> Mapping[str, Cell]:
     model, plain, images = case.make()
     maps, errors = _maps(case, model, images)
     given = images.double() if case.name == "float64" else images
-    reference = Reference(plain, given, case.targets, case.pick, _patch(case))
+    reference = Reference(plain, given, case.targets, case.pick, _patch(case), _bounds(case))
     cells: dict[str, Cell] = {}
     for method in columns():
         if method in errors:
@@ -86,6 +86,11 @@ def row(name: str) -> Mapping[str, Cell]:
     if not case.note and any(cell.status in (RIGHT, APPROXIMATE) for cell in cells.values()):
         reference.check_gradient()
     return cells
+
+
+def _bounds(case: Case) -> tuple[float, float]:
+    given = case.call.get("options", {}).get("deep_taylor", {"low": 0, "high": 1})
+    return given["low"], given["high"]
 
 
 def _patch(case: Case) -> int:

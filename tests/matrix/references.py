@@ -32,13 +32,21 @@ class Reference:
         The scores among what the network returns.
     patch
         Pixels of an occluding window.
+    bounds
+        Least and greatest value of a pixel.
     """
 
     def __init__(
-        self, model: nn.Module, images: Tensor, target: Tensor | None, pick: Callable, patch: int
+        self,
+        model: nn.Module,
+        images: Tensor,
+        target: Tensor | None,
+        pick: Callable,
+        patch: int,
+        bounds: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         self.model, self.given, self.target, self.pick, self.patch = model, images, target, pick, patch
-        self.images = images.double()
+        self.images, self.bounds = images.double(), bounds
 
     def scores(self, points: Tensor, owner: int) -> Tensor:
         """The outputs to explain of points that belong to one image, (n,)."""
@@ -90,7 +98,7 @@ class Reference:
         found, generator = self[name], torch.Generator().manual_seed(6)
         moved = 0.0
         for _ in range(4):
-            other = Reference(self.model, self.given, self.target, self.pick, self.patch)
+            other = Reference(self.model, self.given, self.target, self.pick, self.patch, self.bounds)
             noise = torch.randn(self.images.shape, generator=generator, dtype=torch.float64)
             other.images = self.images * (1 + 1e-6 * noise)
             moved = max(moved, float((other[name] - found).abs().max() / found.abs().max()))
@@ -240,7 +248,7 @@ def _rectified(guided: bool) -> Callable[[Reference, int, Tensor], Tensor]:
 
 def _relevance(rule: str) -> Callable[[Reference, int, Tensor], Tensor]:
     def map_of(of: Reference, owner: int, image: Tensor) -> Tensor:
-        return relevance(lambda x: of.scores(x, owner), image[None], rule)[0]
+        return relevance(lambda x: of.scores(x, owner), image[None], rule, of.bounds)[0]
 
     return map_of
 

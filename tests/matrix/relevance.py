@@ -87,13 +87,12 @@ _KINDS = {
 
 
 class _Relevance(TorchFunctionMode):
-    def __init__(self, rule: str, images: Tensor) -> None:
+    def __init__(self, rule: str, images: Tensor, bounds: Sequence[float]) -> None:
         super().__init__()
         self.rule = rule
         self.raw = [images]
         self.gates: list[Tensor] = []
-        bounds = [torch.full_like(images, bound, requires_grad=False) for bound in (LOW, HIGH)]
-        self.bounds: list[list[Tensor]] = [bounds]
+        self.bounds = [[torch.full_like(images, bound, requires_grad=False) for bound in bounds]]
         self.layers: list[tuple[Tensor, Callable, Tensor, Tensor, Tensor | None, bool]] = []
         self.dense_rule, self.inner_rule, self.first_rule = {
             "epsilon_plus_flat": ("epsilon", "alpha1_beta0", "flat"),
@@ -177,7 +176,8 @@ class _Relevance(TorchFunctionMode):
 
     def bounds_of(self, x: Tensor) -> list[Tensor]:
         """The images that bound the input, where they have become what the input has become."""
-        return next(bounds for raw, bounds in zip(self.raw, self.bounds, strict=True) if raw is x)
+        pairs = list(zip(self.raw, self.bounds, strict=True))
+        return next(bounds for raw, bounds in reversed(pairs) if raw is x)  # the last, as x may work in place
 
     def before_first(self, func: Callable, name: str, kind: str | None, args: Any, kwargs: Any) -> Tensor:
         """A change of scale, which passes all relevance and goes for the bounds too."""
@@ -393,9 +393,11 @@ def _tensors(values: Any) -> list[Tensor]:
     return [tensor for value in values for tensor in _tensors(value)]
 
 
-def relevance(scores: Callable[[Tensor], Tensor], images: Tensor, rule: str) -> Tensor:
-    """Relevance of each pixel under a rule of every layer, or a composite."""
+def relevance(
+    scores: Callable[[Tensor], Tensor], images: Tensor, rule: str, bounds: Sequence[float] = (LOW, HIGH)
+) -> Tensor:
+    """Relevance of each pixel under a rule of every layer, or a composite; `bounds` are those of its values."""
     leaf = images.detach().clone().requires_grad_()
-    with torch.enable_grad(), _Relevance(rule, leaf):
+    with torch.enable_grad(), _Relevance(rule, leaf, bounds):
         outputs = scores(leaf)
     return torch.autograd.grad(outputs, leaf, outputs.detach())[0]

@@ -145,7 +145,7 @@ def _half(kind: torch.dtype) -> Callable[[], nn.Module]:
 wrapped("float64", lambda net: copy.deepcopy(net).double(), *PIECEWISE_LINEAR, family="precisions")
 add("float16", "precisions", _half(torch.float16), "any", plain=_float_of, settled=False, bound=0.2)
 add("bfloat16", "precisions", _half(torch.bfloat16), "any", plain=_float_of, settled=False, bound=0.2)
-wrapped("autocast in the forward pass", _mixed, "any", **_COARSE)
+wrapped("autocast in the forward pass", _mixed, "any", **{**_COARSE, "bound": 0.3})
 wrapped('precision="bf16"', copy.deepcopy, *PIECEWISE_LINEAR, call={"precision": "bf16"}, **_COARSE)
 written(
     'precision="bf16", a PReLU used twice',

@@ -319,7 +319,12 @@ written(
     images=lambda x: 2.4 * x - 0.7,
     call={"options": {"deep_taylor": {"low": -1, "high": 2}, "lrp": {"low": -1, "high": 2}}},
 )
-written("x /= 2 on the input", lambda self, x: self.end(self.relu(self.stem(x.div_(2)))))
+written(
+    "x /= 2 on the input",
+    lambda self, x: self.end(self.relu(self.stem(x.div_(2)))),
+    *DIFFERENTIABLE,
+    RECTIFIERS,
+)
 written(
     "x / x.amax of each image",
     lambda self, x: self.end(self.relu(self.stem(x / x.amax((1, 2, 3), keepdim=True)))),
