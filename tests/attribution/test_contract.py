@@ -31,9 +31,41 @@ def close(actual, expected):
     torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
 
+class Tokens(nn.Module):
+    """A vision transformer in small, for methods that need attention."""
+
+    def __init__(self, patch, classes):
+        super().__init__()
+        conv = {2: nn.Conv2d, 3: nn.Conv3d}[len(patch)]
+        self.patches, self.token = conv(1, 8, patch, patch), nn.Parameter(torch.randn(1, 1, 8))
+        self.attention, self.relu = nn.MultiheadAttention(8, 2, batch_first=True), nn.ReLU(inplace=True)
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        for _ in range(2):
+            x = x + self.attention(3 * x, 3 * x, x, need_weights=False)[0]
+        return self.head(self.relu(x[:, 0]))
+
+
+NEED_ATTENTION = ("attention_rollout",)
+
+
 @pytest.fixture
-def residual_net(make_residual_net):
+def residual_net(request, make_residual_net):
+    """A network that suits the test's method."""
+    if request.node.callspec.params.get("name") in NEED_ATTENTION:
+        torch.manual_seed(0)
+        return Tokens((3, 2), 3)
     return make_residual_net()
+
+
+@pytest.fixture
+def volume_net(request, volume_net):
+    if request.node.callspec.params.get("name") in NEED_ATTENTION:
+        return Tokens((4, 3, 7), 1)
+    return volume_net
 
 
 @pytest.fixture
@@ -217,7 +249,7 @@ def test_maps_print_as_a_short_table(functional_net, images, targets) -> None:
     head, first, second = repr(maps).splitlines()
     assert head == "1 maps"
     assert first.split()[:6] == ["gradient", "3", "x", "1", "x", "12"]
-    assert "cannot be traced" in second
+    assert "no rule for detach" in second
 
 
 def test_captum_classes_are_found_by_name() -> None:

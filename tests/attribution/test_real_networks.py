@@ -18,8 +18,9 @@ from xaitools.attribution import METHODS, Maps, attribute, parse
 from xaitools.data import load_ct
 
 STEPS = 2
-ROUNDING = 5e-3
-"""Relative error of float32 against float64, which few units on a kink make up; 1e-3 was seen."""
+ROUNDING = 1e-2
+"""Relative error of float32 against float64. Units on a kink make it up, and max pools over a background of one value,
+of which each layout of memory takes another voxel; 5e-3 was seen."""
 
 SIDE = 24
 """Voxels of a patch along each axis, so that there are few."""
@@ -199,7 +200,8 @@ def test_a_softmax_at_the_end_is_left_out_for_relevance(real_data: Path) -> None
     maps = attribute(net, images, 1, ["gradient", "lrp"], on_error="keep", progress=False)
     assert maps["gradient"].any()
     assert maps.errors.keys() == {"lrp"}
-    assert "softmax at the end is better left out" in str(maps.errors["lrp"])
+    assert "softmax" in str(maps.errors["lrp"])
+    assert "explain the score before it" in str(maps.errors["lrp"])
 
 
 def test_gradients_are_those_of_autograd(case: Case) -> None:

@@ -4,6 +4,8 @@ The reference writes every linear layer as a matrix W (output, input) and every 
 R_i = sum_j c_ji / sum_k c_jk R_j with contributions c, from Bach et al. 2015 and Montavon et al. 2017 and 2019.
 """
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -367,15 +369,6 @@ class Recurrent(nn.Module):
         return self.lstm(x.squeeze(1))[0].mean((1, 2))
 
 
-class Gated(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.gate = nn.Conv2d(1, 1, 1)
-
-    def forward(self, x):
-        return (x * self.gate(x)).mean((1, 2, 3))
-
-
 class Calling(nn.Module):
     def __init__(self, function):
         super().__init__()
@@ -389,29 +382,49 @@ def branching(x):
     return x if float(x.sum()) > 0 else -x
 
 
+def scripted(module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(module)
+
+
+def without_gradient(x):
+    with torch.no_grad():
+        scale = x * 2 * (len(x) > 0)  # which torch.fx does not trace
+    return x * scale
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
         (Recurrent(), "no rule for LSTM in layer 'inner.lstm'; use input_x_gradient"),
-        (Gated(), "no rule for mul of two values that both depend on the image in layer 'inner'"),
-        (
-            nn.Sequential(nn.Conv2d(1, 1, 1), nn.GELU(), nn.Flatten(), nn.Linear(120, 1)),
-            "GELU in layer 'inner.1'",
-        ),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(120, 1), nn.Sigmoid()),
             "Sigmoid in layer 'inner.2'.*before it",
         ),
-        (nn.Sequential(nn.LayerNorm(10), nn.Flatten(), nn.Linear(120, 1)), "LayerNorm in layer 'inner.0'"),
-        (nn.Sequential(nn.InstanceNorm2d(1), nn.Flatten(), nn.Linear(120, 1)), "InstanceNorm2d in layer"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(120, 3), nn.Softmax(1)),
+            "Softmax in layer 'inner.2'.*before it",
+        ),
+        (nn.Sequential(nn.Flatten(), nn.Linear(120, 3), nn.LogSoftmax(1)), "LogSoftmax in layer 'inner.2'"),
         (Calling(torch.sigmoid), "no rule for sigmoid in layer 'inner'"),
         (Calling(lambda x: x.detach()), "no rule for detach in layer 'inner'"),
-        (Calling(lambda x: x.data), "no rule for getattr in layer 'inner'"),
-        (Calling(lambda x: 1 / (2 + x)), "no rule for truediv of two values"),
+        (Calling(lambda x: x.data), "no rule for data in layer 'inner'"),
+        (Calling(lambda x: x + 0 * float(x.sum())), "no rule for __float__ in layer 'inner'"),
+        (Calling(lambda x: x + 0 * x.sum().item()), "no rule for item in layer 'inner'"),
+        (Calling(lambda x: 1 / (2 + x)), "no rule for __rdiv__ in layer 'inner'"),
+        (Calling(lambda x: torch.ones(1) / (2 + x)), "no rule for div by a value that depends on the image"),
         (Calling(lambda x: x**2), "no rule for pow"),
+        (Calling(lambda x: torch.addcmul(x, x, x)), "no rule for addcmul"),
         (Calling(lambda x: F.conv2d(x, x[:1])), "conv2d whose weights depend on the image"),
-        (Calling(Custom.apply), "Custom has a gradient of its own"),
-        (Calling(branching), "cannot be traced by torch.fx"),
+        (
+            Calling(lambda x: F.layer_norm(x, (10,), x[0, 0, 0])),
+            "layer_norm whose weights depend on the image",
+        ),
+        (Calling(Custom.apply), "clamp under torch.no_grad or in a function with a gradient of its own"),
+        (Calling(scripted(nn.ReLU())), "has a gradient of its own or is compiled"),
+        (Calling(branching), "no rule for __float__ in layer 'inner'"),
+        (Calling(without_gradient), "no rule for mul under torch.no_grad"),
     ],
     ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
 )
@@ -435,8 +448,8 @@ def test_a_selection_in_front_of_the_first_layer_has_no_bounds(images) -> None:
         relevance_rule(net, images[:1], deep_taylor_composite())
 
 
-def test_what_tracing_gets_wrong_is_noticed(images) -> None:
-    """A view changed in place changes its base, which the graph does not show."""
+def test_a_view_changed_in_place_changes_its_base(images) -> None:
+    """Which a traced graph does not show."""
 
     class Viewing(nn.Module):
         def forward(self, x):
@@ -444,8 +457,18 @@ def test_what_tracing_gets_wrong_is_noticed(images) -> None:
             x.view(-1).relu_()
             return x.mean((1, 2, 3))
 
-    with pytest.raises(UnsupportedModelError, match="Viewing returns other outputs"):
-        relevance_rule(Viewing(), images[:1], composite("epsilon"))
+    maps = lrp(Viewing(), images, epsilon=0.0)
+    torch.testing.assert_close(maps, input_x_gradient(Viewing(), images))
+    assert maps.any()
+
+
+def test_randomness_is_noticed(images) -> None:
+    class Random(nn.Module):
+        def forward(self, x):
+            return (x * torch.rand(())).sum((1, 2, 3))
+
+    with pytest.raises(UnsupportedModelError, match="Random"):
+        relevance_rule(Random(), images[:1], composite("epsilon"))
 
 
 @pytest.mark.parametrize("kind", [nn.ReLU6, nn.ELU, nn.Tanh])

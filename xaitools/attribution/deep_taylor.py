@@ -25,7 +25,8 @@ def deep_taylor(
 
     Biases get no relevance. Beyond the paper, residual sums and average pools also share relevance out among positive
     contributions, so that maps keep one sign on residual networks; and an output below 0 is explained as minus its
-    opposite, by negative contributions. For which networks, see `lrp`.
+    opposite, by negative contributions. For which networks, see `lrp`; but attention, products of two values, and
+    normalisation by statistics of the image have no such rule.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def deep_taylor(
     TargetError
         If the network has no such output.
     UnsupportedModelError
-        If torch.fx cannot trace the network, or a layer has no rule: it is named.
+        If a layer has no rule: it is named.
     """
     check_bounds(setting.images, low, high)
     return relevance_plan(setting, deep_taylor_composite(low, high))

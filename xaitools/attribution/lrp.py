@@ -20,7 +20,7 @@ def _label(option: str) -> str:
     label=_label,
     idea="how much of the answer came from this pixel, if every layer shares it out among its inputs?",
     reference="Bach et al. 2015, PLoS ONE 10(7) e0130140, equations 58 and 60; Montavon et al. 2019, LNCS 11700,\n"
-    "193-209. The composites: Anders et al. 2021, arXiv:2106.13200.",
+    "193-209. The composites: Anders et al. 2021, arXiv:2106.13200. Attention: Achtibat et al. 2024, arXiv:2402.05602.",
     option=Option("epsilon", "a rule, or a composite of rules", lambda text: {"rule": text}),
 )
 def lrp(
@@ -34,12 +34,21 @@ def lrp(
 ) -> Plan:
     """Relevance of each pixel: the output, shared out layer by layer in proportion to contributions.
 
-    For any network of convolutions, dense layers, ReLUs (also leaky ones), pools, sums, concatenations and
-    batch normalisation that torch.fx can trace; normalisation is merged into the layer before it. Sums and average
-    pools share relevance out in proportion to contributions, max pools give it to the maximum. Rules and
-    composites are zennit's, and maps equal zennit's on networks of modules without batch normalisation; propagation is
-    our own, since zennit doubles relevance at sums that are no modules and changes the outputs where it merges
-    normalisation.
+    For any network of convolutions, dense layers (also written as matrix products), activations, pools, sums,
+    concatenations, normalisation and attention, however they are spelled. Batch normalisation is merged into the
+    convolution before it. Sums and average pools share relevance out in proportion to contributions, max pools give it
+    to the maximum. Rules and composites are zennit's, and maps equal zennit's on networks of modules without batch
+    normalisation; propagation is our own, since zennit doubles relevance at sums that are no modules and changes the
+    outputs where it merges normalisation.
+
+    What has no weights has the same rule under every name, for transformers that of AttnLRP (Achtibat et al. 2024),
+    a choice that conserves relevance rather than one that follows from the rule's name: softmax is expanded at its
+    input, and keeps the constant term; a product of two values that depend on the image gives each half; layer, group,
+    instance and root mean square normalisation, and what else is divided by, are linear with the statistics of the
+    image as constants; activations such as GELU pass all. Of a product with a sigmoid, a gate, what is gated takes all
+    (Arras et al. 2017, arXiv:1706.07206), as half of it through a sigmoid near 0 would blow up.
+
+    Networks in half precision are propagated through in float32.
 
     Parameters
     ----------
@@ -67,7 +76,7 @@ def lrp(
     TargetError
         If the network has no such output.
     UnsupportedModelError
-        If torch.fx cannot trace the network, or a layer has no rule: it is named.
+        If a layer has no rule: it is named. A softmax or sigmoid at the end has none.
 
     Notes
     -----

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, fx, nn
 
-from xaitools.attribution import _relevance
 from xaitools.attribution._rebinding import named_after, rebind
 from xaitools.attribution._sliding import StitchedNetwork, Windows, checked_windows
 from xaitools.attribution._together import Together, of_all_images, own_options
@@ -203,7 +202,6 @@ def region_sum(outputs: Any, weights: Any) -> Any:
 
 
 fx.wrap("region_sum")
-_relevance._HANDLERS[repr(region_sum)] = _relevance._pass
 
 
 def _prepared(

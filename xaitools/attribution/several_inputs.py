@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from xaitools.attribution import _relevance
 from xaitools.attribution._rebinding import named_after, rebind
 from xaitools.attribution._together import Together, of_all_images, own_options
 from xaitools.attribution.attribute import InputMaps, Maps, attribute
@@ -296,7 +295,6 @@ def beside(rows: Any, value: Any, shape: Any) -> Any:
 
 
 fx.wrap("beside")
-_relevance._HANDLERS[repr(beside)] = _relevance._pass
 
 
 class _Job:

@@ -432,7 +432,8 @@ def _sampled_windows(
     """Voxels of the first image drawn by lot, each with the windows over it, where the image is not the baseline."""
     differs = (subject.bench.images[0].to(filler) != filler).any(0)
     shape = tuple(differs.shape)
-    sampled, left = [], FORWARD_PASSES
+    sampled: list[tuple[tuple[int, ...], Bool[Tensor, window * spatial]]] = []
+    left = FORWARD_PASSES
     if label_map is not None:
         labels = torch.as_tensor(label_map).to(differs.device)
         labels = labels if labels.ndim == differs.ndim else labels[0]
@@ -440,7 +441,9 @@ def _sampled_windows(
     order = torch.randperm(int(differs.sum()), generator=torch.Generator().manual_seed(0))
     for voxel in map(tuple, differs.nonzero().cpu()[order].tolist()):
         if label_map is None:
-            size = subject.name.method.option.read(subject.name.option or "5")
+            option = subject.name.method.option
+            assert option is not None  # occlusion has one
+            size = option.read(subject.name.option or option.default)
             windows = windows_over(voxel, size["patch"], size["stride"], shape).to(differs.device)
         else:
             windows = (labels == labels[voxel])[None]

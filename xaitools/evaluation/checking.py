@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from xaitools.attribution import parse
 from xaitools.checks import Target, checked_images
 from xaitools.errors import MethodError, UnsupportedModelError
-from xaitools.evaluation._checks import CHECKS, FAILS, HOLDS, NOT_APPLICABLE, Bench, Check, Subject, row_of
+from xaitools.evaluation._checks import CHECKS, FAILS, HOLDS, NOT_APPLICABLE, Bench, Subject, row_of
+from xaitools.evaluation._checks import Check as Check
 from xaitools.models import Network
 from xaitools.progress import Progress, Teller
 
