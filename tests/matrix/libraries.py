@@ -217,7 +217,7 @@ for _case in (
     ("AutoEncoder 2D", lambda: Scores(monai.AutoEncoder(2, 1, 3, (4, 8), (2, 2))), DIFFERENTIABLE, (1, 16, 16)),
     ("Regressor 3D", lambda: monai.Regressor((1, 16, 16, 16), (3,), (4, 8), (2, 2)), DIFFERENTIABLE, CUBE),
 ):  # fmt: skip
-    _options = no_rectifiers_unless(_case[2])
+    _options = dict(no_rectifiers_unless(_case[2]))
     if _case[0].endswith("shortcut A"):
         _options["note"] = (
             "of what its backward pass computes, which its forward pass cuts off from the shortcuts by .data"

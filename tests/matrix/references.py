@@ -305,7 +305,12 @@ class _Largest(torch.autograd.Function):
 class _Rules(TorchFunctionMode):
     """DeepLift's rules for activations and max pools, whatever they are called by."""
 
-    ACTIVATIONS = "relu relu_ leaky_relu elu tanh sigmoid softplus prelu gelu silu hardtanh relu6".split()  # noqa: SIM905
+    ACTIVATIONS = frozenset(
+        (
+            "relu relu_ leaky_relu prelu elu gelu silu mish hardswish tanh sigmoid softplus hardtanh relu6 clamp clamp_min "
+            "threshold softshrink abs"
+        ).split()
+    )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

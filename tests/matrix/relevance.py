@@ -109,10 +109,10 @@ class _Relevance(TorchFunctionMode):
         if not tensors or kind == "pass":
             result = func(*args, **kwargs)
             self.gates += _tensors(result) if any(_is(x, self.gates) for x in tensors) else []
-            if raw:
-                self.raw += (found := _tensors(result))
+            if raw and (found := _tensors(result)):
                 bounds = [_tensors(func(bound, *args[1:], **kwargs)) for bound in self.bounds_of(args[0])]
-                self.bounds += [list(pair) for pair in zip(*bounds, strict=True)] if found else []
+                self.raw += found
+                self.bounds += [list(pair) for pair in zip(*bounds, strict=True)]
             return result
         if raw and kind != "layer" and self.first_rule:
             return self.before_first(func, name, kind, args, kwargs)
