@@ -302,20 +302,19 @@ class _Largest(torch.autograd.Function):
         return torch.cat([share, share]), None, None, None, None, None
 
 
+_ACTIVATIONS = (
+    "relu relu_ leaky_relu prelu elu gelu silu mish hardswish tanh sigmoid softplus hardtanh relu6 clamp clamp_min "
+    "threshold softshrink abs"
+)
+
+
 class _Rules(TorchFunctionMode):
     """DeepLift's rules for activations and max pools, whatever they are called by."""
-
-    ACTIVATIONS = frozenset(
-        (
-            "relu relu_ leaky_relu prelu elu gelu silu mish hardswish tanh sigmoid softplus hardtanh relu6 clamp clamp_min "
-            "threshold softshrink abs"
-        ).split()
-    )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "").removeprefix("_")
-        if name in self.ACTIVATIONS:
+        if name in _ACTIVATIONS.split():
             in_place = (
                 name == "relu_" or bool(kwargs.get("inplace")) or (name == "relu" and args[1:] == (True,))
             )

@@ -60,7 +60,7 @@ _PASSES = (
     "where masked_fill __setitem__ __gt__ __lt__ gt lt ge le isnan new_zeros zeros_like unfold flip repeat"
 )
 _ACTIVATIONS = (
-    "relu relu_ leaky_relu prelu elu celu selu tanh relu6 hardtanh softsign gelu silu mish hardswish clamp clamp_min "
+    "relu relu_ leaky_relu prelu elu celu selu tanh relu6 hardtanh softsign gelu silu mish hardswish clamp clamp_ clamp_min "
     "softshrink hardshrink abs sigmoid hardsigmoid softplus threshold"
 )
 _AVERAGES = "avg_pool2d avg_pool3d adaptive_avg_pool2d adaptive_avg_pool3d mean sum interpolate"
