@@ -56,12 +56,13 @@ _PASSES = (
     "dim numel ndimension stride type item data_ptr is_contiguous is_floating_point is_complex requires_grad_ flatten "
     "unflatten reshape view view_as permute transpose swapaxes movedim squeeze unsqueeze expand contiguous clone to "
     "detach float double cat concat concatenate stack chunk split unbind pad dropout dropout2d dropout3d alpha_dropout "
-    "max_pool2d max_pool3d _max_pool2d _max_pool3d adaptive_max_pool2d fn boolean_dispatch channel_shuffle roll amax "
+    "max_pool2d max_pool3d _max_pool2d _max_pool3d adaptive_max_pool2d fn boolean_dispatch channel_shuffle roll "
+    "amax fmax maximum "
     "where masked_fill __setitem__ __gt__ __lt__ gt lt ge le isnan new_zeros zeros_like unfold flip repeat"
 )
 _ACTIVATIONS = (
-    "relu relu_ leaky_relu prelu elu celu selu tanh relu6 hardtanh softsign gelu silu mish hardswish clamp clamp_ clamp_min "
-    "softshrink hardshrink abs sigmoid hardsigmoid softplus threshold"
+    "relu relu_ leaky_relu prelu elu celu selu tanh relu6 hardtanh softsign gelu silu mish hardswish clamp clamp_ "
+    "clamp_min softshrink hardshrink abs sigmoid hardsigmoid softplus threshold"
 )
 _AVERAGES = "avg_pool2d avg_pool3d adaptive_avg_pool2d adaptive_avg_pool3d mean sum interpolate"
 _SUMS = "add add_ __add__ __iadd__ __radd__ sub __sub__ __isub__ sub_"
@@ -79,6 +80,7 @@ _KINDS = {
         "norm": "batch_norm",
         "product": "matmul __matmul__ bmm mm",
         "own statistics": "layer_norm group_norm instance_norm rms_norm",
+        "einsum": "einsum",
         "softmax": "softmax",
         "written out": "multi_head_attention_forward scaled_dot_product_attention glu",
     }.items()
@@ -133,6 +135,9 @@ class _Relevance(TorchFunctionMode):
             return _Softmax.apply(args[0], kwargs.get("dim", args[1] if len(args) > 1 else -1))
         if kind == "own statistics":
             return self.normalised(func, args, kwargs)
+        if kind == "einsum":
+            equation, *pair = args
+            func, args, kind = (lambda a, b: torch.einsum(equation, a, b)), tuple(pair), "product"
         if kind == "product" and not all(x.requires_grad for x in args):
             x, weight = args if args[0].requires_grad else args[::-1]
             pair = (lambda x, w, b: func(x, w)) if x is args[0] else (lambda x, w, b: func(w, x))
@@ -263,7 +268,8 @@ class _Relevance(TorchFunctionMode):
         def parts(v: Tensor, a: Tensor, b: Tensor) -> Sequence[Part]:
             b = sign * b
             if self.rule != "deep_taylor":
-                return [(lambda: a + b, 1.0, STABILIZER, [])]
+                constant = not (pair[0].requires_grad and pair[1].requires_grad)
+                return [(lambda: a + b, 1.0, 0.0 if constant else STABILIZER, [])]
             terms = [x for x, own in zip((a, b), pair, strict=True) if own.requires_grad]
             up, down = (sum(x.clamp(**limit) for x in terms) for limit in ({"min": 0}, {"max": 0}))
             return _own_sign(v, up, down)
