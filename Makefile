@@ -2,6 +2,7 @@
 # make test     every test
 # make reports  every study          make lab    JupyterLab on the notebooks
 # make check    what CI checks       make bench  the benchmarks
+# make matrix   docs/networks.md anew, from the tests of every method on every kind of network
 #
 # Everything goes into $(VENV). PYTHON=... picks the interpreter, 3.10 or newer.
 
@@ -15,7 +16,7 @@ bin := $(VENV)/bin
 notebooks := $(wildcard notebooks/*.ipynb notebooks/lessons/*.ipynb)
 studies := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 
-.PHONY: report reports test lab lint check bench
+.PHONY: report reports test matrix lab lint check bench
 .DEFAULT_GOAL := report
 
 report: $(VENV)/installed
@@ -26,6 +27,9 @@ reports: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(bin)/python -m pytest
+
+matrix: $(VENV)/installed-dev
+	XAITOOLS_WRITE_MATRIX=1 $(bin)/python -m pytest tests/matrix
 
 lab: $(VENV)/installed
 	$(bin)/jupyter lab notebooks
