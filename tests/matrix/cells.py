@@ -23,7 +23,7 @@ ROUNDING = 1e-5
 """Of a difference of two outputs in float32, as a fraction of the output."""
 
 SENSITIVITY = 0.05
-"""Most that may be added where rounding the image to float32 moves the reference itself: at the kink of a ReLU."""
+"""Most that may be added where rounding image and weights to float32 moves the reference: at the kink of a ReLU."""
 
 KIND_OF = {
     "occlusion": OCCLUSION,

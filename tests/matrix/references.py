@@ -1,5 +1,6 @@
 """What each method should give: from the user's own network in float64, and of the package no more than its draws."""
 
+import copy
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -94,14 +95,23 @@ class Reference:
                 torch.testing.assert_close(slope, float((gradient * way).sum()), rtol=1e-3, atol=1e-9)
 
     def sensitivity(self, name: str) -> float:
-        """How far the map moves if the images move by the rounding of float32, as a fraction of its largest value."""
+        """How far the map moves if the rounding of float32 moves what stands below, a fraction of its largest value.
+
+        The images; the weights, since a layer into which a normalisation is folded rounds otherwise; and what comes to
+        max pools, of which each may take another one of equal values.
+        """
         found, generator = self[name], torch.Generator().manual_seed(6)
         moved = 0.0
         for _ in range(4):
-            other = Reference(self.model, self.given, self.target, self.pick, self.patch, self.bounds)
+            model = copy.deepcopy(self.model)
+            for weight in model.parameters():
+                weight.data *= 1 + 1e-6 * torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+            other = Reference(model, self.given, self.target, self.pick, self.patch, self.bounds)
             noise = torch.randn(self.images.shape, generator=generator, dtype=torch.float64)
             other.images = self.images * (1 + 1e-6 * noise)
-            moved = max(moved, float((other[name] - found).abs().max() / found.abs().max()))
+            with _Ties(generator):
+                moved_map = other[name]
+            moved = max(moved, float((moved_map - found).abs().max() / found.abs().max()))
         return moved
 
     @cached_property
@@ -194,8 +204,8 @@ def occlusion(of: Reference, owner: int, image: Tensor) -> Tensor:
     corners = torch.cartesian_prod(*[torch.arange(0, n, of.patch) for n in image.shape[1:]]).tolist()
     boxes = [(slice(None), *(slice(start, start + of.patch) for start in corner)) for corner in corners]
     hidden = image.repeat(len(boxes) + 1, *[1] * image.ndim)
-    for copy, box in zip(hidden[1:], boxes, strict=True):
-        copy[box] = 0
+    for hiding, box in zip(hidden[1:], boxes, strict=True):
+        hiding[box] = 0
     with torch.no_grad():
         clean, *scores = of.scores(hidden, owner)
     result = torch.zeros_like(image)
@@ -216,6 +226,20 @@ class _Rule(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         positive = incoming[0].clamp(min=0)
         return (positive * (x > 0) if ctx.guided else positive), None
+
+
+class _Ties(TorchFunctionMode):
+    """Breaks ties among the values of which a max pool takes the largest."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if args and getattr(func, "__name__", "") in ("max_pool2d", "max_pool3d"):
+            noise = torch.randn(args[0].shape, generator=self.generator, dtype=torch.float64)
+            args = (args[0] * (1 + 1e-7 * noise), *args[1:])
+        return func(*args, **(kwargs or {}))
 
 
 class _Rectifiers(TorchFunctionMode):

@@ -102,7 +102,7 @@ class InputMaps(dict[str, Parts]):
 
 @overload
 def attribute(
-    model: nn.Module | Network,
+    model: Any,
     images: Tensor | np.ndarray | list[Any],
     target: Target = None,
     methods: Sequence[str] = ("gradient",),
@@ -121,7 +121,7 @@ def attribute(
 
 
 def attribute(  # type: ignore[misc]  # the other arguments stand here only
-    model: nn.Module | Network,
+    model: Any,
     images: Float[Tensor, "batch channel *spatial"] | np.ndarray | list[Any] | tuple[Any, ...],
     target: Target = None,
     methods: Sequence[str] = ("gradient",),

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from xaitools.attribution._stream import Passes, Plan, Stream, grouped
 from xaitools.checks import check_counts, checked_images, checked_options
@@ -257,7 +257,7 @@ def _alone(make: Callable[..., Plan], name: str, reference: str) -> Callable[...
     """The method by itself, for clean images."""
 
     def function(
-        model: nn.Module | Network,
+        model: Any,
         images: Tensor,
         target: Any = None,
         *,

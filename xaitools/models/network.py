@@ -105,7 +105,7 @@ class Network:
     """
 
     def __init__(
-        self, model: nn.Module, example: Tensor, precision: str = "float32", output: Output = None
+        self, model: Any, example: Tensor, precision: str = "float32", output: Output = None
     ) -> None:
         check_choice(MethodError, precision=(precision, PRECISIONS))
         model = unwrapped(model)
@@ -137,7 +137,7 @@ class Network:
     @classmethod
     def of(
         cls,
-        model: "nn.Module | Network",
+        model: Any,
         example: Tensor,
         precision: str = "float32",
         output: Output = None,
@@ -162,7 +162,7 @@ class Network:
     @classmethod
     def entered(
         cls,
-        model: "nn.Module | Network",
+        model: Any,
         images: Tensor,
         target: Any,
         precision: str = "float32",
