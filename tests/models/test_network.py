@@ -305,3 +305,20 @@ def test_a_network_that_views_its_activations(images, traceable) -> None:
     for names in (["gradient"], ["gradient", "occlusion[16]"]):
         maps = attribute(model, images, 1, names, progress=False)
         torch.testing.assert_close(maps["gradient"], leaf.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_parameters_that_no_layer_draws_are_redrawn_like_themselves(images) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(3 + 0.5 * torch.randn(1, 1, 64, 64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * self.scale).mean((2, 3))
+
+    prepared = Network(Scaled().eval(), images)
+    assert prepared.layers == ("",)
+    drawn = prepared.randomized([""]).model.scale
+    assert not torch.allclose(drawn, prepared.model.scale)
+    torch.testing.assert_close(drawn.mean(), torch.tensor(3.0), rtol=0.02, atol=0)
+    torch.testing.assert_close(drawn.std(), torch.tensor(0.5), rtol=0.05, atol=0)

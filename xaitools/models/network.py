@@ -291,10 +291,13 @@ class Network:
     def randomized(self, layers: Iterable[str], seed: int = 0) -> "Network":
         """A twin in which the weights of these layers are drawn anew, as their own `reset_parameters` does.
 
+        Parameters of a layer that does not say how they are drawn, such as class tokens and positions of a transformer,
+        are drawn from a normal distribution of their own mean and standard deviation.
+
         Raises
         ------
         ParameterError
-            If there is no such layer, or it does not say how its weights are drawn.
+            If there is no such layer.
         """
         layers = list(layers)
         for name in layers:
@@ -304,12 +307,12 @@ class Network:
             torch.manual_seed(REDRAWN + seed)
             for name in layers:
                 layer = other.get_submodule(name)
-                if not callable(reset := getattr(layer, "reset_parameters", None)):
-                    raise ParameterError(
-                        f"layer={name!r} is a {type(layer).__name__}, which has no reset_parameters; expected a layer "
-                        "that draws its own weights: name the layers inside it."
-                    )
-                reset()
+                if callable(reset := getattr(layer, "reset_parameters", None)):
+                    reset()
+                    continue
+                for parameter in layer.parameters(recurse=False):
+                    mean, spread = float(parameter.mean()), float(parameter.std(correction=0))
+                    nn.init.normal_(parameter, mean, spread)
         return Network(other, self.example, self.precision, self.output)
 
     def forward(self, images: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
