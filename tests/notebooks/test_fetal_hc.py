@@ -177,19 +177,19 @@ def gelu_network(tmp_path: Path, monkeypatch) -> str:
     return "my_gelu:build"
 
 
-def test_unrelated_layers_are_named(tmp_path: Path, gelu_network) -> None:
-    parameters = {**TINY, "model": gelu_network, "methods": ["lrp[epsilon]"]}
-    with pytest.raises(XaitoolsError, match="GELU"):
+def test_layers_without_a_rule_are_named(tmp_path: Path, gelu_network) -> None:
+    parameters = {**TINY, "model": gelu_network, "methods": ["guided_backprop"]}
+    with pytest.raises(XaitoolsError, match="ReLU"):
         run_study("fetal_hc", parameters=parameters, out=tmp_path / "out", progress=False)
 
 
 def test_a_method_that_cannot_explain_the_network_does_not_cost_the_others(
     tmp_path: Path, gelu_network
 ) -> None:
-    parameters = {**TINY, "model": gelu_network, "methods": ["lrp[epsilon]", "gradient", "gradient+absolute"]}
+    parameters = {**TINY, "model": gelu_network, "methods": ["guided_backprop", "gradient", "gradient+absolute"]}
     run_study("fetal_hc", parameters=parameters, out=tmp_path / "out", progress=False)
     aopc = {row["method"] for row in metrics(tmp_path / "out") if row["metric"] == "AOPC, regression"}
     assert aopc == {"gradient", "gradient+absolute", "random"}
     report = (tmp_path / "out" / "fetal_hc.html").read_text()
-    assert "Without maps: lrp[epsilon]" in report
+    assert "Without maps: guided_backprop" in report
     assert "0 undecided, 4 not tested" in report
