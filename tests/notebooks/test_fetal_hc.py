@@ -186,7 +186,11 @@ def test_layers_without_a_rule_are_named(tmp_path: Path, gelu_network) -> None:
 def test_a_method_that_cannot_explain_the_network_does_not_cost_the_others(
     tmp_path: Path, gelu_network
 ) -> None:
-    parameters = {**TINY, "model": gelu_network, "methods": ["guided_backprop", "gradient", "gradient+absolute"]}
+    parameters = {
+        **TINY,
+        "model": gelu_network,
+        "methods": ["guided_backprop", "gradient", "gradient+absolute"],
+    }
     run_study("fetal_hc", parameters=parameters, out=tmp_path / "out", progress=False)
     aopc = {row["method"] for row in metrics(tmp_path / "out") if row["metric"] == "AOPC, regression"}
     assert aopc == {"gradient", "gradient+absolute", "random"}
