@@ -62,8 +62,8 @@ def load_brains(
       ones) or modulated grey-matter maps of t1-volume, ``.../t1/spm/dartel/group-*/*_segm-graymatter_space-
       Ixi549Space_modulated-on_probability.nii.gz``.
     - **BIDS**: ``sub-X/[ses-Y/]anat/*_T1w.nii.gz``. In both, the table is ``participants.tsv``, to which
-      ``sub-X/sub-X_sessions.tsv`` add what they know of a session, or `table`. Of a participant whose table
-      has a row a session, the sessions without one are left out and counted in ``info``.
+      ``sub-X/sub-X_sessions.tsv`` add what they know of a session, or `table`. Where a participant has rows of
+      sessions, each of its volumes needs one (M12 and M012 are one session), also if there is a row for all.
     - **A flat folder**, such as IXI: NIfTI files whose names (or folders) begin with a participant's id, below
       ``t1`` where there is such a folder, and a CSV or TSV file; its column of files, if any, decides.
 
@@ -113,7 +113,8 @@ def load_brains(
         Set to 0 what is outside of the label map, of nilearn's MNI brain mask (only for volumes in MNI space), or
         of the masks in a folder, named as label maps are.
     skip_missing : bool
-        Leave out participants without a volume and volumes without a row instead of raising.
+        Leave out participants without a volume and volumes without a row (of their participant, or of their session
+        where there are rows of sessions) instead of raising; ``info`` counts both.
     n_subjects : int, optional
         Take at most so many subjects, alternating between the classes, in the order of their ids.
     cache_dir : path, optional

@@ -17,7 +17,7 @@ def read_rows(
 ) -> pd.DataFrame:
     """The rows of the tables, with the added columns ``participant``, ``session``, ``file`` and ``required``.
 
-    A row without a session is about all sessions of its participant. In BIDS and CAPS folders the tables
+    A row without a session is about all sessions of a participant who has no other row. In BIDS and CAPS folders the tables
     ``sub-X_sessions.tsv`` add a row a session, with the columns of ``participants.tsv`` where they lack one; a volume
     need not be there for each of these, as it is required for the others.
 
@@ -96,6 +96,11 @@ def _with_sessions(rows: pd.DataFrame, folder: Path, session_column: str) -> pd.
     of_participant = {row["participant"]: row for row in rows.to_dict("records")}
     added = []
     for path in find_files(root, lambda _: True, "sub-*/sub-*_sessions.tsv"):
+        if path.name != f"{path.parent.name}_sessions.tsv":
+            raise DataError(
+                f"{path}: a table of sessions in the folder of another participant; expected one id in both names. "
+                "Rename or move it"
+            )
         participant = path.parent.name.removeprefix("sub-")
         sessions = read_table(path)
         column = find_column(sessions, session_column, SESSION_COLUMNS, path)

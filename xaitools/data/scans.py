@@ -1,7 +1,8 @@
 """Which brain volumes a folder holds, whose they are, and which rows of the table are about them."""
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -121,7 +122,10 @@ def add_maps(scans: Sequence[Scan], folder: Path, layout: str, rows: pd.DataFram
 def pair(
     rows: pd.DataFrame, scans: Sequence[Scan], folder: Path, *, skip_missing: bool
 ) -> tuple[list[Scan], list[int], dict[str, int]]:
-    """Scans that have a row, and the positions of those rows; a session's own row goes before its participant's.
+    """Scans that have a row with a label, and the positions of those rows.
+
+    A participant's row without a session is about all sessions, unless other rows of the participant have one: then
+    each scan needs the row of its own session, see :func:`match_sessions`.
 
     Parameters
     ----------
@@ -135,39 +139,114 @@ def pair(
     -------
     scans, positions, counts
         How many volumes and participants were left out, by reason.
+
+    Raises
+    ------
+    DataFileError
+        No volume is there for a row that needs one.
+    DataError
+        A volume whose participant, or whose session among rows of sessions, has no row.
     """
-    row_of = {(row.participant, row.session): position for position, row in enumerate(rows.itertuples())}
-    participants = set(rows["participant"])
+    participants, scanned = set(rows["participant"]), {scan.participant for scan in scans}
+    row_of = _rows_of(rows, scans)
     strangers = [scan for scan in scans if scan.participant not in participants]
-    if strangers and not skip_missing:
+    unmatched = [
+        scan
+        for scan, row in zip(scans, row_of, strict=True)
+        if row is None and scan.participant in participants
+    ]
+    needed = rows[rows["label"].notna() & rows["required"] & ~rows.index.isin(row_of)]
+    alone = needed[(needed["session"] != "") | ~needed["participant"].isin(scanned)]
+    if not skip_missing:
+        _check_complete(rows, strangers, alone, unmatched, folder, len(scans))
+    labelled = rows["label"].notna().to_numpy()
+    pairs = [(scan, row) for scan, row in zip(scans, row_of, strict=True) if row is not None]
+    chosen = [(scan, row) for scan, row in pairs if labelled[row]]
+    counts = {
+        "volumes_without_row": len(strangers),
+        "sessions_without_row": len(unmatched),
+        "volumes_without_label": len(pairs) - len(chosen),
+        "participants_without_volume": alone["participant"].nunique(),
+    }
+    return [scan for scan, _ in chosen], [row for _, row in chosen], counts
+
+
+def _check_complete(
+    rows: pd.DataFrame,
+    strangers: Sequence[Scan],
+    alone: pd.DataFrame,
+    unmatched: Sequence[Scan],
+    folder: Path,
+    n_scans: int,
+) -> None:
+    """Raise for volumes without a participant, for rows without a volume, for volumes without a row of their session."""
+    if strangers:
         raise DataError(
-            f"{strangers[0].path}: no row of the table is about it ({len(strangers)} of {len(scans)} volumes); add "
+            f"{strangers[0].path}: no row of the table is about it ({len(strangers)} of {n_scans} volumes); add "
             "rows, move such volumes out of the folder, or leave them out with skip_missing=True (in a call of "
             "load_brains, subject_column= names the column of participants)"
         )
-    found = {(scan.participant, session) for scan in scans for session in (scan.session, "")}
-    needed = rows[rows["label"].notna() & rows["required"]]
-    alone = [row.participant for row in needed.itertuples() if (row.participant, row.session) not in found]
-    if alone and not skip_missing:
+    if len(alone):
+        participant, session = alone.iloc[0][["participant", "session"]]
         raise DataFileError(
-            f"{folder}: no volume of participant {alone[0]!r} ({len(alone)} of {len(participants)} participants); add "
-            "files, empty the cells of what to predict in the rows without one, leave them out with skip_missing=True, "
-            "or give the pattern of the files with image"
+            f"{folder}: no volume of participant {participant!r}{f', session {session!r}' if session else ''} "
+            f"({len(alone)} of {rows['participant'].nunique()} participants); add files, empty the cells of what to "
+            "predict in the rows without one, leave them out with skip_missing=True, or give the pattern of the files "
+            "with image"
         )
-    chosen, positions, unlisted = [], [], -len(strangers)
+    if unmatched:
+        path, session = unmatched[0].path, unmatched[0].session
+        listed = sorted(set(rows.loc[rows["participant"] == unmatched[0].participant, "session"]) - {""})
+        raise DataError(
+            f"{path}: {f'the session {session!r}' if session else 'no session (ses-...) in its name'}, where the "
+            f"table has rows for the sessions {listed} of its participant ({len(unmatched)} of {n_scans} volumes); "
+            "expected one row that fits, M12 and M012 being one session. Correct the sessions, or leave such volumes "
+            "out with skip_missing=True"
+        )
+
+
+def _rows_of(rows: pd.DataFrame, scans: Sequence[Scan]) -> list[int | None]:
+    """The position of each scan's row, or None.
+
+    That of its participant's session; the participant's only row without a session where none of its rows has one.
+    """
+    row_of = {(row.participant, row.session): position for position, row in enumerate(rows.itertuples())}
+    listed, scanned = defaultdict(set), defaultdict(set)
+    for participant, session in row_of:
+        listed[participant].add(session)
     for scan in scans:
-        of_participant = row_of.get((scan.participant, ""))
-        row = row_of.get((scan.participant, scan.session), of_participant) if scan.row is None else scan.row
-        unlisted += row is None
-        if row is not None and pd.notna(rows["label"].iloc[row]):
-            chosen.append(scan)
-            positions.append(row)
-    counts = {
-        "volumes_without_row": len(strangers),
-        "sessions_without_row": unlisted,
-        "participants_without_volume": len(set(alone)),
-    }
-    return chosen, positions, counts
+        scanned[scan.participant].add(scan.session)
+    found = []
+    for scan in scans:
+        sessions = listed[scan.participant] - {""}
+        session = match_sessions(scanned[scan.participant], sessions).get(scan.session) if sessions else ""
+        found.append(row_of.get((scan.participant, session or "")) if session is not None else None)
+    return [row if scan.row is None else scan.row for scan, row in zip(scans, found, strict=True)]
+
+
+def match_sessions(scanned: Collection[str], listed: Collection[str]) -> dict[str, str]:
+    """Which listed session each scanned one of a participant is: of the same name, or else, if that is unique, number.
+
+    Examples
+    --------
+    >>> match_sessions({"M000", "M012"}, {"M00", "M12", "M24"})
+    {'M000': 'M00', 'M012': 'M12'}
+    """
+    matched = {session: session for session in sorted(scanned) if session in listed}
+    scans, rows = defaultdict(list), defaultdict(list)
+    for sessions, others, groups in ((scanned, listed, scans), (listed, scanned, rows)):
+        for session in sorted(set(sessions) - set(others)):
+            groups[_visit(session)].append(session)
+    for visit, sessions in scans.items():
+        if len(sessions) == len(rows.get(visit, ())) == 1:
+            matched[sessions[0]] = rows[visit][0]
+    return matched
+
+
+def _visit(session: str) -> tuple[str, int | None]:
+    """What ``M12``, ``m012`` and ``M12.0`` have in common."""
+    match = re.fullmatch(r"(\D*)(\d+)(?:\.0+)?", session)
+    return (match[1].lower(), int(match[2])) if match else (session.lower(), None)
 
 
 def _find_paths(folder: Path, layout: str, image: str) -> list[Path]:
