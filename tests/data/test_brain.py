@@ -629,6 +629,14 @@ def test_two_volumes_of_one_session_need_a_choice(flat, bids):
         load(bids)
 
 
+def test_a_volume_named_after_one_participant_in_the_folder_of_another_is_refused(tmp_path):
+    for number in (1, 2):
+        save(tmp_path / f"P{number}" / f"P{3 - number}_T1.nii", voxels(number))
+    write(tmp_path / "participants.csv", "id,diagnosis\nP1,CN\nP2,AD\n")
+    with pytest.raises(DataError, match=r"P2_T1.*several participants, \['P1', 'P2'\].*column 'file'"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -101,12 +101,13 @@ def _listed_subjects(
     for header in headers:
         for key in {header.patient, header.series}:
             series[key].append(header)
+    named = _named(volumes, subjects, table.path)
     items = []
     for row, (subject, label) in enumerate(zip(subjects, table.labels, strict=True)):
         if subject and subject in series:
             header = slice_of_series(series[subject], fraction)
             items.append(Item(header.path, header.patient or subject, label))
-        elif len(matches := [path for path in volumes if _names(path, subject)]) == 1:
+        elif len(matches := named[subject]) == 1:
             items.append(Item(matches[0], subject, label))
         else:
             found = f"{len(matches)} files" if matches else "no file"
@@ -117,13 +118,30 @@ def _listed_subjects(
     return items
 
 
-def _names(path: Path, subject: str) -> bool:
-    """Whether a volume is named after a subject: ``LNDb-0007`` after 7, ``sub-01_ct`` after ``sub-01``."""
-    name = stem(path)
-    number = re.search(r"\d+$", name)
-    if subject.isdigit():
-        return number is not None and int(number.group()) == int(subject)
-    return bool(subject) and (name == subject or name.startswith(f"{subject}_"))
+def _named(volumes: Sequence[Path], subjects: Sequence[str], table: Path) -> dict[str, list[Path]]:
+    """The volumes that are named after each subject: ``LNDb-0007`` after 7, ``sub-01_ct`` after ``sub-01``.
+
+    Raises
+    ------
+    DataError
+        A name has several numbers, or begins with several subjects, so that it is unknown whose it is.
+    """
+    numbers = {int(subject): subject for subject in subjects if subject.isdecimal()}
+    words = {subject for subject in subjects if subject and not subject.isdecimal()}
+    named = defaultdict(list)
+    for path in volumes:
+        name = stem(path)
+        at_an_end = re.search(r"\d$|^\d+_", name)
+        found = {int(digits) for digits in re.findall(r"\d+", name)} if at_an_end else set()
+        candidates = {subject for subject in words if name == subject or name.startswith(f"{subject}_")}
+        if len(candidates) > 1 or (not candidates and len(found) > 1 and found & numbers.keys()):
+            raise DataError(
+                f"{path}: whose it is, is not clear: it may be named after {sorted(candidates or found)}; expected "
+                f"one candidate. Add a column of files to {table}"
+            )
+        for subject in candidates or {numbers[number] for number in found & numbers.keys()}:
+            named[subject].append(path)
+    return named
 
 
 def _patient(header: Header) -> str:

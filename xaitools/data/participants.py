@@ -17,9 +17,9 @@ def read_rows(
 ) -> pd.DataFrame:
     """The rows of the tables, with the added columns ``participant``, ``session``, ``file`` and ``required``.
 
-    A row without a session is about all sessions of a participant who has no other row. In BIDS and CAPS folders the tables
-    ``sub-X_sessions.tsv`` add a row a session, with the columns of ``participants.tsv`` where they lack one; a volume
-    need not be there for each of these, as it is required for the others.
+    A row without a session is about all sessions of a participant who has no other row. In BIDS and CAPS folders the
+    tables ``sub-X_sessions.tsv`` add a row a session, with the columns of ``participants.tsv`` where they lack one; a
+    volume need not be there for each of these, as it is required for the others.
 
     Raises
     ------

@@ -179,7 +179,7 @@ def _check_complete(
     folder: Path,
     n_scans: int,
 ) -> None:
-    """Raise for volumes without a participant, for rows without a volume, for volumes without a row of their session."""
+    """Raise for volumes without a participant, rows without a volume, and volumes without a row of their session."""
     if strangers:
         raise DataError(
             f"{strangers[0].path}: no row of the table is about it ({len(strangers)} of {n_scans} volumes); add "
@@ -310,12 +310,26 @@ def _listed(paths: Sequence[Path], folder: Path, rows: pd.DataFrame) -> list[Sca
 
 
 def _by_id(path: Path, folder: Path, ids: set[str]) -> Scan:
-    """A scan of the participant with whose id the file's name, or a folder's, begins; or of nobody."""
+    """A scan of the participant with whose id the file's name, or a folder's, begins; or of nobody.
+
+    Raises
+    ------
+    DataError
+        The names begin with the ids of several participants.
+    """
     session = SESSION.search(path.name)
-    for name in (stem(path), *reversed(path.relative_to(folder).parts[:-1])):
-        name = name.removeprefix("sub-")
-        ends = [len(name), *(match.start() for match in re.finditer(r"[^A-Za-z0-9]", name))]
-        for end in sorted(ends, reverse=True):
-            if name[:end] in ids:
-                return Scan(path, name[:end], session[1] if session else "")
-    return Scan(path, "")
+    names = (stem(path), *reversed(path.relative_to(folder).parts[:-1]))
+    found = [participant for name in names if (participant := _leading_id(name, ids))]
+    if len(set(found)) > 1:
+        raise DataError(
+            f"{path}: its name and its folders' begin with several participants, {sorted(set(found))}; expected one. "
+            "List the files to take in a column 'file' of the table"
+        )
+    return Scan(path, found[0] if found else "", session[1] if session else "")
+
+
+def _leading_id(name: str, ids: set[str]) -> str:
+    """The longest id with which a name begins, up to a sign that is neither a letter nor a number; or nothing."""
+    name = name.removeprefix("sub-")
+    ends = [len(name), *(match.start() for match in re.finditer(r"[^A-Za-z0-9]", name))]
+    return next((name[:end] for end in sorted(ends, reverse=True) if name[:end] in ids), "")
