@@ -576,6 +576,36 @@ def test_bad_tables_are_refused(flat, rows, arguments, error, message):
         load(flat, label_column="Sex", **arguments)
 
 
+def test_codes_for_missing_are_neither_ages_nor_classes_and_counted(flat):
+    rows = [f"P{number}-HH,{age},{sex}" for number, (age, sex) in enumerate(zip(AGES, "F-FMMM", strict=True))]
+    write(flat / "participants.csv", "\n".join(["MRID,Age,Sex", *rows]).replace(",-\n", ",-4\n"))
+    volumes = load(flat, label_column="Sex", numbers=["Age"])
+    assert (volumes.class_names, volumes.labels.tolist()) == (("F", "M"), [0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(volumes.numbers["Age"], [20, 40, 50, np.nan, np.nan])
+    assert volumes.info["volumes_without_label"] == 1
+    assert volumes.info["codes_for_missing"] == {"Sex": {"-4": 1}, "Age": {"-9999": 1, "999": 1}}
+    values = load(flat, label_column="Sex", classes=["F", "M"], numbers=["Age"], missing=["999"])
+    np.testing.assert_array_equal(values.numbers["Age"], [20, 40, 50, -9999, np.nan])
+
+
+AGES = [20, 30, 40, 50, -9999, 999]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["P0-HH", "", "P2-HH"], r"no subject in row 2 below the header \(1 of 3 rows\)"),
+        (["P0-HH", "p0-hh", "P2-HH"], "the subjects of 'P0-HH' and 'p0-hh' are written in two ways"),
+        (["7", "P1-HH", "7.0"], r"the subjects of '7' and '7\.0' are written in two ways"),
+    ],
+)
+def test_persons_without_an_id_or_with_two_are_refused(flat, ids, message):
+    rows = [f"{participant},{sex}" for participant, sex in zip(ids, "FMF", strict=True)]
+    write(flat / "participants.csv", "\n".join(["MRID,Sex", *rows]))
+    with pytest.raises(DataError, match=message):
+        load(flat, label_column="Sex", skip_missing=True)
+
+
 def test_bad_volumes_are_refused(flat):
     path = flat / "t1" / "P2-HH_T1.nii.gz"
     whole = path.read_bytes()

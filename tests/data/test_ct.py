@@ -269,6 +269,29 @@ def test_volumes_alone_ask_for_a_table(tmp_path, ramp):
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("subjects", "message"),
+    [
+        (["A", "", "B", "C"], r"labels\.csv: no subject in row 2 below the header \(1 of 4 rows\)"),
+        (["A", "B", "a", "C"], r"labels\.csv: the subjects of .*a\.dcm and .*c\.dcm are written in two ways"),
+        (["7", "B", "7.0", "C"], r"the subjects of .*a\.dcm and .*c\.dcm are written in two ways"),
+    ],
+)
+def test_patients_without_an_id_or_with_two_are_refused(listed, subjects, message):
+    files = zip(("a.dcm", "b.dcm", "c.dcm", "d.dcm"), subjects, strict=True)
+    rows = [f"{file},{row % 2},{subject}" for row, (file, subject) in enumerate(files)]
+    with pytest.raises(DataError, match=message):
+        load(listed[0], table=write_labels(listed[0], rows, "file,contrast,subject"))
+
+
+def test_patient_ids_of_headers_in_two_spellings_are_refused_unnamed(listed, write_dicom):
+    folder, labels = listed
+    write_dicom(folder / "a.dcm", patient="ZOE")
+    with pytest.raises(DataError, match=r"a\.dcm and .*c\.dcm are written in two ways") as caught:
+        load(folder, table=labels)
+    assert "zoe" not in str(caught.value).lower()
+
+
 def test_dicom_without_patient_id_asks_for_subjects(listed, write_dicom):
     folder, labels = listed
     write_dicom(folder / "a.dcm", patient="")

@@ -17,8 +17,9 @@ from tqdm.auto import tqdm
 
 from xaitools.checks import check_choice, check_counts
 from xaitools.data.folders import check_folder, find_files
+from xaitools.data.missing import without_missing
 from xaitools.data.samples import Samples
-from xaitools.data.subjects import check_n_subjects, evenly_spaced, study_names
+from xaitools.data.subjects import check_n_subjects, check_spellings, evenly_spaced, study_names
 from xaitools.data.tables import number, plain, read_table
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
@@ -221,8 +222,11 @@ def _read_rows(table: Path, place: Path) -> pd.DataFrame:
             "add the rows or remove the images"
         )
     rows["fetus"] = [_fetus(file, table) for file in listed]
+    check_spellings(rows["fetus"].tolist(), listed.tolist(), table)
     for what in ("pixel size", "head circumference"):
-        rows[what] = [_positive(*row, table, what) for row in zip(rows[what], listed, strict=True)]
+        known = without_missing(rows[what].tolist(), f"{table}, {what}")[0]
+        given = zip(rows[what], known, listed, strict=True)
+        rows[what] = [_positive(*row, table, what) for row in given]
     return rows
 
 
@@ -246,8 +250,8 @@ def _fetus(file: str, table: Path) -> str:
     return match[1]
 
 
-def _positive(cell: str, file: str, table: Path, what: str) -> float:
-    if not (value := number(cell)) > 0:
+def _positive(cell: str, known: str, file: str, table: Path, what: str) -> float:
+    if not (value := number(known)) > 0:
         raise DataError(
             f"{table}: {file} has the {what} {cell!r}; expected a positive number of mm. Correct the row"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from xaitools.data.contrast import LabelTable, agent_given
 from xaitools.data.dicom import Header, is_dicom, read_header, read_headers, slice_of_series
 from xaitools.data.folders import by_name, find_files, find_listed, stem
+from xaitools.data.subjects import check_spellings, check_subject_cells
 from xaitools.data.volumes import is_volume
 from xaitools.errors import DataError, DataFileError
 
@@ -40,7 +41,8 @@ def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progr
     DataFileError
         No image in the folder, or one that the table lists is missing.
     DataError
-        A file that belongs to several rows, or a DICOM file without ``PatientID`` and no column of subjects.
+        A file that belongs to several rows, a row without a subject, a DICOM file without ``PatientID`` and no column
+        of subjects, or ids that look like two spellings of one person.
     """
     dicoms, volumes = find_files(folder, is_dicom), find_files(folder, is_volume)
     if not dicoms and not volumes:
@@ -48,12 +50,17 @@ def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progr
             f"{folder}: no DICOM, NIfTI or MetaImage (.mhd) file in it; give the folder of the images"
         )
     if table is None:
-        return _tagged(folder, dicoms, fraction, progress)
+        items = _tagged(folder, dicoms, fraction, progress)
+        _check_patients(items, folder)
+        return items
+    if table.subjects is not None:
+        check_subject_cells(table.subjects, table.path)
     if table.files is not None:
         items = _listed_files(folder, [*dicoms, *volumes], table, table.files, fraction)
     else:
         items = _listed_subjects(dicoms, volumes, table, table.subjects or [], fraction, progress)
     _check_unique(items, table.path)
+    _check_patients(items, table.path)
     return items
 
 
@@ -157,3 +164,9 @@ def _check_unique(items: Sequence[Item], table: Path) -> None:
     path, count = Counter(item.path for item in items).most_common(1)[0]
     if count > 1:
         raise DataError(f"{table}: {path} belongs to several rows; keep one of them")
+
+
+def _check_patients(items: Sequence[Item], where: Path) -> None:
+    """Check the ids of tables and headers; a volume without either is a patient of its own, by its path."""
+    named = [item for item in items if item.patient != str(item.path)]
+    check_spellings([item.patient for item in named], [item.path for item in named], where)

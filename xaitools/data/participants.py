@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from xaitools.data.folders import find_files
+from xaitools.data.subjects import check_spellings, check_subject_cells
 from xaitools.data.tables import FILE_COLUMNS, SESSION_COLUMNS, find_column, read_table
 from xaitools.errors import DataError, DataFileError
 
@@ -26,7 +27,8 @@ def read_rows(
     DataFileError
         No table, or it cannot be read.
     DataError
-        No column of participants, or a participant (with its session) in two rows.
+        No column of participants, a row without one, a participant (with its session) in two rows, or ids that look
+        like two spellings of one person.
     """
     path = _find_table(folder, layout, table)
     rows = pd.DataFrame({"participant_id": []}, dtype=str) if path is None else read_table(path)
@@ -47,6 +49,8 @@ def read_rows(
             f"{folder}: no participants.tsv, participants.csv or sub-X/sub-X_sessions.tsv in it; put the table there, "
             f"{columns}, or name one elsewhere with table"
         )
+    ids = rows["participant"].tolist()
+    check_spellings(ids, list(map(repr, ids)), where)
     repeated = rows[rows.duplicated(["participant", "session"]) & (rows["file"] == "")]
     if len(repeated):
         participant, session = repeated.iloc[0][["participant", "session"]]
@@ -80,6 +84,7 @@ def _with_ids(rows: pd.DataFrame, where: Path, subject_column: str, session_colu
             f"{where}: no column of participants among {list(rows.columns)}; rename it to "
             "participant_id (in a call of load_brains, subject_column= names it)"
         )
+    check_subject_cells(rows[ids].tolist(), where)
     sessions = find_column(rows, session_column, SESSION_COLUMNS, where)
     files = find_column(rows, "", FILE_COLUMNS, where)
     return rows.assign(

@@ -13,7 +13,6 @@ from xaitools.errors import DataError, DataFileError
 
 FILE_COLUMNS = ("file", "filename", "file_name", "path", "dicom_name", "image")
 SESSION_COLUMNS = ("session_id", "session", "visit")
-MISSING = ("", "n/a", "na", "nan", "none", "null")
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -102,6 +101,11 @@ def number(cell: str) -> float:
     except ValueError:
         return np.nan
     return value if np.isfinite(value) else np.nan
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a finite number."""
+    return not np.isnan(number(cell))
 
 
 def shown_values(values: Sequence[str]) -> str:
