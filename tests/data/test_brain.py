@@ -606,6 +606,19 @@ def test_persons_without_an_id_or_with_two_are_refused(flat, ids, message):
         load(flat, label_column="Sex", skip_missing=True)
 
 
+@pytest.mark.parametrize("skip_missing", [True, False])
+def test_ids_that_lost_their_zeros_are_told(tmp_path, skip_missing):
+    for layout in ("flat", "bids"):
+        for number in (1, 2):
+            place = "" if layout == "flat" else f"sub-00{number}/anat/sub-"
+            save(tmp_path / layout / f"{place}00{number}_T1w.nii", voxels(number))
+        write(tmp_path / layout / "participants.tsv", "participant_id\tdiagnosis\n1\tCN\n2\tAD\n")
+        with pytest.raises(
+            DataError, match="'1' in the table looks like '001' in a file's name: write them alike"
+        ):
+            load(tmp_path / layout, skip_missing=skip_missing)
+
+
 def test_bad_volumes_are_refused(flat):
     path = flat / "t1" / "P2-HH_T1.nii.gz"
     whole = path.read_bytes()

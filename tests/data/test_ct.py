@@ -263,6 +263,15 @@ def test_headers_without_an_agent_ask_for_a_table(listed):
         load(listed[0])
 
 
+def test_subjects_that_lost_their_zeros_are_told_unnamed(lidc):
+    rows = [f"lidc-idri-{patient},{patient // 2}" for patient in range(4)]
+    with pytest.raises(
+        DataFileError, match=r"row 1 below the header.*written otherwise \(zeros, case\)"
+    ) as caught:
+        load(lidc, table=write_labels(lidc, rows, "PatientID,contrast"))
+    assert "idri" not in str(caught.value).lower().replace(str(lidc).lower(), "")
+
+
 def test_volumes_alone_ask_for_a_table(tmp_path, ramp):
     write_nifti(tmp_path / "a.nii", ramp)
     with pytest.raises(DataError, match="label table"):

@@ -16,7 +16,8 @@ def test_a_folder_is_told_from_a_file_and_from_nothing(tmp_path):
 
 @pytest.fixture
 def files(tmp_path):
-    for name in ("b.nii.gz", "deep/a.nii", "deep/b.nii.gz", ".hidden.nii", "deep/._a.nii", "c.txt"):
+    hidden = (".hidden.nii", "deep/._a.nii", ".git/d.nii", "__MACOSX/e.nii")
+    for name in ("b.nii.gz", "deep/a.nii", "deep/b.nii.gz", "c.txt", *hidden):
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
@@ -57,3 +58,12 @@ def test_a_cell_that_names_no_file_or_several_is_refused(files):
     for cell in ("d.nii", ""):
         with pytest.raises(DataFileError, match=f"no image '{cell}', which the table lists; add the file"):
             find_listed(cell, files, named, "the table")
+
+
+def test_names_in_two_forms_of_unicode_are_one(tmp_path):
+    (tmp_path / "deep").mkdir()
+    path = tmp_path / "deep" / "Jose\u0301.nii"
+    path.write_text("")
+    named = by_name([path], tmp_path)
+    for cell in ("Jos\u00e9", "Jos\u00e9.nii", "deep/Jos\u00e9.nii", "deep\\Jose\u0301.nii"):
+        assert find_listed(cell, tmp_path, named, "the table") == path

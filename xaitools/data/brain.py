@@ -20,7 +20,7 @@ from xaitools.data.missing import without_missing
 from xaitools.data.mni import likeness, warn_if_unregistered
 from xaitools.data.participants import OWN_COLUMNS, read_rows
 from xaitools.data.preparation import Settings, prepare_image, prepare_labels
-from xaitools.data.scans import Scan, add_maps, find_scans, pair, recognise_layout
+from xaitools.data.scans import Scan, add_maps, find_scans, pair, recognise_layout, spelling_hint
 from xaitools.data.subjects import check_n_subjects, in_turn, study_names
 from xaitools.data.tables import find_column, is_number, number
 from xaitools.data.volume_set import Volumes
@@ -275,6 +275,7 @@ def _choose(
     values, class_names, codes = column_labels(cells, classes, where, missing)
     columns = {name: _numbers(table, name, folder, missing) for name in numbers}
     rows = rows.assign(label=values)
+    hint = spelling_hint(scans, rows)
     scans, positions, counts = pair(rows, scans, folder, skip_missing=skip_missing)
     rows = rows.iloc[positions]
     labels = rows["label"].tolist()
@@ -282,7 +283,7 @@ def _choose(
     if empty or not scans:
         raise DataError(
             f"{folder}: no volume {empty[0] if empty else 'with a label'}; expected some. Check the column and which "
-            "volumes are there"
+            f"volumes are there.{hint}"
         )
     subjects, names = study_names([scan.participant for scan in scans])
     chosen = in_turn(subjects, labels if class_names else [0] * len(scans), n_subjects)

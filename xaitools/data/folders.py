@@ -1,5 +1,6 @@
 """The one finder of files, and the places in which a name is looked for."""
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,12 +31,23 @@ def check_folder(folder: Path, remedy: str, what: str = "folder") -> None:
 
 
 def find_files(folder: Path, fits: Callable[[Path], bool], pattern: str = "**/*") -> list[Path]:
-    """Files below a folder that fit a pattern and a test, sorted; hidden ones, such as ``._scan.nii``, are left out."""
+    """Files below a folder that fit a pattern and a test, sorted.
+
+    Hidden files and those in hidden folders are left out, such as ``._scan.nii``, which macOS adds to ``scan.nii`` on
+    foreign disks, and what it packs into ``__MACOSX``.
+    """
     return sorted(
         path
         for path in folder.glob(pattern)
-        if not path.name.startswith(".") and path.is_file() and fits(path)
+        if not any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
+        and path.is_file()
+        and fits(path)
     )
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC), as tables are read; macOS writes some file names decomposed."""
+    return unicodedata.normalize("NFC", name)
 
 
 def stem(path: Path) -> str:
@@ -43,12 +55,15 @@ def stem(path: Path) -> str:
     return path.name[:-7] if path.name.lower().endswith(".nii.gz") else path.stem
 
 
-def by_name(paths: Iterable[Path]) -> dict[str, list[Path]]:
-    """Files by their name, with and without suffix."""
+def by_name(paths: Iterable[Path], folder: Path | None = None) -> dict[str, list[Path]]:
+    """Files by their name, with and without suffix, and by their path below `folder`, in :func:`composed` form."""
     found = defaultdict(list)
     for path in paths:
-        for key in {path.name, stem(path)}:
-            found[key].append(path)
+        keys = {path.name, stem(path)}
+        if folder is not None:
+            keys.add(path.relative_to(folder).as_posix())
+        for key in keys:
+            found[composed(key)].append(path)
     return dict(found)
 
 
@@ -61,7 +76,7 @@ def find_listed(name: str, folder: Path, files: Mapping[str, Sequence[Path]], ta
         The cell; ``\\`` divides folders as ``/`` does.
     folder : Path
     files : mapping
-        Of :func:`by_name`.
+        Of :func:`by_name`, of the same folder.
     table : str or Path
         Names the table in messages.
 
@@ -75,7 +90,9 @@ def find_listed(name: str, folder: Path, files: Mapping[str, Sequence[Path]], ta
     place = folder / name.replace("\\", "/")
     if name and place.exists():
         return place
-    matches = files.get(place.name, []) if name else []
+    names = [composed(place.relative_to(folder).as_posix())] if place.is_relative_to(folder) else []
+    names.append(composed(place.name))
+    matches = next((files[key] for key in names if key in files), []) if name else []
     if len(matches) == 1:
         return matches[0]
     if matches:

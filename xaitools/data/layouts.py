@@ -8,8 +8,8 @@ from pathlib import Path
 
 from xaitools.data.contrast import LabelTable, agent_given
 from xaitools.data.dicom import Header, is_dicom, read_header, read_headers, slice_of_series
-from xaitools.data.folders import by_name, find_files, find_listed, stem
-from xaitools.data.subjects import check_spellings, check_subject_cells
+from xaitools.data.folders import by_name, composed, find_files, find_listed, stem
+from xaitools.data.subjects import check_spellings, check_subject_cells, spelling
 from xaitools.data.volumes import is_volume
 from xaitools.errors import DataError, DataFileError
 
@@ -77,7 +77,7 @@ def _tagged(folder: Path, dicoms: Sequence[Path], fraction: float, progress: boo
 def _listed_files(
     folder: Path, files: Sequence[Path], table: LabelTable, listed: Sequence[str], fraction: float
 ) -> list[Item]:
-    named = by_name(files)
+    named = by_name(files, folder)
     items = []
     for row, (name, label) in enumerate(zip(listed, table.labels, strict=True)):
         path = find_listed(name, folder, named, table.path)
@@ -106,7 +106,7 @@ def _listed_subjects(
     headers = read_headers(dicoms, progress=progress) if dicoms else []
     series = defaultdict(list)
     for header in headers:
-        for key in {header.patient, header.series}:
+        for key in {composed(header.patient), header.series}:
             series[key].append(header)
     named = _named(volumes, subjects, table.path)
     items = []
@@ -118,9 +118,11 @@ def _listed_subjects(
             items.append(Item(matches[0], subject, label))
         else:
             found = f"{len(matches)} files" if matches else "no file"
+            alike = spelling(subject) in map(spelling, [*series, *map(stem, volumes)])
+            hint = ". One is written otherwise (zeros, case): write them alike" if alike else ""
             raise DataFileError(
                 f"{table.path}: {found} for the subject in row {row + 1} below the header; expected one volume named "
-                "after it or a DICOM series with its PatientID. Add a column of files or remove the row"
+                f"after it or a DICOM series with its PatientID. Add a column of files or remove the row{hint}"
             )
     return items
 
@@ -137,7 +139,7 @@ def _named(volumes: Sequence[Path], subjects: Sequence[str], table: Path) -> dic
     words = {subject for subject in subjects if subject and not subject.isdecimal()}
     named = defaultdict(list)
     for path in volumes:
-        name = stem(path)
+        name = composed(stem(path))
         at_an_end = re.search(r"\d$|^\d+_", name)
         found = {int(digits) for digits in re.findall(r"\d+", name)} if at_an_end else set()
         candidates = {subject for subject in words if name == subject or name.startswith(f"{subject}_")}

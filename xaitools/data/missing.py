@@ -7,10 +7,10 @@ from pathlib import Path
 from xaitools.data.tables import is_number, number
 from xaitools.errors import DataError
 
-WORDS = frozenset(
-    ("", ".", "?", "n/a", "#n/a", "na", "<na>", "nan", "none", "null", "nil", "missing", "unknown", "unk")
-    + ("not available", "not applicable", "not done")
+_WORDS = (
+    ", ., ?, n/a, #n/a, na, <na>, nan, none, null, nil, missing, unknown, unk, not available, not applicable"
 )
+WORDS = frozenset(_WORDS.split(", "))
 # ADNI: -1 (confirmed missing), -4 (passive missing); NACC: -4, 888, 8888; 9s, with and without a sign, everywhere.
 CODES = frozenset((-1, -4, -9, -99, -999, -9999, -99999, 888, 8888, 999, 9999, 99999))
 FAR = 5

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from xaitools.data.folders import by_name, check_folder, find_files, find_listed, stem
+from xaitools.data.folders import by_name, check_folder, composed, find_files, find_listed, stem
+from xaitools.data.subjects import spelling
 from xaitools.data.volumes import is_nifti
 from xaitools.errors import DataError, DataFileError, ParameterError
 
@@ -184,7 +185,7 @@ def _check_complete(
         raise DataError(
             f"{strangers[0].path}: no row of the table is about it ({len(strangers)} of {n_scans} volumes); add "
             "rows, move such volumes out of the folder, or leave them out with skip_missing=True (in a call of "
-            "load_brains, subject_column= names the column of participants)"
+            f"load_brains, subject_column= names the column of participants).{spelling_hint(strangers, rows)}"
         )
     if len(alone):
         participant, session = alone.iloc[0][["participant", "session"]]
@@ -302,7 +303,7 @@ def _by_entities(path: Path) -> Scan:
 
 def _listed(paths: Sequence[Path], folder: Path, rows: pd.DataFrame) -> list[Scan]:
     """The scans that rows list in a column of files."""
-    named = by_name(paths)
+    named = by_name(paths, folder)
     return [
         Scan(find_listed(row.file, folder, named, "its table"), row.participant, row.session, row=position)
         for position, row in enumerate(rows.itertuples())
@@ -329,7 +330,25 @@ def _by_id(path: Path, folder: Path, ids: set[str]) -> Scan:
 
 
 def _leading_id(name: str, ids: set[str]) -> str:
-    """The longest id with which a name begins, up to a sign that is neither a letter nor a number; or nothing."""
-    name = name.removeprefix("sub-")
-    ends = [len(name), *(match.start() for match in re.finditer(r"[^A-Za-z0-9]", name))]
-    return next((name[:end] for end in sorted(ends, reverse=True) if name[:end] in ids), "")
+    """The longest id with which a name begins, or nothing."""
+    return next((part for part in _beginnings(name) if part in ids), "")
+
+
+def _beginnings(name: str) -> list[str]:
+    """What of a name may be an id: it, and what stands before a sign that is no letter or number; the longest first."""
+    name = composed(name).removeprefix("sub-")
+    ends = [len(name), *(match.start() for match in re.finditer(r"[\W_]", name))]
+    return [name[:end] for end in sorted(ends, reverse=True)]
+
+
+def spelling_hint(scans: Sequence[Scan], rows: pd.DataFrame) -> str:
+    """Which id in a file's name looks like one of the table that no file has, as a sentence; or nothing."""
+    known = {spelling(participant): participant for participant in rows["participant"]}
+    for scan in scans:
+        if scan.participant in known.values():
+            continue
+        names = [*_beginnings(stem(scan.path)), *_beginnings(scan.path.parent.name)]
+        for part in [scan.participant] if scan.participant else names:
+            if part and (own := known.get(spelling(part))):
+                return f" {own!r} in the table looks like {part!r} in a file's name: write them alike."
+    return ""
