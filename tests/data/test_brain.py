@@ -702,7 +702,7 @@ def test_folders_without_volumes_or_tables_are_refused(tmp_path, flat):
     (tmp_path / "empty").mkdir()
     for folder, message in (
         (tmp_path / "gone", "no such folder"),
-        (tmp_path / "empty", "no tables.*with table"),
+        (tmp_path / "empty", "no NIfTI file.*Found instead: no file"),
         (
             flat / "participants.csv",
             r"participants\.csv: a file; expected a folder; give the folder that holds",
@@ -712,6 +712,13 @@ def test_folders_without_volumes_or_tables_are_refused(tmp_path, flat):
             load(folder)
     with pytest.raises(DataFileError, match="no NIfTI file"):
         load(tmp_path / "empty", table=flat / "participants.csv", label_column="Sex")
+    save(tmp_path / "alone" / "P0-HH_T1.nii.gz", voxels(0))
+    with pytest.raises(DataFileError, match=r"no tables .*with table"):
+        load(tmp_path / "alone")
+    with pytest.raises(
+        DataFileError, match=r"that fits '\*\.nii' in it.*BIDS.*Found instead: .*\.nii\.gz.*with image"
+    ):
+        load(flat, label_column="Sex", image="*.nii")
     (flat / "participants.csv").rename(flat / "people.csv")
     with pytest.raises(DataFileError, match=r"2 tables.*as participants\.csv.*participant_id.*with table"):
         load(flat, label_column="Sex")

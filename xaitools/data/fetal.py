@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from xaitools.checks import check_choice, check_counts
-from xaitools.data.folders import by_name, check_folder, find_files
+from xaitools.data.folders import by_name, check_folder, find_files, layout_error
 from xaitools.data.missing import without_missing
 from xaitools.data.samples import Samples
 from xaitools.data.subjects import check_n_subjects, check_spellings, evenly_spaced, study_names
@@ -30,6 +30,7 @@ PIXEL_SIZE, CIRCUMFERENCE = "pixel size (mm)", "head circumference (mm)"
 
 _TABLE, _TEST_TABLE = "training_set_pixel_size_and_HC.csv", "test_set_pixel_size.csv"
 _ANNOTATION = "_Annotation"
+LAYOUTS = (f"{_TABLE} and training_set/*_HC.png", "*_HC.png and that table beside or above them")
 _FILE_NAME = re.compile(r"(\d+)_\d*HC\.png", re.IGNORECASE)
 _COLUMNS = {  # name: its beginning in small letters
     "file name": ("file", "image"),
@@ -187,9 +188,7 @@ def _find_files(folder: Path) -> tuple[Path, Path]:
             "be learnt or tested with it; give the training set"
         )
     if table is None:
-        raise DataFileError(
-            f"{folder}: no table {_TABLE} in it, nor in the folder above; put it beside the images"
-        )
+        raise layout_error(folder, f"no table {_TABLE}", LAYOUTS, "Put it beside the images")
     return place, table
 
 
@@ -202,8 +201,8 @@ def _read_rows(table: Path, place: Path) -> pd.DataFrame:
     rows = pd.DataFrame({what: cells[_column(cells, what, table)] for what in _COLUMNS})
     pictures = find_files(place, _is_picture, "*")
     if not pictures:
-        raise DataFileError(
-            f"{place}: no PNG image in it; unpack HC18 there, or give the folder with the images"
+        raise layout_error(
+            place, "no PNG image", LAYOUTS, "Unpack HC18 there, or give the folder with the images"
         )
     named = by_name(pictures)
     listed = rows["file name"] = [_listed_name(cell, named) for cell in rows["file name"]]

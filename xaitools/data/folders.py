@@ -1,11 +1,14 @@
 """The one finder of files, and the places in which a name is looked for."""
 
+import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from xaitools.errors import DataError, DataFileError
+
+MOST_ENDINGS = 8
 
 
 def check_folder(folder: Path, remedy: str, what: str = "folder") -> None:
@@ -43,6 +46,42 @@ def find_files(folder: Path, fits: Callable[[Path], bool], pattern: str = "**/*"
         and path.is_file()
         and fits(path)
     )
+
+
+def layout_error(folder: Path, missing: str, layouts: Sequence[str], remedy: str) -> DataFileError:
+    """The error for a folder in none of the layouts that a loader knows: which these are, and what is there instead.
+
+    Parameters
+    ----------
+    folder : Path
+    missing : str
+        What is not in it.
+    layouts : sequence of str
+        Those that were looked for.
+    remedy : str
+        What to do, without the full stop.
+    """
+    looked_for = "; ".join(f"({number}) {layout}" for number, layout in enumerate(layouts, start=1))
+    return DataFileError(
+        f"{folder}: {missing} in it; expected {looked_for}. Found instead: {_contents(folder)}. {remedy}"
+    )
+
+
+def _contents(folder: Path) -> str:
+    """How many files of each ending are below a folder, the most frequent first; no names."""
+    files = find_files(folder, lambda _: True)
+    endings = Counter(map(_ending, files))
+    shown = [f"{count} {ending}" for ending, count in endings.most_common(MOST_ENDINGS)]
+    if (others := len(files) - sum(count for _, count in endings.most_common(MOST_ENDINGS))) > 0:
+        shown.append(f"{others} with other endings")
+    n_folders = len({path.parent for path in files})
+    return f"{', '.join(shown)}, in {n_folders} folder{'s' * (n_folders != 1)}" if files else "no file"
+
+
+def _ending(path: Path) -> str:
+    """The ending of a file's name, if it is one and no part of a name or number: ``.nii.gz``, ``.jpg``."""
+    ending = re.search(r"(\.nii)?\.[a-z][a-z0-9]{0,6}$", path.name.lower())
+    return ending[0] if ending else "without an ending"
 
 
 def composed(name: str) -> str:

@@ -8,10 +8,16 @@ from pathlib import Path
 
 from xaitools.data.contrast import LabelTable, agent_given
 from xaitools.data.dicom import Header, is_dicom, read_header, read_headers, slice_of_series
-from xaitools.data.folders import by_name, composed, find_files, find_listed, stem
+from xaitools.data.folders import by_name, composed, find_files, find_listed, layout_error, stem
 from xaitools.data.subjects import check_spellings, check_subject_cells, spelling
 from xaitools.data.volumes import is_volume
 from xaitools.errors import DataError, DataFileError
+
+LAYOUTS = (
+    "DICOM files (.dcm, .dicom, .ima or without an ending), in any folders, labelled by their headers or a table",
+    "NIfTI or MetaImage volumes and a label table",
+    "SIIM's overview.csv and dicom_dir",
+)
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,8 @@ def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progr
     """
     dicoms, volumes = find_files(folder, is_dicom), find_files(folder, is_volume)
     if not dicoms and not volumes:
-        raise DataFileError(
-            f"{folder}: no DICOM, NIfTI or MetaImage (.mhd) file in it; give the folder of the images"
-        )
+        remedy = "Give the folder of the images, or convert them"
+        raise layout_error(folder, "no DICOM, NIfTI or MetaImage (.mhd) file", LAYOUTS, remedy)
     if table is None:
         items = _tagged(folder, dicoms, fraction, progress)
         _check_patients(items, folder)

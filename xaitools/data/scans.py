@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from xaitools.data.folders import by_name, check_folder, composed, find_files, find_listed, stem
+from xaitools.data.folders import by_name, check_folder, composed, find_files, find_listed, layout_error, stem
 from xaitools.data.subjects import spelling
 from xaitools.data.volumes import is_nifti
 from xaitools.errors import DataError, DataFileError, ParameterError
@@ -24,6 +24,11 @@ CAPS_IMAGES = {
 }
 BIDS_IMAGES = ("anat/*_T1w.nii*",)
 FLAT_IMAGES = ("t1/*.nii*", "T1/*.nii*", "T1w/*.nii*", "**/*.nii*")
+LAYOUTS = (
+    "CAPS, subjects/sub-X/ses-Y/t1_linear/*_T1w.nii.gz or the grey-matter maps of t1-volume",
+    "BIDS, sub-X/[ses-Y/]anat/*_T1w.nii.gz",
+    "a flat folder, NIfTI files named after participants and a CSV or TSV table",
+)
 NO_IMAGES = re.compile(r"(^|[_-])(dseg|seg|mask|labels?|dlmuse)$", re.IGNORECASE)
 PARTICIPANT, SESSION = re.compile(r"sub-([A-Za-z0-9]+)"), re.compile(r"ses-([A-Za-z0-9]+)")
 
@@ -46,12 +51,14 @@ def recognise_layout(folder: Path) -> str:
     Raises
     ------
     DataFileError
-        No such folder, or a file.
+        No such folder, or a file; or neither, and no NIfTI file below it.
     """
     check_folder(folder, "give the folder that holds the volumes")
     for layout, pattern in (("caps", "subjects/sub-*"), ("bids", "sub-*")):
         if any(path.is_dir() for path in folder.glob(pattern)):
             return layout
+    if not find_files(folder, is_nifti):
+        raise layout_error(folder, "no NIfTI file (.nii, .nii.gz)", LAYOUTS, "Give the folder of the volumes")
     return "flat"
 
 
@@ -271,10 +278,9 @@ def _find_paths(folder: Path, layout: str, image: str) -> list[Path]:
     if layout == "flat" and not image:
         paths = [path for path in paths if not _is_map(path, folder)]
     if not paths:
-        raise DataFileError(
-            f"{folder}: no NIfTI file (.nii, .nii.gz) that fits {' or '.join(map(repr, patterns))}; give the folder of "
-            "the volumes, or the pattern of their names with image"
-        )
+        missing = f"no NIfTI file (.nii, .nii.gz) that fits {' or '.join(map(repr, patterns))}"
+        remedy = "Give the folder of the volumes, or the pattern of their names with image"
+        raise layout_error(folder, missing, LAYOUTS, remedy)
     return paths
 
 
