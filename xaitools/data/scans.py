@@ -221,15 +221,19 @@ def _rows_of(rows: pd.DataFrame, scans: Sequence[Scan]) -> list[int | None]:
     row_of = {(row.participant, row.session): position for position, row in enumerate(rows.itertuples())}
     listed, scanned = defaultdict(set), defaultdict(set)
     for participant, session in row_of:
-        listed[participant].add(session)
+        listed[participant].update({session} - {""})
     for scan in scans:
         scanned[scan.participant].add(scan.session)
-    found = []
+    matched = {
+        participant: match_sessions(scanned[participant], listed[participant]) for participant in listed
+    }
+    found: list[int | None] = []
     for scan in scans:
-        sessions = listed[scan.participant] - {""}
-        session = match_sessions(scanned[scan.participant], sessions).get(scan.session) if sessions else ""
-        found.append(row_of.get((scan.participant, session or "")) if session is not None else None)
-    return [row if scan.row is None else scan.row for scan, row in zip(scans, found, strict=True)]
+        known = scan.participant
+        session = matched[known].get(scan.session) if listed.get(known) else ""
+        own = None if session is None else row_of.get((known, session))
+        found.append(own if scan.row is None else scan.row)
+    return found
 
 
 def match_sessions(scanned: Collection[str], listed: Collection[str]) -> dict[str, str]:
@@ -241,14 +245,16 @@ def match_sessions(scanned: Collection[str], listed: Collection[str]) -> dict[st
     {'M000': 'M00', 'M012': 'M12'}
     """
     matched = {session: session for session in sorted(scanned) if session in listed}
-    scans, rows = defaultdict(list), defaultdict(list)
-    for sessions, others, groups in ((scanned, listed, scans), (listed, scanned, rows)):
-        for session in sorted(set(sessions) - set(others)):
-            groups[_visit(session)].append(session)
-    for visit, sessions in scans.items():
-        if len(sessions) == len(rows.get(visit, ())) == 1:
-            matched[sessions[0]] = rows[visit][0]
-    return matched
+    own, other = _by_visit(set(scanned) - set(listed)), _by_visit(set(listed) - set(scanned))
+    unique = [visit for visit in own if len(own[visit]) == len(other.get(visit, ())) == 1]
+    return matched | {own[visit][0]: other[visit][0] for visit in unique}
+
+
+def _by_visit(sessions: Collection[str]) -> dict[tuple[str, int | None], list[str]]:
+    groups = defaultdict(list)
+    for session in sorted(sessions):
+        groups[_visit(session)].append(session)
+    return dict(groups)
 
 
 def _visit(session: str) -> tuple[str, int | None]:
