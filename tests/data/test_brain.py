@@ -10,6 +10,7 @@ from xaitools.data.brain import load_brains, load_oasis
 from xaitools.data.grids import mni_grid
 from xaitools.data.preparation import _mni_brain
 from xaitools.data.samples import two_classes
+from xaitools.data.scans import match_sessions
 from xaitools.data.splits import split
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 from xaitools.phantoms import synthetic_brains
@@ -264,6 +265,76 @@ def test_a_session_has_its_own_diagnosis_and_the_participants_sex(bids):
     assert load(bids, label_column="sex").labels.tolist() == [0, 0, 0, 1, 0, 0]
 
 
+def sessions(folder, participant, rows):
+    path = folder / participant / f"{participant}_sessions.tsv"
+    return write(path, "\n".join(["session_id\tdiagnosis", *rows]))
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_session_that_no_row_is_about_has_not_the_participants_diagnosis(bids, everywhere):
+    """The table of participants says CN, that of sessions AD, of a visit that the folder does not have."""
+    if not everywhere:
+        write(bids / "participants.tsv", "participant_id\tage\nsub-00\t70\nsub-01\t71\nsub-02\t72\n")
+        sessions(bids, "sub-01", ["ses-M0\tCN"])
+    sessions(bids, "sub-02", ["ses-M00\tAD", "ses-M001\tAD"])
+    sessions(bids, "sub-00", ["ses-M0\tCN", "ses-M01\tCN", "ses-M12\tAD"])
+    with pytest.raises(
+        DataError,
+        match=r"ses-M2_T1w.*the session 'M2', where .* sessions \['M0', 'M01', 'M12'\].*\(1 of 6 volumes\).*skip_m",
+    ):
+        load(bids)
+    volumes = load(bids, skip_missing=True)
+    assert [path.name[4:13] for path in volumes.sources] == [
+        "00_ses-M0",
+        "00_ses-M1",
+        "01_ses-M0",
+        "02_ses-M0",
+        "02_ses-M1",
+    ]
+    assert volumes.labels.tolist() == [0, 0, 0, 1, 1]
+    assert volumes.info["sessions_without_row"] == 1
+
+
+def test_a_volume_without_a_session_needs_one_where_the_rows_have(tmp_path):
+    for number in range(2):
+        save(tmp_path / f"sub-0{number}" / "anat" / f"sub-0{number}_T1w.nii", voxels(number))
+    write(tmp_path / "participants.tsv", "participant_id\tdiagnosis\nsub-00\tCN\nsub-01\tAD\n")
+    sessions(tmp_path, "sub-00", ["ses-M0\tAD"])
+    with pytest.raises(DataError, match=r"sub-00_T1w.*no session \(ses-...\) in its name, where"):
+        load(tmp_path)
+
+
+def test_volumes_whose_row_has_no_label_are_counted(bids):
+    sessions(bids, "sub-00", ["ses-M0\tCN", "ses-M1\tMCI", "ses-M2\tn/a"])
+    volumes = load(bids, classes=["CN", "AD"])
+    assert (len(volumes), volumes.info["volumes_without_label"]) == (4, 2)
+
+
+def test_a_table_of_sessions_of_somebody_else_is_refused(bids):
+    sessions(bids, "sub-00", ["ses-M0\tCN"]).rename(bids / "sub-00" / "sub-01_sessions.tsv")
+    with pytest.raises(DataError, match=r"sub-01_sessions\.tsv: .* folder of another participant; .*move it"):
+        load(bids)
+
+
+@pytest.mark.parametrize(
+    ("scanned", "listed", "expected"),
+    [
+        ("M000 M012", "M00 M12 M24", {"M000": "M00", "M012": "M12"}),
+        ("M12", "m012.0", {"M12": "m012.0"}),
+        ("1", "01", {"1": "01"}),
+        ("M12 M012", "M12", {"M12": "M12"}),
+        ("M12 M012", "M12 M012", {"M12": "M12", "M012": "M012"}),
+        ("M12 M012", "M0012", {}),
+        ("M12", "M012 M0012", {}),
+        ("M12", "M1 M2 Y12 12", {}),
+        ("Baseline", "baseline", {"Baseline": "baseline"}),
+        ("bl", "M00", {}),
+    ],
+)
+def test_sessions_are_matched_as_numbers_if_that_is_unique(scanned, listed, expected):
+    assert match_sessions(set(scanned.split()), set(listed.split())) == expected
+
+
 def test_a_bids_folder_without_sessions_and_a_flat_one_named_so(tmp_path):
     rows = ["participant_id\tdiagnosis"]
     for number in range(4):
@@ -307,16 +378,22 @@ def caps(tmp_path):
 
 def test_the_folders_of_clinica(caps):
     folder, table = caps
-    volumes = load(folder, table=table)
+    with pytest.raises(DataError, match=r"session 'M012', where .* sessions \['M000'\].*\(1 of 4 volumes\)"):
+        load(folder, table=table)
+    volumes = load(folder, table=table, skip_missing=True)
     assert volumes.labels.tolist() == [0, 0, 1]
     assert volumes.subjects == ("sub-001", "sub-001", "sub-002")
     assert volumes.info["sessions_without_row"] == 1
     assert all("desc-Crop" in path.name for path in volumes.sources)
-    grey = load(folder, table=table, image="t1-volume", intensity=None)
+    grey = load(folder, table=table, image="t1-volume", intensity=None, skip_missing=True)
     assert grey.info["intensity"] == [0, 1]
     np.testing.assert_allclose(grey.images[2, 0], np.minimum(voxels(1) / 120 + 0.1, 1), atol=1e-5)
     smoothed = load(
-        folder, table=table, image="t1/spm/dartel/*/*modulated-on_fwhm-8mm_*.nii.gz", intensity=None
+        folder,
+        table=table,
+        image="t1/spm/dartel/*/*modulated-on_fwhm-8mm_*.nii.gz",
+        intensity=None,
+        skip_missing=True,
     )
     np.testing.assert_allclose(smoothed.images[2, 0], voxels(1) / 120, atol=1e-5)
     with pytest.raises(ParameterError, match="t1-linear"):
@@ -471,7 +548,7 @@ def test_missing_files_and_rows_are_counted(flat, bids):
 def test_a_participant_of_a_table_of_sessions_lacks_one(caps):
     folder, table = caps
     write(table, table.read_text() + "sub-ADNI1\tses-M024\tAD\n")
-    with pytest.raises(DataFileError, match="no volume of participant 'ADNI1'"):
+    with pytest.raises(DataFileError, match="no volume of participant 'ADNI1', session 'M024'"):
         load(folder, table=table)
 
 
@@ -497,6 +574,49 @@ def test_bad_tables_are_refused(flat, rows, arguments, error, message):
     write(flat / "participants.csv", rows)
     with pytest.raises(error, match=message):
         load(flat, label_column="Sex", **arguments)
+
+
+def test_codes_for_missing_are_neither_ages_nor_classes_and_counted(flat):
+    rows = [f"P{number}-HH,{age},{sex}" for number, (age, sex) in enumerate(zip(AGES, "F-FMMM", strict=True))]
+    write(flat / "participants.csv", "\n".join(["MRID,Age,Sex", *rows]).replace(",-\n", ",-4\n"))
+    volumes = load(flat, label_column="Sex", numbers=["Age"])
+    assert (volumes.class_names, volumes.labels.tolist()) == (("F", "M"), [0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(volumes.numbers["Age"], [20, 40, 50, np.nan, np.nan])
+    assert volumes.info["volumes_without_label"] == 1
+    assert volumes.info["codes_for_missing"] == {"Sex": {"-4": 1}, "Age": {"-9999": 1, "999": 1}}
+    values = load(flat, label_column="Sex", classes=["F", "M"], numbers=["Age"], missing=["999"])
+    np.testing.assert_array_equal(values.numbers["Age"], [20, 40, 50, -9999, np.nan])
+
+
+AGES = [20, 30, 40, 50, -9999, 999]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["P0-HH", "", "P2-HH"], r"no subject in row 2 below the header \(1 of 3 rows\)"),
+        (["P0-HH", "p0-hh", "P2-HH"], "the subjects of 'P0-HH' and 'p0-hh' are written in two ways"),
+        (["7", "P1-HH", "7.0"], r"the subjects of '7' and '7\.0' are written in two ways"),
+    ],
+)
+def test_persons_without_an_id_or_with_two_are_refused(flat, ids, message):
+    rows = [f"{participant},{sex}" for participant, sex in zip(ids, "FMF", strict=True)]
+    write(flat / "participants.csv", "\n".join(["MRID,Sex", *rows]))
+    with pytest.raises(DataError, match=message):
+        load(flat, label_column="Sex", skip_missing=True)
+
+
+@pytest.mark.parametrize("skip_missing", [True, False])
+def test_ids_that_lost_their_zeros_are_told(tmp_path, skip_missing):
+    for layout in ("flat", "bids"):
+        for number in (1, 2):
+            place = "" if layout == "flat" else f"sub-00{number}/anat/sub-"
+            save(tmp_path / layout / f"{place}00{number}_T1w.nii", voxels(number))
+        write(tmp_path / layout / "participants.tsv", "participant_id\tdiagnosis\n1\tCN\n2\tAD\n")
+        with pytest.raises(
+            DataError, match="'1' in the table looks like '001' in a file's name: write them alike"
+        ):
+            load(tmp_path / layout, skip_missing=skip_missing)
 
 
 def test_bad_volumes_are_refused(flat):
@@ -552,6 +672,14 @@ def test_two_volumes_of_one_session_need_a_choice(flat, bids):
         load(bids)
 
 
+def test_a_volume_named_after_one_participant_in_the_folder_of_another_is_refused(tmp_path):
+    for number in (1, 2):
+        save(tmp_path / f"P{number}" / f"P{3 - number}_T1.nii", voxels(number))
+    write(tmp_path / "participants.csv", "id,diagnosis\nP1,CN\nP2,AD\n")
+    with pytest.raises(DataError, match=r"P2_T1.*several participants, \['P1', 'P2'\].*column 'file'"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -574,7 +702,7 @@ def test_folders_without_volumes_or_tables_are_refused(tmp_path, flat):
     (tmp_path / "empty").mkdir()
     for folder, message in (
         (tmp_path / "gone", "no such folder"),
-        (tmp_path / "empty", "no tables.*with table"),
+        (tmp_path / "empty", "no NIfTI file.*Found instead: no file"),
         (
             flat / "participants.csv",
             r"participants\.csv: a file; expected a folder; give the folder that holds",
@@ -584,6 +712,13 @@ def test_folders_without_volumes_or_tables_are_refused(tmp_path, flat):
             load(folder)
     with pytest.raises(DataFileError, match="no NIfTI file"):
         load(tmp_path / "empty", table=flat / "participants.csv", label_column="Sex")
+    save(tmp_path / "alone" / "P0-HH_T1.nii.gz", voxels(0))
+    with pytest.raises(DataFileError, match=r"no tables .*with table"):
+        load(tmp_path / "alone")
+    with pytest.raises(
+        DataFileError, match=r"that fits '\*\.nii' in it.*BIDS.*Found instead: .*\.nii\.gz.*with image"
+    ):
+        load(flat, label_column="Sex", image="*.nii")
     (flat / "participants.csv").rename(flat / "people.csv")
     with pytest.raises(DataFileError, match=r"2 tables.*as participants\.csv.*participant_id.*with table"):
         load(flat, label_column="Sex")

@@ -40,7 +40,7 @@ from xaitools.errors import DataError, ParameterError
 )
 def test_controls_come_first_and_patients_last(order):
     assert tuple(ordered(order)) == tuple(ordered(order[::-1])) == order
-    labels, class_names = column_labels([order[1], order[0], order[1]], None, "table")
+    labels, class_names, _ = column_labels([order[1], order[0], order[1]], None, "table")
     assert class_names == order
     assert labels.tolist() == [1, 0, 1]
     assert column_labels(order, order[::-1], "table")[1] == order[::-1]
@@ -81,16 +81,39 @@ AGES = ["24.3", "60", "n/a", "39.9", "40", "", "71"]
     ],
 )
 def test_classes_from_values_and_ranges(values, classes, rows, labels, names):
-    found, class_names = column_labels(values, classes, "table")
+    found, class_names, _ = column_labels(values, classes, "table")
     assert np.flatnonzero(~np.isnan(found)).tolist() == rows
     assert found[rows].tolist() == labels
     assert class_names == names
 
 
 def test_more_than_two_numbers_are_a_quantity():
-    labels, class_names = column_labels(AGES, None, "table")
+    labels, class_names, codes = column_labels(AGES, None, "table")
     np.testing.assert_array_equal(labels, [24.3, 60, np.nan, 39.9, 40, np.nan, 71])
-    assert class_names == ()
+    assert (class_names, codes) == ((), {})
+
+
+def test_codes_for_missing_are_no_class_and_no_age():
+    labels, class_names, codes = column_labels(["CN", "-4", "AD", "-4", "NA"], None, "table")
+    assert (class_names, codes) == (("CN", "AD"), {"-4": 2})
+    np.testing.assert_array_equal(labels, [0, np.nan, 1, np.nan, np.nan])
+    labels, _, codes = column_labels(
+        [*AGES, "-9999", "999", "-4"], {"young": "< 40", "old": ">= 60"}, "table"
+    )
+    np.testing.assert_array_equal(labels[[0, 1, 7, 8, 9]], [0, 1, np.nan, np.nan, np.nan])
+    assert codes == {"-4": 1, "-9999": 1, "999": 1}
+    assert column_labels([*AGES, "999"], None, "table")[2] == {"999": 1}
+
+
+def test_values_that_are_asked_for_are_not_missing():
+    labels, _, codes = column_labels(["-4", "CN", "unknown"], {"a": "-4.0", "b": ["CN", "Unknown"]}, "table")
+    assert (labels.tolist(), codes) == ([0, 1, 1], {})
+
+
+@pytest.mark.parametrize("cell", ["90+", "39,9", "young"])
+def test_a_cell_that_is_no_number_is_in_no_range_and_refused(cell):
+    with pytest.raises(DataError, match=rf"table: the values \['{cell.replace('+', '[+]')}'\] among ranges"):
+        column_labels([*AGES, cell], {"young": "< 40", "old": ">= 60"}, "table")
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,33 @@ def test_meta_images_named_by_number_as_in_lndb(tmp_path, ramp):
     np.testing.assert_allclose(samples.images[0, 0, 4:24], apply_window(ramp + 20, (60, 400)), atol=1e-6)
 
 
+def test_a_volume_with_several_numbers_in_its_name_is_nobodys(tmp_path, ramp):
+    """Patients 1 to 4, whose files were matched by the last number: every label on the wrong one."""
+    for patient, scan in ((1, 2), (2, 1), (3, 4), (4, 3)):
+        write_nifti(tmp_path / f"patient{patient}_{scan}.nii.gz", ramp + patient)
+    rows = [f"{patient},{patient % 2}" for patient in range(1, 5)]
+    write_nifti(tmp_path / "T1_of_all.nii.gz", ramp)
+    with pytest.raises(
+        DataError,
+        match=r"patient1_2\.nii\.gz: whose it is.*named after \[1, 2\].*column of files to .*labels",
+    ):
+        load(tmp_path, table=write_labels(tmp_path, rows, "subject,contrast"))
+    rows = [f"patient{patient}_{scan},{patient % 2},{patient}" for patient, scan in ((1, 2), (2, 1))]
+    samples = load(tmp_path, table=write_labels(tmp_path, rows, "file,contrast,subject"))
+    assert [path.name for path in samples.sources] == ["patient1_2.nii.gz", "patient2_1.nii.gz"]
+    assert samples.labels.tolist() == [1, 0]
+
+
+def test_a_volume_whose_name_begins_with_two_subjects_is_nobodys(tmp_path, ramp):
+    write_nifti(tmp_path / "A_B_ct.nii", ramp)
+    write_nifti(tmp_path / "C_3.nii", ramp)
+    labels = write_labels(tmp_path, ["A,1", "A_B,0"], "subject,contrast")
+    with pytest.raises(DataError, match=r"A_B_ct\.nii: .*named after \['A', 'A_B'\]"):
+        load(tmp_path, table=labels)
+    labels = write_labels(tmp_path, ["A_B,1", "C,0"], "subject,contrast")
+    assert [path.name for path in load(tmp_path, table=labels).sources] == ["A_B_ct.nii", "C_3.nii"]
+
+
 def write_nifti(path, displayed, **arguments):
     """Store what is displayed (row, column) or (row, column, slice) in the usual NIfTI order, with a RAS affine."""
     stored = np.swapaxes(displayed, 0, 1)[::-1, ::-1]
@@ -236,10 +263,42 @@ def test_headers_without_an_agent_ask_for_a_table(listed):
         load(listed[0])
 
 
+def test_subjects_that_lost_their_zeros_are_told_unnamed(lidc):
+    rows = [f"lidc-idri-{patient},{patient // 2}" for patient in range(4)]
+    with pytest.raises(
+        DataFileError, match=r"row 1 below the header.*written otherwise \(zeros, case\)"
+    ) as caught:
+        load(lidc, table=write_labels(lidc, rows, "PatientID,contrast"))
+    assert "idri" not in str(caught.value).lower().replace(str(lidc).lower(), "")
+
+
 def test_volumes_alone_ask_for_a_table(tmp_path, ramp):
     write_nifti(tmp_path / "a.nii", ramp)
     with pytest.raises(DataError, match="label table"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("subjects", "message"),
+    [
+        (["A", "", "B", "C"], r"labels\.csv: no subject in row 2 below the header \(1 of 4 rows\)"),
+        (["A", "B", "a", "C"], r"labels\.csv: the subjects of .*a\.dcm and .*c\.dcm are written in two ways"),
+        (["7", "B", "7.0", "C"], r"the subjects of .*a\.dcm and .*c\.dcm are written in two ways"),
+    ],
+)
+def test_patients_without_an_id_or_with_two_are_refused(listed, subjects, message):
+    files = zip(("a.dcm", "b.dcm", "c.dcm", "d.dcm"), subjects, strict=True)
+    rows = [f"{file},{row % 2},{subject}" for row, (file, subject) in enumerate(files)]
+    with pytest.raises(DataError, match=message):
+        load(listed[0], table=write_labels(listed[0], rows, "file,contrast,subject"))
+
+
+def test_patient_ids_of_headers_in_two_spellings_are_refused_unnamed(listed, write_dicom):
+    folder, labels = listed
+    write_dicom(folder / "a.dcm", patient="ZOE")
+    with pytest.raises(DataError, match=r"a\.dcm and .*c\.dcm are written in two ways") as caught:
+        load(folder, table=labels)
+    assert "zoe" not in str(caught.value).lower()
 
 
 def test_dicom_without_patient_id_asks_for_subjects(listed, write_dicom):

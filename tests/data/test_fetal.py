@@ -227,6 +227,8 @@ def test_so_many_fetuses_evenly_spaced_with_the_ids_that_they_have_among_all(hc1
                 ("0.1", "-60", "head circumference", "-60"),
                 ("0.1", "nan", "head circumference", "nan"),
                 ("0.1", "n/a", "head circumference", "n/a"),
+                ("-4", "60", "pixel size", "-4"),
+                ("0.1", "9999", "head circumference", "9999"),
             )
         ),
     ],
@@ -234,6 +236,15 @@ def test_so_many_fetuses_evenly_spaced_with_the_ids_that_they_have_among_all(hc1
 def test_a_table_that_does_not_fit_is_refused(hc18, rows, message):
     write_table(hc18, rows)
     with pytest.raises((DataError, DataFileError), match=f"{TABLE}: .*{message}"):
+        load(hc18)
+
+
+def test_one_fetus_in_two_spellings_is_refused(hc18):
+    (hc18 / "training_set" / "001_2HC.png").rename(hc18 / "training_set" / "1_2HC.png")
+    write_table(hc18, [row.replace("001_2HC", "1_2HC") for row in ROWS])
+    with pytest.raises(
+        DataError, match=r"the subjects of 001_HC\.png and 1_2HC\.png are written in two ways"
+    ):
         load(hc18)
 
 

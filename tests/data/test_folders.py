@@ -1,6 +1,9 @@
 import pytest
 
-from xaitools.data.folders import by_name, check_folder, find_files, find_listed
+from xaitools.data.brain import load_brains
+from xaitools.data.ct import load_ct
+from xaitools.data.fetal import load_fetal
+from xaitools.data.folders import by_name, check_folder, find_files, find_listed, layout_error
 from xaitools.errors import DataError, DataFileError
 
 
@@ -16,7 +19,8 @@ def test_a_folder_is_told_from_a_file_and_from_nothing(tmp_path):
 
 @pytest.fixture
 def files(tmp_path):
-    for name in ("b.nii.gz", "deep/a.nii", "deep/b.nii.gz", ".hidden.nii", "deep/._a.nii", "c.txt"):
+    hidden = (".hidden.nii", "deep/._a.nii", ".git/d.nii", "__MACOSX/e.nii")
+    for name in ("b.nii.gz", "deep/a.nii", "deep/b.nii.gz", "c.txt", *hidden):
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
@@ -57,3 +61,47 @@ def test_a_cell_that_names_no_file_or_several_is_refused(files):
     for cell in ("d.nii", ""):
         with pytest.raises(DataFileError, match=f"no image '{cell}', which the table lists; add the file"):
             find_listed(cell, files, named, "the table")
+
+
+def test_names_in_two_forms_of_unicode_are_one(tmp_path):
+    (tmp_path / "deep").mkdir()
+    path = tmp_path / "deep" / "Jose\u0301.nii"
+    path.write_text("")
+    named = by_name([path], tmp_path)
+    for cell in ("Jos\u00e9", "Jos\u00e9.nii", "deep/Jos\u00e9.nii", "deep\\Jose\u0301.nii"):
+        assert find_listed(cell, tmp_path, named, "the table") == path
+
+
+LOADERS = {
+    "ct": (load_ct, {}, r"no DICOM, .*\(1\) DICOM files .*\(2\) NIfTI .*\(3\) SIIM's"),
+    "brains": (
+        load_brains,
+        {"label_column": "x"},
+        r"no NIfTI file .*\(1\) CAPS, .*\(2\) BIDS, .*\(3\) a flat",
+    ),
+    "fetal": (load_fetal, {}, r"no table training_set.*\(1\) training_set.*\(2\) \*_HC\.png"),
+}
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_layout_that_is_not_known_is_told_with_what_is_there_instead(loader, tmp_path):
+    load, arguments, looked_for = LOADERS[loader]
+    with pytest.raises(DataFileError, match=rf"{looked_for}.*\. Found instead: no file\. [A-Z]"):
+        load(tmp_path, progress=False, **arguments)
+    for name in ("a.JPG", "deep/b.jpg", "deep/c.txt", "deep/1.2.840.113", ".d.jpg", "e.Mustermann-Erika"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    with pytest.raises(
+        DataFileError, match=rf"{looked_for}.*: 2 \.jpg, 2 without an ending, 1 \.txt, in 2 folders\. [A-Z]"
+    ):
+        load(tmp_path, progress=False, **arguments)
+
+
+def test_rare_endings_are_counted_together(tmp_path):
+    for number in range(12):
+        (tmp_path / f"a.x{number}").write_text("")
+    (tmp_path / "b.nii.gz").write_text("")
+    (tmp_path / "c.nii.gz").write_text("")
+    message = str(layout_error(tmp_path, "no image", ["one"], "Give another"))
+    assert "no image in it; expected (1) one. Found instead: 2 .nii.gz, 1 .x" in message
+    assert message.endswith(", 5 with other endings, in 1 folder. Give another")

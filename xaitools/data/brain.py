@@ -16,12 +16,13 @@ from xaitools.checks import check_choice, check_positive
 from xaitools.data.classes import Classes, column_labels
 from xaitools.data.grids import Grid, centered_grid, mni_grid
 from xaitools.data.lazy import LazyTensor, cached, prepare
+from xaitools.data.missing import without_missing
 from xaitools.data.mni import likeness, warn_if_unregistered
 from xaitools.data.participants import OWN_COLUMNS, read_rows
 from xaitools.data.preparation import Settings, prepare_image, prepare_labels
-from xaitools.data.scans import Scan, add_maps, find_scans, pair, recognise_layout
+from xaitools.data.scans import Scan, add_maps, find_scans, pair, recognise_layout, spelling_hint
 from xaitools.data.subjects import check_n_subjects, in_turn, study_names
-from xaitools.data.tables import MISSING, find_column
+from xaitools.data.tables import find_column, is_number, number
 from xaitools.data.volume_set import Volumes
 from xaitools.data.volumes import check_one_grid, read_grid
 from xaitools.errors import DataError, DataFileError, ParameterError
@@ -41,6 +42,7 @@ def load_brains(
     classes: Classes | None = None,
     unit: str = "",
     numbers: Sequence[str] = (),
+    missing: Sequence[str] | None = None,
     subject_column: str = "",
     session_column: str = "",
     image: str = "",
@@ -62,8 +64,8 @@ def load_brains(
       ones) or modulated grey-matter maps of t1-volume, ``.../t1/spm/dartel/group-*/*_segm-graymatter_space-
       Ixi549Space_modulated-on_probability.nii.gz``.
     - **BIDS**: ``sub-X/[ses-Y/]anat/*_T1w.nii.gz``. In both, the table is ``participants.tsv``, to which
-      ``sub-X/sub-X_sessions.tsv`` add what they know of a session, or `table`. Of a participant whose table
-      has a row a session, the sessions without one are left out and counted in ``info``.
+      ``sub-X/sub-X_sessions.tsv`` add what they know of a session, or `table`. Where a participant has rows of
+      sessions, each of its volumes needs one (M12 and M012 are one session), also if there is a row for all.
     - **A flat folder**, such as IXI: NIfTI files whose names (or folders) begin with a participant's id, below
       ``t1`` where there is such a folder, and a CSV or TSV file; its column of files, if any, decides.
 
@@ -88,6 +90,10 @@ def load_brains(
         Unit of a regression's labels.
     numbers : sequence of str
         More columns of numbers to keep, as ``Volumes.numbers``; NaN where one is missing.
+    missing : sequence of str, optional
+        Numbers that stand for a missing value in these columns, besides empty cells and words such as ``n/a``. By
+        default the usual codes (-1, -4, -9999, 999, ...) where they can be no value of their column, which ``info``
+        counts; an empty sequence takes every number as a value.
     subject_column, session_column : str, optional
         Columns of the table; where empty, usual names are tried (``participant_id``, ``session_id``, ...).
     image : str, optional
@@ -113,7 +119,8 @@ def load_brains(
         Set to 0 what is outside of the label map, of nilearn's MNI brain mask (only for volumes in MNI space), or
         of the masks in a folder, named as label maps are.
     skip_missing : bool
-        Leave out participants without a volume and volumes without a row instead of raising.
+        Leave out participants without a volume and volumes without a row (of their participant, or of their session
+        where there are rows of sessions) instead of raising; ``info`` counts both.
     n_subjects : int, optional
         Take at most so many subjects, alternating between the classes, in the order of their ids.
     cache_dir : path, optional
@@ -152,7 +159,7 @@ def load_brains(
     layout = recognise_layout(folder)
     rows = read_rows(folder, layout, Path(table) if table else None, subject_column, session_column)
     scans = find_scans(folder, layout, image, rows)
-    chosen = _choose(rows, scans, folder, label_column, classes, skip_missing, n_subjects)
+    chosen = _choose(rows, scans, folder, label_column, classes, numbers, missing, skip_missing, n_subjects)
     scans = chosen.scans
     if label_maps == "auto":
         label_maps = folder / "dseg" if layout == "flat" and (folder / "dseg").is_dir() else "none"
@@ -174,8 +181,7 @@ def load_brains(
     )
     source = f"brain volumes, {layout} folder"
     options: dict[str, Any] = {"unit": unit, "cache_dir": cache_dir, "n_jobs": n_jobs, "progress": progress}
-    chosen = replace(chosen, scans=scans)
-    return _volumes(chosen, settings, source, numbers=chosen.numbers(numbers, table or folder), **options)
+    return _volumes(replace(chosen, scans=scans), settings, source, **options)
 
 
 def load_oasis(
@@ -229,12 +235,11 @@ def load_oasis(
     if classes is None and label_column.lower() == "cdr":
         classes = CONTROL_AND_DEMENTIA
     where = Path("OASIS")
-    chosen = _choose(rows, scans, where, label_column, classes, False, n_subjects)
+    chosen = _choose(rows, scans, where, label_column, classes, numbers, None, False, n_subjects)
     grid = _common_grid([scan.path for scan in chosen.scans], "file", spacing, shape)
     settings = Settings(grid, space="file", intensity=intensity, brain_mask="none")
     options: dict[str, Any] = {"unit": unit, "cache_dir": cache_dir, "n_jobs": n_jobs, "progress": progress}
-    columns = chosen.numbers(numbers, where)
-    return _volumes(chosen, settings, "OASIS-1 grey-matter maps", numbers=columns, **options)
+    return _volumes(chosen, settings, "OASIS-1 grey-matter maps", **options)
 
 
 @dataclass(frozen=True)
@@ -246,21 +251,8 @@ class _Chosen:
     subjects: tuple[str, ...]
     names: tuple[str, ...]
     class_names: tuple[str, ...]
+    numbers: dict[str, Tensor]
     info: dict[str, Any]
-
-    def numbers(self, columns: Sequence[str], where: str | Path) -> dict[str, Tensor]:
-        """Columns of numbers, (n,) each, NaN where a cell is empty."""
-        table, found = self.rows.drop(columns=OWN_COLUMNS), {}
-        for name in columns:
-            column = find_column(table, name, (), where)
-            cells = ["nan" if cell.lower() in MISSING else cell for cell in table[column]]
-            try:
-                found[name] = torch.tensor([float(cell) for cell in cells])
-            except ValueError:
-                raise DataError(
-                    f"{where}, column {column!r}: cells that are not numbers; leave it out of numbers"
-                ) from None
-        return found
 
 
 def _choose(
@@ -269,15 +261,21 @@ def _choose(
     folder: Path,
     label_column: str,
     classes: Classes | None,
+    numbers: Sequence[str],
+    missing: Sequence[str] | None,
     skip_missing: bool,
     n_subjects: int | None,
 ) -> _Chosen:
     """The volumes of the first subjects whose row has a label."""
-    column = find_column(rows.drop(columns=OWN_COLUMNS), label_column, (), folder)
+    table = rows.drop(columns=OWN_COLUMNS)
+    column = find_column(table, label_column, (), folder)
     if column is None:
         raise ParameterError("label_column=''; expected the column with what to predict: name it.")
-    values, class_names = column_labels(rows[column].tolist(), classes, f"{folder}, column {column!r}")
+    cells, where = table[column].tolist(), f"{folder}, column {column!r}"
+    values, class_names, codes = column_labels(cells, classes, where, missing)
+    columns = {name: _numbers(table, name, folder, missing) for name in numbers}
     rows = rows.assign(label=values)
+    hint = spelling_hint(scans, rows)
     scans, positions, counts = pair(rows, scans, folder, skip_missing=skip_missing)
     rows = rows.iloc[positions]
     labels = rows["label"].tolist()
@@ -285,22 +283,39 @@ def _choose(
     if empty or not scans:
         raise DataError(
             f"{folder}: no volume {empty[0] if empty else 'with a label'}; expected some. Check the column and which "
-            "volumes are there"
+            f"volumes are there.{hint}"
         )
     subjects, names = study_names([scan.participant for scan in scans])
     chosen = in_turn(subjects, labels if class_names else [0] * len(scans), n_subjects)
+    found = {column: codes, **{name: counts for name, (_, counts) in columns.items()}}
     return _Chosen(
         scans=[scans[position] for position in chosen],
         rows=rows.iloc[chosen],
         subjects=tuple(subjects[position] for position in chosen),
         names=tuple(names[position] for position in chosen),
         class_names=class_names,
+        numbers={
+            name: torch.from_numpy(values[positions][chosen]).float() for name, (values, _) in columns.items()
+        },
         info={
             "label_column": label_column,
             "classes": _plain(classes) if classes else list(class_names),
             **counts,
+            "codes_for_missing": {name: counts for name, counts in found.items() if counts},
         },
     )
+
+
+def _numbers(
+    table: pd.DataFrame, name: str, folder: Path, missing: Sequence[str] | None
+) -> tuple[np.ndarray, dict[str, int]]:
+    """A column of numbers, (n,), NaN where one is missing, and how often each code for that was met."""
+    column = find_column(table, name, (), folder)
+    where = f"{folder}, column {column!r}"
+    cells, codes = without_missing(table[column].tolist(), where, codes=missing)
+    if not all(map(is_number, filter(None, cells))):
+        raise DataError(f"{where}: cells that are not numbers; leave it out of numbers")
+    return np.array([number(cell) for cell in cells]), codes
 
 
 def _volumes(
@@ -309,7 +324,6 @@ def _volumes(
     source: str,
     *,
     unit: str,
-    numbers: Mapping[str, Tensor],
     cache_dir: str | Path | None,
     n_jobs: int,
     progress: bool,
@@ -343,7 +357,7 @@ def _volumes(
         label_maps=label_maps,
         sources=tuple(scan.path for scan in chosen.scans),
         unit=unit,
-        numbers=numbers,
+        numbers=chosen.numbers,
         info={
             "source": source,
             "grid": f"{settings.space}: {settings.grid}",

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from xaitools.data.tables import MISSING, number, shown_values
+from xaitools.data.missing import without_missing
+from xaitools.data.tables import is_number, number, shown_values
 from xaitools.errors import DataError, ParameterError
 
 OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq}
@@ -38,20 +39,20 @@ def ordered(values: Sequence[str]) -> list[str]:
     case, disease, positive, yes, true, 1, ...) last, case aside; of those in between, mild cognitive impairment
     (:data:`MILD`) comes after names that are none of these. All else is alphabetical.
     """
-    if all(map(_is_number, values)):
+    if all(map(is_number, values)):
         return sorted(values, key=float)
     return sorted(values, key=lambda value: (_stage(value), value))
 
 
 def column_labels(
-    values: Sequence[str], classes: Classes | None, what: str
-) -> tuple[np.ndarray, tuple[str, ...]]:
+    values: Sequence[str], classes: Classes | None, what: str, missing: Sequence[str] | None = None
+) -> tuple[np.ndarray, tuple[str, ...], dict[str, int]]:
     """Turn the cells of a column into classes or quantities.
 
     Parameters
     ----------
     values : sequence of str, n
-        The cells; one that is empty or ``n/a`` has no label.
+        The cells; a missing one, see :func:`xaitools.data.missing.without_missing`, has no label.
     classes : mapping or sequence of str, optional
         ``{"control": "CN", "patient": ["AD", "MCI"]}`` gives a class its values, ``{"young": "< 40", "old":
         ">= 60"}`` its range (two conditions are joined by ``and``), ``["CN", "AD"]`` names both at once. Rows in no
@@ -59,6 +60,8 @@ def column_labels(
         values are two classes, as :func:`ordered` puts them, and more than two numbers a quantity.
     what : str
         Names the column in messages.
+    missing : sequence of str, optional
+        Codes for missing values instead of the usual ones.
 
     Returns
     -------
@@ -66,18 +69,22 @@ def column_labels(
         Numbers of classes, or quantities; NaN where a row has no label or is in no class.
     class_names : tuple of str
         Empty for quantities.
+    codes : dict
+        How many cells had each code for a missing value.
 
     Raises
     ------
     DataError
-        One class only, a class without a row, more than two values that are not numbers, a row in two classes.
+        One class only, a class without a row, more than two values that are not numbers, a row in two classes, among
+        ranges a cell that is no number, or a number that may be a code for a missing value.
     ParameterError
         `classes` has fewer than two classes.
     """
-    cells = ["" if value.strip().lower() in MISSING else value.strip() for value in values]
+    wanted = [] if classes is None else _values(classes)
+    cells, codes = without_missing(values, what, wanted=wanted, codes=missing)
     found = sorted({cell for cell in cells if cell})
     if classes is None and len(found) > 2:
-        return _quantities(cells, found, what), ()
+        return _quantities(cells, found, what), (), codes
     if classes is None:
         if len(found) < 2:
             raise DataError(f"{what}: the only value is {found}; expected two classes, or numbers")
@@ -86,13 +93,34 @@ def column_labels(
         classes = {name: name for name in classes}
     if len(classes) < 2:
         raise ParameterError(f"classes={dict(classes)}; expected at least two.")
+    _check_numbers(found, wanted, what)
     belongs = np.array([[_fits(cell, wanted) for wanted in classes.values()] for cell in cells])
     _check_classes(belongs, cells, classes, found, what)
-    return np.where(belongs.any(axis=1), belongs.argmax(axis=1), np.nan), tuple(map(str, classes))
+    return np.where(belongs.any(axis=1), belongs.argmax(axis=1), np.nan), tuple(map(str, classes)), codes
+
+
+def _values(classes: Classes) -> list[str]:
+    """The values and ranges that are asked for."""
+    wanted = classes.values() if isinstance(classes, Mapping) else classes
+    return [str(value) for values in wanted for value in ([values] if isinstance(values, str) else values)]
+
+
+def _is_range(wanted: str) -> bool:
+    return all(CONDITION.fullmatch(part.strip()) for part in wanted.split(" and "))
+
+
+def _check_numbers(found: Sequence[str], wanted: Sequence[str], what: str) -> None:
+    """Raise for a cell such as ``90+`` that would be in no class where all of them are ranges."""
+    words = [cell for cell in found if not is_number(cell)]
+    if wanted and words and all(map(_is_range, wanted)):
+        raise DataError(
+            f"{what}: {shown_values(words)} among ranges of numbers; expected numbers with a point, or empty cells. "
+            "Correct them"
+        )
 
 
 def _quantities(cells: Sequence[str], found: Sequence[str], what: str) -> np.ndarray:
-    if not all(map(_is_number, found)):
+    if not all(map(is_number, found)):
         raise DataError(
             f"{what}: {shown_values(found)}; expected two, or numbers. Name the classes to tell apart, the positive "
             "one last, as in classes={'control': 'CN', 'patient': ['AD', 'MCI']}"
@@ -107,7 +135,7 @@ def _fits(cell: str, wanted: str | Sequence[str]) -> bool:
     for value in [wanted] if isinstance(wanted, str) else wanted:
         conditions = [CONDITION.fullmatch(part.strip()) for part in str(value).split(" and ")]
         if all(conditions):
-            if _is_number(cell) and all(
+            if is_number(cell) and all(
                 OPERATORS[sign.replace("==", "=")](float(cell), float(limit))
                 for sign, limit in (condition.groups() for condition in conditions if condition)
             ):
@@ -142,7 +170,3 @@ def _stage(value: str) -> int:
 
 def _same_number(first: str, second: str) -> bool:
     return number(first) == number(second)
-
-
-def _is_number(cell: str) -> bool:
-    return not np.isnan(number(cell))

@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from xaitools.checks import check_choice, check_counts
-from xaitools.data.folders import check_folder, find_files
+from xaitools.data.folders import by_name, check_folder, find_files, layout_error
+from xaitools.data.missing import without_missing
 from xaitools.data.samples import Samples
-from xaitools.data.subjects import check_n_subjects, evenly_spaced, study_names
+from xaitools.data.subjects import check_n_subjects, check_spellings, evenly_spaced, study_names
 from xaitools.data.tables import number, plain, read_table
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
@@ -27,7 +29,8 @@ CONTOUR_WIDTH = 7.0
 PIXEL_SIZE, CIRCUMFERENCE = "pixel size (mm)", "head circumference (mm)"
 
 _TABLE, _TEST_TABLE = "training_set_pixel_size_and_HC.csv", "test_set_pixel_size.csv"
-_ANNOTATION = "_Annotation.png"
+_ANNOTATION = "_Annotation"
+LAYOUTS = (f"{_TABLE} and training_set/*_HC.png", "*_HC.png and that table beside or above them")
 _FILE_NAME = re.compile(r"(\d+)_\d*HC\.png", re.IGNORECASE)
 _COLUMNS = {  # name: its beginning in small letters
     "file name": ("file", "image"),
@@ -185,9 +188,7 @@ def _find_files(folder: Path) -> tuple[Path, Path]:
             "be learnt or tested with it; give the training set"
         )
     if table is None:
-        raise DataFileError(
-            f"{folder}: no table {_TABLE} in it, nor in the folder above; put it beside the images"
-        )
+        raise layout_error(folder, f"no table {_TABLE}", LAYOUTS, "Put it beside the images")
     return place, table
 
 
@@ -198,18 +199,17 @@ def _read_rows(table: Path, place: Path) -> pd.DataFrame:
     """
     cells = read_table(table)
     rows = pd.DataFrame({what: cells[_column(cells, what, table)] for what in _COLUMNS})
-    listed = rows["file name"]
-    if listed.duplicated().any():
-        raise DataError(
-            f"{table}: {listed[listed.duplicated()].iloc[0]} has more than one row; leave the right one in the table"
+    pictures = find_files(place, _is_picture, "*")
+    if not pictures:
+        raise layout_error(
+            place, "no PNG image", LAYOUTS, "Unpack HC18 there, or give the folder with the images"
         )
-    files = {
-        path.name for path in find_files(place, lambda path: not path.name.endswith(_ANNOTATION), "*.png")
-    }
-    if not files:
-        raise DataFileError(
-            f"{place}: no PNG image in it; unpack HC18 there, or give the folder with the images"
-        )
+    named = by_name(pictures)
+    listed = rows["file name"] = [_listed_name(cell, named) for cell in rows["file name"]]
+    repeated = [name for name, count in Counter(listed).items() if count > 1]
+    if repeated:
+        raise DataError(f"{table}: {repeated[0]} has more than one row; leave the right one in the table")
+    files = {path.name for path in pictures}
     if missing := sorted(set(listed) - files):
         raise DataFileError(
             f"{table}: {len(missing)} of {len(rows)} rows name an image that is not in {place}, the first is "
@@ -221,9 +221,22 @@ def _read_rows(table: Path, place: Path) -> pd.DataFrame:
             "add the rows or remove the images"
         )
     rows["fetus"] = [_fetus(file, table) for file in listed]
+    check_spellings(rows["fetus"].tolist(), listed, table)
     for what in ("pixel size", "head circumference"):
-        rows[what] = [_positive(*row, table, what) for row in zip(rows[what], listed, strict=True)]
+        known = without_missing(rows[what].tolist(), f"{table}, {what}")[0]
+        given = zip(rows[what], known, listed, strict=True)
+        rows[what] = [_positive(*row, table, what) for row in given]
     return rows
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() == ".png" and not path.stem.endswith(_ANNOTATION)
+
+
+def _listed_name(cell: str, named: Mapping[str, Sequence[Path]]) -> str:
+    """The name of the picture that a cell lists, by its name or a path; the cell's own if there is none."""
+    name = cell.replace("\\", "/").rsplit("/", 1)[-1]
+    return named[name][0].name if name in named else name
 
 
 def _column(cells: pd.DataFrame, what: str, table: Path) -> str:
@@ -246,8 +259,8 @@ def _fetus(file: str, table: Path) -> str:
     return match[1]
 
 
-def _positive(cell: str, file: str, table: Path, what: str) -> float:
-    if not (value := number(cell)) > 0:
+def _positive(cell: str, known: str, file: str, table: Path, what: str) -> float:
+    if not (value := number(known)) > 0:
         raise DataError(
             f"{table}: {file} has the {what} {cell!r}; expected a positive number of mm. Correct the row"
         )
@@ -265,7 +278,7 @@ def _read_pictures(
         gray, colored = _read_gray(path)
         images[position, 0] = _squash(gray, size, path)
         n_color += colored
-        annotation = path.with_name(path.stem + _ANNOTATION)
+        annotation = path.with_name(path.stem + _ANNOTATION + path.suffix)
         if annotation.is_file():
             outline = _outline(annotation, gray.shape)
             masks[position, 0] = contour_band(outline, gray.shape, size, width)
@@ -312,8 +325,6 @@ def _outline(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 def _contour_words(n_missing: int, n: int) -> str:
     if n_missing == n:
-        return (
-            f"none: no annotation file (*{_ANNOTATION}) for any of the {n} images, so their masks are empty"
-        )
+        return f"none: no annotation file (*{_ANNOTATION}.png) for any of the {n} images, so their masks are empty"
     words = "drawn by a sonographer, from the annotation files"
     return f"{words}; {n_missing} of {n} images have none, so their masks are empty" if n_missing else words

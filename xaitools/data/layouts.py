@@ -8,9 +8,16 @@ from pathlib import Path
 
 from xaitools.data.contrast import LabelTable, agent_given
 from xaitools.data.dicom import Header, is_dicom, read_header, read_headers, slice_of_series
-from xaitools.data.folders import by_name, find_files, find_listed, stem
+from xaitools.data.folders import by_name, composed, find_files, find_listed, layout_error, stem
+from xaitools.data.subjects import check_spellings, check_subject_cells, spelling
 from xaitools.data.volumes import is_volume
 from xaitools.errors import DataError, DataFileError
+
+LAYOUTS = (
+    "DICOM files (.dcm, .dicom, .ima or without an ending), in any folders, labelled by their headers or a table",
+    "NIfTI or MetaImage volumes and a label table",
+    "SIIM's overview.csv and dicom_dir",
+)
 
 
 @dataclass(frozen=True)
@@ -40,20 +47,25 @@ def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progr
     DataFileError
         No image in the folder, or one that the table lists is missing.
     DataError
-        A file that belongs to several rows, or a DICOM file without ``PatientID`` and no column of subjects.
+        A file that belongs to several rows, a row without a subject, a DICOM file without ``PatientID`` and no column
+        of subjects, or ids that look like two spellings of one person.
     """
     dicoms, volumes = find_files(folder, is_dicom), find_files(folder, is_volume)
     if not dicoms and not volumes:
-        raise DataFileError(
-            f"{folder}: no DICOM, NIfTI or MetaImage (.mhd) file in it; give the folder of the images"
-        )
+        remedy = "Give the folder of the images, or convert them"
+        raise layout_error(folder, "no DICOM, NIfTI or MetaImage (.mhd) file", LAYOUTS, remedy)
     if table is None:
-        return _tagged(folder, dicoms, fraction, progress)
+        items = _tagged(folder, dicoms, fraction, progress)
+        _check_patients(items, folder)
+        return items
+    if table.subjects is not None:
+        check_subject_cells(table.subjects, table.path)
     if table.files is not None:
         items = _listed_files(folder, [*dicoms, *volumes], table, table.files, fraction)
     else:
         items = _listed_subjects(dicoms, volumes, table, table.subjects or [], fraction, progress)
     _check_unique(items, table.path)
+    _check_patients(items, table.path)
     return items
 
 
@@ -70,7 +82,7 @@ def _tagged(folder: Path, dicoms: Sequence[Path], fraction: float, progress: boo
 def _listed_files(
     folder: Path, files: Sequence[Path], table: LabelTable, listed: Sequence[str], fraction: float
 ) -> list[Item]:
-    named = by_name(files)
+    named = by_name(files, folder)
     items = []
     for row, (name, label) in enumerate(zip(listed, table.labels, strict=True)):
         path = find_listed(name, folder, named, table.path)
@@ -99,31 +111,51 @@ def _listed_subjects(
     headers = read_headers(dicoms, progress=progress) if dicoms else []
     series = defaultdict(list)
     for header in headers:
-        for key in {header.patient, header.series}:
+        for key in {composed(header.patient), header.series}:
             series[key].append(header)
+    named = _named(volumes, subjects, table.path)
     items = []
     for row, (subject, label) in enumerate(zip(subjects, table.labels, strict=True)):
         if subject and subject in series:
             header = slice_of_series(series[subject], fraction)
             items.append(Item(header.path, header.patient or subject, label))
-        elif len(matches := [path for path in volumes if _names(path, subject)]) == 1:
+        elif len(matches := named[subject]) == 1:
             items.append(Item(matches[0], subject, label))
         else:
             found = f"{len(matches)} files" if matches else "no file"
+            alike = spelling(subject) in map(spelling, [*series, *map(stem, volumes)])
+            hint = ". One is written otherwise (zeros, case): write them alike" if alike else ""
             raise DataFileError(
                 f"{table.path}: {found} for the subject in row {row + 1} below the header; expected one volume named "
-                "after it or a DICOM series with its PatientID. Add a column of files or remove the row"
+                f"after it or a DICOM series with its PatientID. Add a column of files or remove the row{hint}"
             )
     return items
 
 
-def _names(path: Path, subject: str) -> bool:
-    """Whether a volume is named after a subject: ``LNDb-0007`` after 7, ``sub-01_ct`` after ``sub-01``."""
-    name = stem(path)
-    number = re.search(r"\d+$", name)
-    if subject.isdigit():
-        return number is not None and int(number.group()) == int(subject)
-    return bool(subject) and (name == subject or name.startswith(f"{subject}_"))
+def _named(volumes: Sequence[Path], subjects: Sequence[str], table: Path) -> dict[str, list[Path]]:
+    """The volumes that are named after each subject: ``LNDb-0007`` after 7, ``sub-01_ct`` after ``sub-01``.
+
+    Raises
+    ------
+    DataError
+        A name has several numbers, or begins with several subjects, so that it is unknown whose it is.
+    """
+    numbers = {int(subject): subject for subject in subjects if subject.isdecimal()}
+    words = {subject for subject in subjects if subject and not subject.isdecimal()}
+    named = defaultdict(list)
+    for path in volumes:
+        name = composed(stem(path))
+        at_an_end = re.search(r"\d$|^\d+_", name)
+        found = {int(digits) for digits in re.findall(r"\d+", name)} if at_an_end else set()
+        candidates = {subject for subject in words if name == subject or name.startswith(f"{subject}_")}
+        if len(candidates) > 1 or (not candidates and len(found) > 1 and found & numbers.keys()):
+            raise DataError(
+                f"{path}: whose it is, is not clear: it may be named after {sorted(candidates or found)}; expected "
+                f"one candidate. Add a column of files to {table}"
+            )
+        for subject in candidates or {numbers[number] for number in found & numbers.keys()}:
+            named[subject].append(path)
+    return named
 
 
 def _patient(header: Header) -> str:
@@ -139,3 +171,9 @@ def _check_unique(items: Sequence[Item], table: Path) -> None:
     path, count = Counter(item.path for item in items).most_common(1)[0]
     if count > 1:
         raise DataError(f"{table}: {path} belongs to several rows; keep one of them")
+
+
+def _check_patients(items: Sequence[Item], where: Path) -> None:
+    """Check the ids of tables and headers; a volume without either is a patient of its own, by its path."""
+    named = [item for item in items if item.patient != str(item.path)]
+    check_spellings([item.patient for item in named], [item.path for item in named], where)

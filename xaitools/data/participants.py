@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from xaitools.data.folders import find_files
+from xaitools.data.subjects import check_spellings, check_subject_cells
 from xaitools.data.tables import FILE_COLUMNS, SESSION_COLUMNS, find_column, read_table
 from xaitools.errors import DataError, DataFileError
 
@@ -17,16 +18,17 @@ def read_rows(
 ) -> pd.DataFrame:
     """The rows of the tables, with the added columns ``participant``, ``session``, ``file`` and ``required``.
 
-    A row without a session is about all sessions of its participant. In BIDS and CAPS folders the tables
-    ``sub-X_sessions.tsv`` add a row a session, with the columns of ``participants.tsv`` where they lack one; a volume
-    need not be there for each of these, as it is required for the others.
+    A row without a session is about all sessions of a participant who has no other row. In BIDS and CAPS folders the
+    tables ``sub-X_sessions.tsv`` add a row a session, with the columns of ``participants.tsv`` where they lack one; a
+    volume need not be there for each of these, as it is required for the others.
 
     Raises
     ------
     DataFileError
         No table, or it cannot be read.
     DataError
-        No column of participants, or a participant (with its session) in two rows.
+        No column of participants, a row without one, a participant (with its session) in two rows, or ids that look
+        like two spellings of one person.
     """
     path = _find_table(folder, layout, table)
     rows = pd.DataFrame({"participant_id": []}, dtype=str) if path is None else read_table(path)
@@ -47,6 +49,8 @@ def read_rows(
             f"{folder}: no participants.tsv, participants.csv or sub-X/sub-X_sessions.tsv in it; put the table there, "
             f"{columns}, or name one elsewhere with table"
         )
+    ids = rows["participant"].tolist()
+    check_spellings(ids, list(map(repr, ids)), where)
     repeated = rows[rows.duplicated(["participant", "session"]) & (rows["file"] == "")]
     if len(repeated):
         participant, session = repeated.iloc[0][["participant", "session"]]
@@ -80,6 +84,7 @@ def _with_ids(rows: pd.DataFrame, where: Path, subject_column: str, session_colu
             f"{where}: no column of participants among {list(rows.columns)}; rename it to "
             "participant_id (in a call of load_brains, subject_column= names it)"
         )
+    check_subject_cells(rows[ids].tolist(), where)
     sessions = find_column(rows, session_column, SESSION_COLUMNS, where)
     files = find_column(rows, "", FILE_COLUMNS, where)
     return rows.assign(
@@ -96,6 +101,11 @@ def _with_sessions(rows: pd.DataFrame, folder: Path, session_column: str) -> pd.
     of_participant = {row["participant"]: row for row in rows.to_dict("records")}
     added = []
     for path in find_files(root, lambda _: True, "sub-*/sub-*_sessions.tsv"):
+        if path.name != f"{path.parent.name}_sessions.tsv":
+            raise DataError(
+                f"{path}: a table of sessions in the folder of another participant; expected one id in both names. "
+                "Rename or move it"
+            )
         participant = path.parent.name.removeprefix("sub-")
         sessions = read_table(path)
         column = find_column(sessions, session_column, SESSION_COLUMNS, path)

@@ -1,7 +1,8 @@
 """Which brain volumes a folder holds, whose they are, and which rows of the table are about them."""
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from xaitools.data.folders import by_name, check_folder, find_files, find_listed, stem
+from xaitools.data.folders import by_name, check_folder, composed, find_files, find_listed, layout_error, stem
+from xaitools.data.subjects import spelling
 from xaitools.data.volumes import is_nifti
 from xaitools.errors import DataError, DataFileError, ParameterError
 
@@ -22,6 +24,11 @@ CAPS_IMAGES = {
 }
 BIDS_IMAGES = ("anat/*_T1w.nii*",)
 FLAT_IMAGES = ("t1/*.nii*", "T1/*.nii*", "T1w/*.nii*", "**/*.nii*")
+LAYOUTS = (
+    "CAPS, subjects/sub-X/ses-Y/t1_linear/*_T1w.nii.gz or the grey-matter maps of t1-volume",
+    "BIDS, sub-X/[ses-Y/]anat/*_T1w.nii.gz",
+    "a flat folder, NIfTI files named after participants and a CSV or TSV table",
+)
 NO_IMAGES = re.compile(r"(^|[_-])(dseg|seg|mask|labels?|dlmuse)$", re.IGNORECASE)
 PARTICIPANT, SESSION = re.compile(r"sub-([A-Za-z0-9]+)"), re.compile(r"ses-([A-Za-z0-9]+)")
 
@@ -44,12 +51,14 @@ def recognise_layout(folder: Path) -> str:
     Raises
     ------
     DataFileError
-        No such folder, or a file.
+        No such folder, or a file; or neither, and no NIfTI file below it.
     """
     check_folder(folder, "give the folder that holds the volumes")
     for layout, pattern in (("caps", "subjects/sub-*"), ("bids", "sub-*")):
         if any(path.is_dir() for path in folder.glob(pattern)):
             return layout
+    if not find_files(folder, is_nifti):
+        raise layout_error(folder, "no NIfTI file (.nii, .nii.gz)", LAYOUTS, "Give the folder of the volumes")
     return "flat"
 
 
@@ -121,7 +130,10 @@ def add_maps(scans: Sequence[Scan], folder: Path, layout: str, rows: pd.DataFram
 def pair(
     rows: pd.DataFrame, scans: Sequence[Scan], folder: Path, *, skip_missing: bool
 ) -> tuple[list[Scan], list[int], dict[str, int]]:
-    """Scans that have a row, and the positions of those rows; a session's own row goes before its participant's.
+    """Scans that have a row with a label, and the positions of those rows.
+
+    A participant's row without a session is about all sessions, unless other rows of the participant have one: then
+    each scan needs the row of its own session, see :func:`match_sessions`.
 
     Parameters
     ----------
@@ -135,39 +147,120 @@ def pair(
     -------
     scans, positions, counts
         How many volumes and participants were left out, by reason.
+
+    Raises
+    ------
+    DataFileError
+        No volume is there for a row that needs one.
+    DataError
+        A volume whose participant, or whose session among rows of sessions, has no row.
     """
-    row_of = {(row.participant, row.session): position for position, row in enumerate(rows.itertuples())}
-    participants = set(rows["participant"])
+    participants, scanned = set(rows["participant"]), {scan.participant for scan in scans}
+    row_of = _rows_of(rows, scans)
     strangers = [scan for scan in scans if scan.participant not in participants]
-    if strangers and not skip_missing:
-        raise DataError(
-            f"{strangers[0].path}: no row of the table is about it ({len(strangers)} of {len(scans)} volumes); add "
-            "rows, move such volumes out of the folder, or leave them out with skip_missing=True (in a call of "
-            "load_brains, subject_column= names the column of participants)"
-        )
-    found = {(scan.participant, session) for scan in scans for session in (scan.session, "")}
-    needed = rows[rows["label"].notna() & rows["required"]]
-    alone = [row.participant for row in needed.itertuples() if (row.participant, row.session) not in found]
-    if alone and not skip_missing:
-        raise DataFileError(
-            f"{folder}: no volume of participant {alone[0]!r} ({len(alone)} of {len(participants)} participants); add "
-            "files, empty the cells of what to predict in the rows without one, leave them out with skip_missing=True, "
-            "or give the pattern of the files with image"
-        )
-    chosen, positions, unlisted = [], [], -len(strangers)
-    for scan in scans:
-        of_participant = row_of.get((scan.participant, ""))
-        row = row_of.get((scan.participant, scan.session), of_participant) if scan.row is None else scan.row
-        unlisted += row is None
-        if row is not None and pd.notna(rows["label"].iloc[row]):
-            chosen.append(scan)
-            positions.append(row)
+    unmatched = [
+        scan
+        for scan, row in zip(scans, row_of, strict=True)
+        if row is None and scan.participant in participants
+    ]
+    needed = rows[rows["label"].notna() & rows["required"] & ~rows.index.isin(row_of)]
+    alone = needed[(needed["session"] != "") | ~needed["participant"].isin(scanned)]
+    if not skip_missing:
+        _check_complete(rows, strangers, alone, unmatched, folder, len(scans))
+    labelled = rows["label"].notna().to_numpy()
+    pairs = [(scan, row) for scan, row in zip(scans, row_of, strict=True) if row is not None]
+    chosen = [(scan, row) for scan, row in pairs if labelled[row]]
     counts = {
         "volumes_without_row": len(strangers),
-        "sessions_without_row": unlisted,
-        "participants_without_volume": len(set(alone)),
+        "sessions_without_row": len(unmatched),
+        "volumes_without_label": len(pairs) - len(chosen),
+        "participants_without_volume": alone["participant"].nunique(),
     }
-    return chosen, positions, counts
+    return [scan for scan, _ in chosen], [row for _, row in chosen], counts
+
+
+def _check_complete(
+    rows: pd.DataFrame,
+    strangers: Sequence[Scan],
+    alone: pd.DataFrame,
+    unmatched: Sequence[Scan],
+    folder: Path,
+    n_scans: int,
+) -> None:
+    """Raise for volumes without a participant, rows without a volume, and volumes without a row of their session."""
+    if strangers:
+        raise DataError(
+            f"{strangers[0].path}: no row of the table is about it ({len(strangers)} of {n_scans} volumes); add "
+            "rows, move such volumes out of the folder, or leave them out with skip_missing=True (in a call of "
+            f"load_brains, subject_column= names the column of participants).{spelling_hint(strangers, rows)}"
+        )
+    if len(alone):
+        participant, session = alone.iloc[0][["participant", "session"]]
+        raise DataFileError(
+            f"{folder}: no volume of participant {participant!r}{f', session {session!r}' if session else ''} "
+            f"({len(alone)} of {rows['participant'].nunique()} participants); add files, empty the cells of what to "
+            "predict in the rows without one, leave them out with skip_missing=True, or give the pattern of the files "
+            "with image"
+        )
+    if unmatched:
+        path, session = unmatched[0].path, unmatched[0].session
+        listed = sorted(set(rows.loc[rows["participant"] == unmatched[0].participant, "session"]) - {""})
+        raise DataError(
+            f"{path}: {f'the session {session!r}' if session else 'no session (ses-...) in its name'}, where the "
+            f"table has rows for the sessions {listed} of its participant ({len(unmatched)} of {n_scans} volumes); "
+            "expected one row that fits, M12 and M012 being one session. Correct the sessions, or leave such volumes "
+            "out with skip_missing=True"
+        )
+
+
+def _rows_of(rows: pd.DataFrame, scans: Sequence[Scan]) -> list[int | None]:
+    """The position of each scan's row, or None.
+
+    That of its participant's session; the participant's only row without a session where none of its rows has one.
+    """
+    row_of = {(row.participant, row.session): position for position, row in enumerate(rows.itertuples())}
+    listed, scanned = defaultdict(set), defaultdict(set)
+    for participant, session in row_of:
+        listed[participant].update({session} - {""})
+    for scan in scans:
+        scanned[scan.participant].add(scan.session)
+    matched = {
+        participant: match_sessions(scanned[participant], listed[participant]) for participant in listed
+    }
+    found: list[int | None] = []
+    for scan in scans:
+        known = scan.participant
+        session = matched[known].get(scan.session) if listed.get(known) else ""
+        own = None if session is None else row_of.get((known, session))
+        found.append(own if scan.row is None else scan.row)
+    return found
+
+
+def match_sessions(scanned: Collection[str], listed: Collection[str]) -> dict[str, str]:
+    """Which listed session each scanned one of a participant is: of the same name, or else, if that is unique, number.
+
+    Examples
+    --------
+    >>> match_sessions({"M000", "M012"}, {"M00", "M12", "M24"})
+    {'M000': 'M00', 'M012': 'M12'}
+    """
+    matched = {session: session for session in sorted(scanned) if session in listed}
+    own, other = _by_visit(set(scanned) - set(listed)), _by_visit(set(listed) - set(scanned))
+    unique = [visit for visit in own if len(own[visit]) == len(other.get(visit, ())) == 1]
+    return matched | {own[visit][0]: other[visit][0] for visit in unique}
+
+
+def _by_visit(sessions: Collection[str]) -> dict[tuple[str, int | None], list[str]]:
+    groups = defaultdict(list)
+    for session in sorted(sessions):
+        groups[_visit(session)].append(session)
+    return dict(groups)
+
+
+def _visit(session: str) -> tuple[str, int | None]:
+    """What ``M12``, ``m012`` and ``M12.0`` have in common."""
+    match = re.fullmatch(r"(\D*)(\d+)(?:\.0+)?", session)
+    return (match[1].lower(), int(match[2])) if match else (session.lower(), None)
 
 
 def _find_paths(folder: Path, layout: str, image: str) -> list[Path]:
@@ -191,10 +284,9 @@ def _find_paths(folder: Path, layout: str, image: str) -> list[Path]:
     if layout == "flat" and not image:
         paths = [path for path in paths if not _is_map(path, folder)]
     if not paths:
-        raise DataFileError(
-            f"{folder}: no NIfTI file (.nii, .nii.gz) that fits {' or '.join(map(repr, patterns))}; give the folder of "
-            "the volumes, or the pattern of their names with image"
-        )
+        missing = f"no NIfTI file (.nii, .nii.gz) that fits {' or '.join(map(repr, patterns))}"
+        remedy = "Give the folder of the volumes, or the pattern of their names with image"
+        raise layout_error(folder, missing, LAYOUTS, remedy)
     return paths
 
 
@@ -223,7 +315,7 @@ def _by_entities(path: Path) -> Scan:
 
 def _listed(paths: Sequence[Path], folder: Path, rows: pd.DataFrame) -> list[Scan]:
     """The scans that rows list in a column of files."""
-    named = by_name(paths)
+    named = by_name(paths, folder)
     return [
         Scan(find_listed(row.file, folder, named, "its table"), row.participant, row.session, row=position)
         for position, row in enumerate(rows.itertuples())
@@ -231,12 +323,44 @@ def _listed(paths: Sequence[Path], folder: Path, rows: pd.DataFrame) -> list[Sca
 
 
 def _by_id(path: Path, folder: Path, ids: set[str]) -> Scan:
-    """A scan of the participant with whose id the file's name, or a folder's, begins; or of nobody."""
+    """A scan of the participant with whose id the file's name, or a folder's, begins; or of nobody.
+
+    Raises
+    ------
+    DataError
+        The names begin with the ids of several participants.
+    """
     session = SESSION.search(path.name)
-    for name in (stem(path), *reversed(path.relative_to(folder).parts[:-1])):
-        name = name.removeprefix("sub-")
-        ends = [len(name), *(match.start() for match in re.finditer(r"[^A-Za-z0-9]", name))]
-        for end in sorted(ends, reverse=True):
-            if name[:end] in ids:
-                return Scan(path, name[:end], session[1] if session else "")
-    return Scan(path, "")
+    names = (stem(path), *reversed(path.relative_to(folder).parts[:-1]))
+    found = [participant for name in names if (participant := _leading_id(name, ids))]
+    if len(set(found)) > 1:
+        raise DataError(
+            f"{path}: its name and its folders' begin with several participants, {sorted(set(found))}; expected one. "
+            "List the files to take in a column 'file' of the table"
+        )
+    return Scan(path, found[0] if found else "", session[1] if session else "")
+
+
+def _leading_id(name: str, ids: set[str]) -> str:
+    """The longest id with which a name begins, or nothing."""
+    return next((part for part in _beginnings(name) if part in ids), "")
+
+
+def _beginnings(name: str) -> list[str]:
+    """What of a name may be an id: it, and what stands before a sign that is no letter or number; the longest first."""
+    name = composed(name).removeprefix("sub-")
+    ends = [len(name), *(match.start() for match in re.finditer(r"[\W_]", name))]
+    return [name[:end] for end in sorted(ends, reverse=True)]
+
+
+def spelling_hint(scans: Sequence[Scan], rows: pd.DataFrame) -> str:
+    """Which id in a file's name looks like one of the table that no file has, as a sentence; or nothing."""
+    known = {spelling(participant): participant for participant in rows["participant"]}
+    for scan in scans:
+        if scan.participant in known.values():
+            continue
+        names = [*_beginnings(stem(scan.path)), *_beginnings(scan.path.parent.name)]
+        for part in [scan.participant] if scan.participant else names:
+            if part and (own := known.get(spelling(part))):
+                return f" {own!r} in the table looks like {part!r} in a file's name: write them alike."
+    return ""

@@ -1,13 +1,55 @@
 """Study ids in place of patients, and which subjects to take."""
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 
 from xaitools.checks import check_counts
-from xaitools.errors import ParameterError
+from xaitools.data.missing import is_missing_id
+from xaitools.errors import DataError, ParameterError
+
+
+def spelling(patient: str) -> str:
+    """What the spellings of one person's id have in common: ``sub-A07``, ``a7`` and ``A7.0`` are ``a7``."""
+    word = unicodedata.normalize("NFKC", patient).strip().casefold().removeprefix("sub-")
+    return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"^(\d+)\.0+$", r"\1", word))
+
+
+def check_subject_cells(cells: Sequence[str], table: str | Path) -> None:
+    """Raise DataError if a row of a table names no subject: such rows would all be of one person."""
+    empty = [row for row, cell in enumerate(cells, start=1) if is_missing_id(cell)]
+    if empty:
+        raise DataError(
+            f"{table}: no subject in row {empty[0]} below the header ({len(empty)} of {len(cells)} rows); expected one "
+            "in each, since rows of one subject stay together. Fill in the cells or remove the rows"
+        )
+
+
+def check_spellings(patients: Sequence[str], shown: Sequence[str | Path], where: str | Path) -> None:
+    """Raise DataError if one person may have two ids, and with that be in two of the sets that share none.
+
+    Parameters
+    ----------
+    patients : sequence of str, n
+    shown : sequence of str or Path, n
+        What a message calls them.
+    where : str or Path
+        The table or folder, for the message.
+    """
+    first: dict[str, int] = {}
+    for position, patient in enumerate(patients):
+        before = first.setdefault(spelling(patient), position)
+        if patients[before] != patient:
+            raise DataError(
+                f"{where}: the subjects of {shown[before]} and {shown[position]} are written in two ways but look like "
+                "one person (case, zeros before a number, '.0', 'sub-' and forms of Unicode aside); expected one "
+                "spelling a person. Write them alike, or rename one if they are two"
+            )
 
 
 def study_names(patients: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,9 +1,12 @@
 """The one reader of tables, CSV and TSV files as text, and the finder of their columns."""
 
+import codecs
+import csv
 import io
 import re
-import warnings
+import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +16,14 @@ from xaitools.errors import DataError, DataFileError
 
 FILE_COLUMNS = ("file", "filename", "file_name", "path", "dicom_name", "image")
 SESSION_COLUMNS = ("session_id", "session", "visit")
-MISSING = ("", "n/a", "na", "nan", "none", "null")
+# No text has these: files of Excel, zip files, pictures.
+CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV or TSV file in UTF-8 as text, see :func:`parse_table`.
+    """Read a CSV or TSV file as text, see :func:`parse_table`.
+
+    UTF-8 and UTF-16 are told by their marks and their bytes; what is neither is taken as Windows-1252 (Latin-1).
 
     Raises
     ------
@@ -27,48 +33,104 @@ def read_table(path: Path) -> pd.DataFrame:
         No rows.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise DataFileError(
-            f"{path}: no such table, or not a text file in UTF-8 ({type(error).__name__}); give a CSV or TSV file"
+            f"{path}: no such table, or one that cannot be opened ({type(error).__name__}); give a CSV or TSV file"
         ) from None
-    table = parse_table(text, path)
+    table = parse_table(_decoded(content, path), path)
     if table.empty:
         raise DataError(f"{path}: no rows below the header; expected one for each image or subject")
     return table
 
 
+def _decoded(content: bytes, path: Path) -> str:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encodings = ["utf-16"]
+    elif b"\0" in content[:2]:
+        encodings = ["utf-16-be" if content[0] == 0 else "utf-16-le"]
+    else:
+        encodings = ["utf-8-sig", "cp1252", "latin-1"]
+    for encoding in encodings:
+        with suppress(UnicodeDecodeError):
+            text = content.decode(encoding)
+            if not CONTROLS.search(text):
+                return text
+    raise DataFileError(
+        f"{path}: not a text file; expected a CSV or TSV table. Save it as one, in UTF-8 (in Excel: CSV UTF-8)"
+    )
+
+
 def parse_table(text: str, where: str | Path) -> pd.DataFrame:
     """A table whose cells are divided by tabs, commas or semicolons, or by blanks where its header has none of these.
 
-    Cells are text, without the blanks around them; those that a short row lacks are empty.
+    Cells are text in Unicode's composed form (NFC), without the blanks around them; those that a short row lacks are
+    empty, and empty ones beyond the header are left out, as are columns without a name or cell. Of two columns of one
+    name the second is called ``name (2)``. Numbers with a decimal comma, which semicolons or tabs allow, get a point.
 
     Raises
     ------
     DataFileError
-        It is empty, or a row has more cells than the header, so that it is unknown which column is which.
+        It is empty, a quotation mark is not closed, or a row has more cells than the header, so that it is unknown
+        which column is which.
     """
-    header = text.lstrip("\r\n").split("\n", 1)[0]
-    sign = max("\t,;", key=header.count)
-    delimiter = " " if sign not in header and " " in header.strip() else sign
+    text = unicodedata.normalize("NFC", text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n"))
+    text = text.lstrip("\n")
+    if said := re.match(r'"?sep=(.)"?\n', text):  # Excel's own first line
+        text = text[said.end() :]
+    header = re.sub(r'"[^"]*"', "", text.split("\n", 1)[0])
+    sign = said[1] if said else max("\t,;", key=header.count)
+    if sign not in header and " " in header.strip():
+        sign, text = " ", "\n".join(re.sub(" +", " ", line.strip()) for line in text.split("\n"))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(
-                io.StringIO(text),
-                sep=delimiter,
-                dtype=str,
-                keep_default_na=False,
-                index_col=False,
-                skipinitialspace=True,
-            )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
-        raise DataFileError(
-            f"{where}: cannot be read as a CSV or TSV table ({str(error).strip()}); expected a header, and "
-            "below it rows of as many cells. Correct or fetch it again"
-        ) from None
-    table.columns = [str(column).strip() for column in table.columns]
-    return table.apply(lambda column: column.str.strip())
+        lines = io.StringIO(text, newline="")
+        rows = [
+            [cell.strip() for cell in row]
+            for row in csv.reader(lines, delimiter=sign, skipinitialspace=sign != " ")
+        ]
+    except csv.Error as error:
+        raise _unreadable(where, str(error)) from None
+    rows = [row for row in rows if any(row)]
+    if not rows:
+        raise _unreadable(where, "it is empty")
+    if text.count('"') % 2:
+        raise _unreadable(where, "a quotation mark is not closed")
+    width = len(rows[0])
+    for line, row in enumerate(rows[1:], start=1):
+        if any(row[width:]):
+            raise _unreadable(where, f"{len(row)} cells in row {line} below a header of {width}")
+    cells = [(row + [""] * width)[:width] for row in rows[1:]]
+    table = pd.DataFrame(cells, columns=_own_names(rows[0]), dtype=str)
+    table = table[[name for name, given in zip(table, rows[0], strict=True) if given or table[name].any()]]
+    return table if sign == "," else table.assign(**{name: _with_points(table[name]) for name in table})
+
+
+def _unreadable(where: str | Path, why: str) -> DataFileError:
+    return DataFileError(
+        f"{where}: cannot be read as a CSV or TSV table ({why}); expected a header, and below it rows of as many "
+        "cells. Correct or fetch it again"
+    )
+
+
+def _own_names(header: Sequence[str]) -> list[str]:
+    """Names of columns, no two alike."""
+    names: list[str] = []
+    for position, given in enumerate(header, start=1):
+        name = base = given or f"column {position}"
+        count = 1
+        while name in names:
+            count += 1
+            name = f"{base} ({count})"
+        names.append(name)
+    return names
+
+
+def _with_points(column: pd.Series) -> pd.Series:
+    """The column with points for its decimal commas; ``1,234`` alone, which may be a thousand, stays as it is."""
+    cells = [cell for cell in column if cell]
+    decimal = any(re.fullmatch(r"[+-]?(0,\d+|\d+,(\d{1,2}|\d{4,}))", cell) for cell in cells)
+    fits = all(re.fullmatch(r"[+-]?\d+(,\d+)?", cell) for cell in cells)
+    return column.str.replace(",", ".") if decimal and fits else column
 
 
 def find_column(table: pd.DataFrame, wanted: str, usual: Sequence[str], where: str | Path) -> str | None:
@@ -77,12 +139,16 @@ def find_column(table: pd.DataFrame, wanted: str, usual: Sequence[str], where: s
     Raises
     ------
     DataError
-        `wanted` is not there; the message lists the columns.
+        `wanted` is not there, the message lists the columns; or two columns have that name.
     """
-    if wanted in table.columns:
-        return wanted
+    wanted = unicodedata.normalize("NFC", wanted.strip())
     lower = {column.lower(): column for column in reversed(list(table.columns))}
     found = next((lower[name] for name in ([wanted.lower()] if wanted else usual) if name in lower), None)
+    found = wanted if wanted in table.columns else found
+    if f"{found} (2)" in table.columns:
+        raise DataError(
+            f"{where}: two columns are named {found!r}; expected one. Rename the other, or take it out"
+        )
     if wanted and found is None:
         raise DataError(
             f"{where}: no column {wanted!r}; its columns are {list(table.columns)}. Name one of these"
@@ -102,6 +168,11 @@ def number(cell: str) -> float:
     except ValueError:
         return np.nan
     return value if np.isfinite(value) else np.nan
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a finite number."""
+    return not np.isnan(number(cell))
 
 
 def shown_values(values: Sequence[str]) -> str:
