@@ -236,6 +236,41 @@ def test_headers_without_an_agent_ask_for_a_table(listed):
         load(listed[0])
 
 
+@pytest.fixture
+def agents(tmp_path, write_dicom):
+    """A folder of patients, one with each of these words as ContrastBolusAgent."""
+
+    def write(*words):
+        for number, agent in enumerate(words):
+            path = tmp_path / "agents" / f"{number}.dcm"
+            write_dicom(path, patient=f"p{number}", series=f"1.2.{number}", ContrastBolusAgent=agent)
+        return tmp_path / "agents"
+
+    return write
+
+
+def test_oral_agents_and_empty_tags_are_no_contrast_and_counted(agents):
+    samples = load(agents("ORAL", "Isovue 300", "", None, "W/O"))
+    assert samples.labels.tolist() == [0, 1, 0, 0, 0]
+    counts = {name: count for name, count in samples.info.items() if name.startswith("n_")}
+    assert counts == {"n_agent_empty": 2, "n_agent_oral": 1, "n_agent_unknown": 0}
+
+
+def test_agents_that_say_nothing_are_refused_or_left_out(agents):
+    folder = agents("UNKNOWN", "Isovue 300", "NONE", "N/A", "-")
+    message = (
+        r"ContrastBolusAgent of 3 of 5 patients.*\['-', 'N/A', 'UNKNOWN'\].*label table.*skip_unknown=True"
+    )
+    with pytest.raises(DataError, match=message):
+        load(folder)
+    samples = load(folder, skip_unknown=True)
+    assert [path.name for path in samples.sources] == ["1.dcm", "2.dcm"]
+    assert samples.labels.tolist() == [1, 0]
+    assert samples.info["n_agent_unknown"] == 3
+    with pytest.raises(DataError, match="nothing is left"):
+        load(agents(*5 * ["?"]), skip_unknown=True)
+
+
 def test_volumes_alone_ask_for_a_table(tmp_path, ramp):
     write_nifti(tmp_path / "a.nii", ramp)
     with pytest.raises(DataError, match="label table"):

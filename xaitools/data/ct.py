@@ -18,6 +18,7 @@ from xaitools.data.masks import find_mask, heart_and_vessels, read_mask
 from xaitools.data.samples import Samples
 from xaitools.data.slices import resize, slice_of_volume, to_image
 from xaitools.data.subjects import check_n_subjects, in_turn, study_names
+from xaitools.data.tables import shown_values
 from xaitools.data.volumes import is_volume, read_volume
 from xaitools.errors import DataError, DataFileError, ParameterError
 
@@ -35,6 +36,7 @@ def load_ct(
     window: tuple[float, float] = MEDIASTINUM,
     slice_fraction: float = 0.5,
     masks: str | Path | None = None,
+    skip_unknown: bool = False,
     n_subjects: int | None = None,
     progress: bool = True,
 ) -> Samples:
@@ -46,7 +48,8 @@ def load_ct(
       DICOM series. Without one, a column of subjects is matched with the DICOM ``PatientID`` or series UID,
       or with the names of volumes; LNDb's ``LNDbID`` 7 finds ``LNDb-0007.mhd``.
     - **DICOM without a table**, as LIDC-IDRI is published: the label is whether ``ContrastBolusAgent`` names an
-      agent, one slice a patient.
+      agent in the vessels, one slice a patient. Without the tag, or where it is empty, no agent was used; an oral
+      one alone is none that the heart shows. ``info`` counts both, ``"n_agent_empty"`` and ``"n_agent_oral"``.
 
     Of a series or volume one slice is taken, at `slice_fraction` of its height; of several CT series of one
     patient, the longest. Only headers are read to choose it. Slices are shown as radiologists see them,
@@ -71,6 +74,9 @@ def load_ct(
         Folder of PNG or NIfTI masks named like the files, or the rule of
         :func:`xaitools.data.masks.heart_and_vessels`. A sample for which there is no mask gets one that is all
         false; ``info["n_without_mask"]`` counts them.
+    skip_unknown : bool
+        Leave out patients whose ``ContrastBolusAgent`` is none of the known words and agents, instead of refusing
+        them; ``info["n_agent_unknown"]`` counts them.
     n_subjects : int, optional
         Take at most so many subjects, alternating between the classes, in the order of their ids.
     progress : bool
@@ -87,7 +93,7 @@ def load_ct(
     DataFileError
         The folder, a table or a file is missing, empty, truncated or cannot be decoded.
     DataError
-        A column is missing, a label cannot be read, there is one class only, a slice is constant or not finite, a
+        A column is missing, a label or the name of an agent cannot be read, there is one class only, a slice is constant or not finite, a
         mask is all black.
     ShapeError
         A mask on another grid than its slice.
@@ -107,6 +113,7 @@ def load_ct(
         table = folder / "overview.csv"
     labels = read_label_table(Path(table), label_column, file_column, subject_column) if table else None
     items = find_items(folder, labels, slice_fraction, progress=progress)
+    items, agents = (items, {}) if labels else _with_known_agent(items, folder, skip_unknown)
     subjects, names = study_names([item.patient for item in items])
     _check_two_classes(items, folder)
     chosen = in_turn(subjects, [item.label for item in items], n_subjects)
@@ -121,6 +128,7 @@ def load_ct(
         "window": [float(value) for value in window],
         "size": size,
         "slice_fraction": slice_fraction,
+        **agents,
     }
     if drawn is not None:
         rule = HEART_AND_VESSELS if masks == HEART_AND_VESSELS else "drawn, from files"
@@ -137,8 +145,27 @@ def load_ct(
     )
 
 
+def _with_known_agent(
+    items: Sequence[Item], folder: Path, skip_unknown: bool
+) -> tuple[list[Item], dict[str, int]]:
+    """The items whose header tells their label, and how many of all say what in other ways."""
+    headers = [item.header for item in items if item.header]
+    kinds = [header.contrast_kind for header in headers]
+    unknown = [header.contrast_agent for header in headers if header.contrast_kind == "unknown"]
+    if unknown and not skip_unknown:
+        raise DataError(
+            f"{folder}: ContrastBolusAgent of {len(unknown)} of {len(items)} patients does not tell whether there is "
+            f"contrast agent in the vessels, {shown_values(unknown)}; expected the name of one, or words such as "
+            "'NONE'. Give a label table, or leave these patients out with skip_unknown=True"
+        )
+    counts = {f"n_agent_{kind}": kinds.count(kind) for kind in ("empty", "oral", "unknown")}
+    return [item for item, kind in zip(items, kinds, strict=True) if kind != "unknown"], counts
+
+
 def _check_two_classes(items: Sequence[Item], folder: Path) -> None:
     found = {item.label for item in items}
+    if not items:
+        raise DataError(f"{folder}: nothing is left to load; give a label table")
     if len(found) < 2:
         raise DataError(
             f"{folder}: all {len(items)} samples are of one class, {CLASS_NAMES[found.pop()]!r}; expected both. "

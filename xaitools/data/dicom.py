@@ -14,6 +14,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from tqdm.auto import tqdm
 
+from xaitools.data.agents import agent_kind
 from xaitools.data.grids import Grid
 from xaitools.data.slices import AIR_HU, CtSlice, stored_slice
 from xaitools.data.volumes import LPS_TO_RAS
@@ -27,12 +28,17 @@ HEADER_TAGS = [
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "ContrastBolusAgent",
+    "ContrastBolusRoute",
+    "ContrastBolusVolume",
 ]
 
 
 @dataclass(frozen=True)
 class Header:
-    """What chooses and labels a slice. `patient` and `series` stay in memory: they are never shown."""
+    """What chooses and labels a slice. `patient` and `series` stay in memory: they are never shown.
+
+    `contrast_kind` is that of :func:`xaitools.data.agents.agent_kind`.
+    """
 
     path: Path
     patient: str
@@ -40,6 +46,7 @@ class Header:
     modality: str
     height: float | None
     contrast_agent: str
+    contrast_kind: str
 
 
 def is_dicom(path: Path) -> bool:
@@ -66,6 +73,11 @@ def read_header(path: Path) -> Header:
             modality=_text(dataset, "Modality"),
             height=_height(dataset),
             contrast_agent=_text(dataset, "ContrastBolusAgent"),
+            contrast_kind=agent_kind(
+                _text(dataset, "ContrastBolusAgent"),
+                _text(dataset, "ContrastBolusRoute"),
+                _number(dataset, "ContrastBolusVolume", 0.0),
+            ),
         )
 
 

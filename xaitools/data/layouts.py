@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xaitools.data.contrast import LabelTable, agent_given
+from xaitools.data.contrast import LabelTable
 from xaitools.data.dicom import Header, is_dicom, read_header, read_headers, slice_of_series
 from xaitools.data.folders import by_name, find_files, find_listed, stem
 from xaitools.data.volumes import is_volume
@@ -15,11 +15,15 @@ from xaitools.errors import DataError, DataFileError
 
 @dataclass(frozen=True)
 class Item:
-    """A file to load. `patient` tells patients apart in memory and is never shown."""
+    """A file to load. `patient` tells patients apart in memory and is never shown.
+
+    Where the header tells the label, `header` is that of the file.
+    """
 
     path: Path
     patient: str
     label: int
+    header: Header | None = None
 
 
 def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progress: bool) -> list[Item]:
@@ -64,7 +68,10 @@ def _tagged(folder: Path, dicoms: Sequence[Path], fraction: float, progress: boo
     for header in read_headers(dicoms, progress=progress):
         patients[_patient(header)].append(header)
     chosen = [(patient, slice_of_series(patients[patient], fraction)) for patient in sorted(patients)]
-    return [Item(header.path, patient, agent_given(header.contrast_agent)) for patient, header in chosen]
+    return [
+        Item(header.path, patient, int(header.contrast_kind == "vessels"), header)
+        for patient, header in chosen
+    ]
 
 
 def _listed_files(
