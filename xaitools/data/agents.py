@@ -2,36 +2,39 @@
 
 import re
 
-# Every word of a text must stand in one of these sets, or the text says nothing that a label may rest on.
-_NEGATIONS = frozenset(
-    "no non not none nil never n false without wo noncontrast nocontrast unenhanced nonenhanced plain native nativ "
-    "ohne kein keine nein sans sin senza".split()
-)
-# Iodinated agents for the vessels, generic and trade names: ACR Manual on Contrast Media, appendix A; WHO ATC V08A.
-# Those given as drinks too (diatrizoate, Telebrix Gastro) count only with a word for the vein.
-_IODINATED = frozenset(
-    "iohexol iopamidol iodixanol iopromide ioversol iomeprol iobitridol ioxilan ioxaglate ioxaglic iothalamate "
-    "iotalamic iopentol iotrolan ioxitalamate ioxitalamic iopamidolum iohexolum jopamidol johexol jopromid iopromid "
-    "jomeprol jodixanol joversol "
-    "omnipaque omni accupaque isovue iopamiro iopamiron niopam solutrast scanlux visipaque visi ultravist clarograf "
-    "optiray optiject iomeron imeron xenetix oxilan hexabrix conray imagopaque iopaque unipaque omnitrast "
-    "iversol telebrix renografin urografin hypaque diatrizoate amidotrizoate diatrizoic amidotrizoic".split()
-)
-_DRUNK_TOO = frozenset("telebrix diatrizoate amidotrizoate diatrizoic amidotrizoic hypaque urografin".split())
-_VEIN = frozenset("iv intravenous intravenously intravenoes endovenous vein venous".split())
-_GIVEN = frozenset(
-    "yes y true contrast enhanced with applied given administered injected ce km kontrast kontrastmittel contraste "
-    "mdc iodine iodinated jod iode".split()
-)
-_ORAL = frozenset(
-    "oral orally rectal rectally enteral enteric po pr os gastric gastrografin gastroview gastrolux gastromiro gastro "
-    "barium readicat ezcat volumen breeza micropaque mannitol water wasser milk".split()
-)
-_FILLERS = frozenset(
-    "agent agents medium media material bolus injection inj used enhancement mit and und plus of at the x in per route "
-    "ionic lowosmolar low osmolar high ml cc mg mgi mgml g gi kg i l s sec secs second seconds min usp".split()
-)
 
+def _set_of(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# Every word of a text must stand in one of these sets, or the text says nothing that a label may rest on.
+_NEGATIONS = _set_of(
+    "no non not none nil never n false without wo noncontrast nocontrast unenhanced nonenhanced plain native nativ ohne "
+    "kein keine nein sans sin senza"
+)
+# Iodinated agents for the vessels, generic and trade names: WHO ATC V08A; ACR Manual on Contrast Media, appendix A.
+_IODINATED = _set_of(
+    "iohexol iohexolum johexol iopamidol iopamidolum jopamidol iodixanol jodixanol iopromide iopromid jopromid ioversol "
+    "joversol iomeprol jomeprol iobitridol ioxilan ioxaglate ioxaglic iothalamate iotalamic iopentol iotrolan "
+    "ioxitalamate ioxitalamic diatrizoate diatrizoic amidotrizoate amidotrizoic omnipaque omni accupaque isovue iopamiro "
+    "iopamiron niopam solutrast scanlux visipaque visi ultravist clarograf optiray optiject iomeron imeron xenetix "
+    "oxilan hexabrix conray imagopaque iopaque unipaque omnitrast iversol telebrix renografin urografin hypaque"
+)
+# Drinks as well: they count only with a word for the vein.
+_DRUNK_TOO = _set_of("telebrix diatrizoate diatrizoic amidotrizoate amidotrizoic hypaque urografin")
+_VEIN = _set_of("iv intravenous intravenously intravenoes endovenous vein venous")
+_GIVEN = _set_of(
+    "yes y true contrast enhanced with applied given administered injected ce km kontrast kontrastmittel contraste mdc "
+    "iodine iodinated jod iode"
+)
+_ORAL = _set_of(
+    "oral orally rectal rectally enteral enteric po pr os gastric gastrografin gastroview gastrolux gastromiro gastro "
+    "barium readicat ezcat volumen breeza micropaque mannitol water wasser milk"
+)
+_FILLERS = _set_of(
+    "agent agents medium media material bolus injection inj used enhancement mit and und plus of at the x in per route "
+    "ionic lowosmolar low osmolar high ml cc mg mgi mgml g gi kg i l s sec secs second seconds min usp"
+)
 _SPELLINGS = (
     (r"\bw/o\b", "without"),
     (r"\bw/", "with "),

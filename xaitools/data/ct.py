@@ -93,8 +93,8 @@ def load_ct(
     DataFileError
         The folder, a table or a file is missing, empty, truncated or cannot be decoded.
     DataError
-        A column is missing, a label or the name of an agent cannot be read, there is one class only, a slice is constant or not finite, a
-        mask is all black.
+        A column is missing, a label or the name of an agent cannot be read, there is one class only, a slice is
+        constant or not finite, a mask is all black.
     ShapeError
         A mask on another grid than its slice.
     ParameterError
