@@ -292,6 +292,39 @@ def test_a_slice_of_nan_or_of_one_value_is_named(tmp_path, ramp, value, message)
         load(tmp_path, table=write_labels(tmp_path, ["good.nii,0", "bad.nii,1"]))
 
 
+def scaled(folder, write_dicom, ramp, kind):
+    """A file whose values are shifted by 1024, so that air is 124."""
+    if kind == "dcm":
+        return write_dicom(folder / "bad.dcm", RescaleSlope=None, RescaleIntercept=None)
+    if kind == "nii":
+        return write_nifti(folder / "bad.nii", ramp + 1024)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray((ramp + 1024)[None]), str(folder / "bad.mhd"))
+    return folder / "bad.mhd"
+
+
+@pytest.mark.parametrize("kind", ["dcm", "nii", "mhd"])
+def test_values_that_are_not_in_hu_are_refused_or_taken_on_request(tmp_path, write_dicom, ramp, kind):
+    bad = scaled(tmp_path, write_dicom, ramp, kind)
+    write_nifti(tmp_path / "good.nii", ramp)
+    arguments = {"table": write_labels(tmp_path, ["good.nii,0", f"{bad.name},1"]), "window": (500, 2000)}
+    with pytest.raises(DataError, match=rf"{bad.name}: values are 124 to 1157.*below -200.*check_hu=False"):
+        load(tmp_path, **arguments, check_hu=True)
+    samples = load(tmp_path, **arguments, check_hu=False)
+    np.testing.assert_allclose(
+        samples.images[1, 0, 4:24], apply_window(ramp.round() + 1024, (500, 2000)), atol=1e-6
+    )
+    assert samples.info["n_not_hu"] == 1
+
+
+def test_air_elsewhere_in_a_volume_tells_its_unit(tmp_path, ramp):
+    body = np.maximum(ramp, -100)
+    ramp[0, :5] = -900
+    for name in ("a", "b"):
+        write_nifti(tmp_path / f"{name}.nii", np.stack([ramp, body, body], axis=-1))
+    samples = load(tmp_path, table=write_labels(tmp_path, ["a,0", "b,1"]))
+    np.testing.assert_allclose(samples.images[0, 0, 4:24], apply_window(body, (60, 400)), atol=1e-6)
+
+
 @pytest.mark.parametrize("arguments", [{"size": 0}, {"slice_fraction": 1.5}, {"window": (40, 0)}])
 def test_parameters_out_of_range_are_refused(listed, arguments):
     with pytest.raises(ParameterError):
@@ -337,7 +370,8 @@ def test_no_error_quotes_the_header(listed, write_dicom, name_everything, secret
 
 
 def test_real_slices(real_data):
-    samples = load_ct(real_data / "siim_ct", size=64, progress=False)
+    samples = load_ct(real_data / "siim_ct", size=64, check_hu=False, progress=False)
+    assert samples.info["n_not_hu"] == 0
     assert samples.images.shape == (66, 1, 64, 64)
     assert samples.labels.bincount().tolist() == [35, 31]
     assert len(set(samples.subjects)) == 37

@@ -71,6 +71,40 @@ def test_hounsfield_units_do_not_depend_on_the_photometric_interpretation(tmp_pa
     np.testing.assert_allclose(read_dicom(path).hu, ramp)
 
 
+def lookup(unit, values):
+    """A change of a header: `values` for the stored numbers from 24 on, instead of slope and intercept."""
+
+    def change(dataset):
+        del dataset.RescaleSlope, dataset.RescaleIntercept
+        table = pydicom.Dataset()
+        table.LUTDescriptor = [len(values), 24, 16]
+        table.ModalityLUTType = unit
+        table.add_new("LUTData", "US", np.asarray(values).astype(np.int16).view(np.uint16).tolist())
+        dataset.ModalityLUTSequence = [table]
+
+    return change
+
+
+def test_hounsfield_units_come_from_the_table_of_a_file(tmp_path, write_dicom, ramp):
+    table = {stored: stored - (1000 if stored < 500 else 974) for stored in range(24, 1300)}
+    read = read_dicom(write_dicom(tmp_path / "a.dcm", change=lookup("HU", list(table.values()))))
+    np.testing.assert_array_equal(read.hu, np.vectorize(table.get)(ramp.astype(int) + 1024))
+    assert read.hu.min() == -876
+    assert read.doubt == ""
+
+
+def test_values_without_slope_and_intercept_are_in_doubt(tmp_path, write_dicom):
+    path = write_dicom(tmp_path / "a.dcm", RescaleSlope=None, RescaleIntercept=None)
+    assert "124 to 1157, next to nothing below -200 HU" in read_dicom(path).doubt
+
+
+def test_padding_is_no_air_that_was_measured(tmp_path, write_dicom, ramp):
+    ramp[:3] = -1024
+    ramp[0, 0] = 3000 - 1024
+    path = write_dicom(tmp_path / "a.dcm", ramp, RescaleIntercept=0, PixelPaddingValue=0)
+    assert "nothing below" in read_dicom(path).doubt
+
+
 @pytest.mark.parametrize("orientation", [[1, 0, 0, 0, 1, 0], [-1, 0, 0, 0, 1, 0], [-1, 0, 0, 0, -1, 0]])
 def test_a_series_is_sorted_by_position_not_by_name(tmp_path, write_dicom, orientation):
     heights = [30, -20, 10, 0, 20]
@@ -118,6 +152,16 @@ def without_pixels(dataset):
         ({"ImageOrientationPatient": None}, DataFileError, "ImageOrientationPatient"),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, DataError, "not an axial slice"),
         ({"NumberOfFrames": 2}, DataError, "multi-frame"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, DataError, "PALETTE COLOR image.*MONOCHROME"),
+        ({"PhotometricInterpretation": "RGB"}, DataError, "a colour image.*MONOCHROME"),
+        ({"PhotometricInterpretation": None}, DataError, "a colour image.*MONOCHROME"),
+        *[
+            ({"Modality": other}, DataError, f"Modality is {other}; expected CT")
+            for other in ("MR", "RTDOSE", "SEG")
+        ],
+        ({"Modality": "DOE JOHN"}, DataError, "Modality is unknown"),
+        ({"RescaleType": "HU_MOD"}, DataError, "RescaleType.* is HU_MOD; expected HU"),
+        ({"change": lookup("OD", range(1300))}, DataError, "ModalityLUTType.* is OD; expected HU"),
     ],
 )
 def test_a_file_that_is_no_ct_slice_is_named(tmp_path, write_dicom, tags, error, message):

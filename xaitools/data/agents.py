@@ -14,10 +14,10 @@ _NEGATIONS = _set_of(
 )
 # Iodinated agents for the vessels, generic and trade names: WHO ATC V08A; ACR Manual on Contrast Media, appendix A.
 _IODINATED = _set_of(
-    "iohexol iohexolum johexol iopamidol iopamidolum jopamidol iodixanol jodixanol iopromide iopromid jopromid ioversol "
+    "iohexol johexol iopamidol jopamidol iodixanol jodixanol iopromide iopromid jopromid ioversol "
     "joversol iomeprol jomeprol iobitridol ioxilan ioxaglate ioxaglic iothalamate iotalamic iopentol iotrolan "
-    "ioxitalamate ioxitalamic diatrizoate diatrizoic amidotrizoate amidotrizoic omnipaque omni accupaque isovue iopamiro "
-    "iopamiron niopam solutrast scanlux visipaque visi ultravist clarograf optiray optiject iomeron imeron xenetix "
+    "ioxitalamate ioxitalamic diatrizoate diatrizoic amidotrizoate amidotrizoic omnipaque omni accupaque isovue "
+    "iopamiro iopamiron niopam solutrast scanlux visipaque visi ultravist clarograf optiray optiject iomeron imeron xenetix "
     "oxilan hexabrix conray imagopaque iopaque unipaque omnitrast iversol telebrix renografin urografin hypaque"
 )
 # Drinks as well: they count only with a word for the vein.

@@ -37,6 +37,7 @@ def load_ct(
     slice_fraction: float = 0.5,
     masks: str | Path | None = None,
     skip_unknown: bool = False,
+    check_hu: bool = True,
     n_subjects: int | None = None,
     progress: bool = True,
 ) -> Samples:
@@ -77,6 +78,9 @@ def load_ct(
     skip_unknown : bool
         Leave out patients whose ``ContrastBolusAgent`` is none of the known words and agents, instead of refusing
         them; ``info["n_agent_unknown"]`` counts them.
+    check_hu : bool
+        Refuse a slice or volume whose values cannot be Hounsfield units, as nothing in it is air or nothing is tissue.
+        False takes values as they are; ``info["n_not_hu"]`` counts the doubtful ones.
     n_subjects : int, optional
         Take at most so many subjects, alternating between the classes, in the order of their ids.
     progress : bool
@@ -94,7 +98,7 @@ def load_ct(
         The folder, a table or a file is missing, empty, truncated or cannot be decoded.
     DataError
         A column is missing, a label or the name of an agent cannot be read, there is one class only, a slice is
-        constant or not finite, a mask is all black.
+        constant, not finite or not in Hounsfield units, an image is no CT, a mask is all black.
     ShapeError
         A mask on another grid than its slice.
     ParameterError
@@ -120,8 +124,15 @@ def load_ct(
     items = [items[position] for position in chosen]
     _check_two_classes(items, folder)
     paths = [item.path for item in items]
-    images, drawn = _read_all(
-        paths, folder, window=window, size=size, fraction=slice_fraction, masks=masks, progress=progress
+    images, drawn, n_not_hu = _read_all(
+        paths,
+        folder,
+        window=window,
+        size=size,
+        fraction=slice_fraction,
+        masks=masks,
+        check_hu=check_hu,
+        progress=progress,
     )
     info = {
         "source": f"CT labelled by {'a table' if labels else 'ContrastBolusAgent'}",
@@ -130,6 +141,8 @@ def load_ct(
         "slice_fraction": slice_fraction,
         **agents,
     }
+    if not check_hu:
+        info["n_not_hu"] = n_not_hu
     if drawn is not None:
         rule = HEART_AND_VESSELS if masks == HEART_AND_VESSELS else "drawn, from files"
         info |= {"mask_rule": rule, "n_without_mask": int((~drawn.flatten(1).any(dim=1)).sum())}
@@ -181,15 +194,22 @@ def _read_all(
     size: int,
     fraction: float,
     masks: str | Path | None,
+    check_hu: bool,
     progress: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Images and masks (or None), each (n, 1, size, size)."""
+) -> tuple[Tensor, Tensor | None, int]:
+    """Images and masks (or None), each (n, 1, size, size), and how many are in doubt of being in HU."""
     drawn = None if masks in (None, HEART_AND_VESSELS) else _find_masks(paths, folder, Path(str(masks)))
-    image_list, mask_list = [], []
+    image_list, mask_list, n_not_hu = [], [], 0
     for position, path in enumerate(tqdm(paths, desc="CT slices", disable=not progress)):
         volume = read_volume(path) if is_volume(path) else None
         ct_slice = read_dicom(path) if volume is None else slice_of_volume(volume, fraction, path)
         image_list.append(to_image(ct_slice, path, window, size))
+        n_not_hu += bool(ct_slice.doubt)
+        if ct_slice.doubt and check_hu:
+            raise DataError(
+                f"{path}: {ct_slice.doubt}; expected Hounsfield units, air at -1000. Give the files in HU, or take "
+                "values as they are with check_hu=False"
+            )
         if masks == HEART_AND_VESSELS:
             mask = heart_and_vessels(ct_slice)
         elif drawn and (mask_path := drawn[position]):
@@ -197,7 +217,7 @@ def _read_all(
         else:
             mask = np.zeros(ct_slice.hu.shape, dtype=bool)
         mask_list.append(resize(mask.astype(np.float32), ct_slice.spacing, size) >= 0.5)
-    return torch.stack(image_list), None if masks is None else torch.stack(mask_list)
+    return torch.stack(image_list), None if masks is None else torch.stack(mask_list), n_not_hu
 
 
 def _find_masks(paths: Sequence[Path], root: Path, folder: Path) -> list[Path | None]:

@@ -1,5 +1,6 @@
 """DICOM files: headers without identities in any message, slices in Hounsfield units."""
 
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,16 +12,23 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels import apply_modality_lut
 from pydicom.pixels.decoders.base import get_decoder
 from tqdm.auto import tqdm
 
 from xaitools.data.agents import agent_kind
 from xaitools.data.grids import Grid
+from xaitools.data.intensity import LOWEST_HU, hu_doubt
 from xaitools.data.slices import AIR_HU, CtSlice, stored_slice
 from xaitools.data.volumes import LPS_TO_RAS
 from xaitools.errors import DataError, DataFileError, XaitoolsError
 
 SUFFIXES = {".dcm", ".dicom", ".ima"}
+MODALITIES = ("CT", "")
+# What else than a modality or a unit stands there may be a name.
+MODALITY = re.compile(r"[A-Z_]{1,8}")
+# US: unspecified.
+UNITS = ("HU", "US", "")
 HEADER_TAGS = [
     "Modality",
     "PatientID",
@@ -84,7 +92,7 @@ def read_header(path: Path) -> Header:
 def read_headers(paths: Sequence[Path], *, progress: bool) -> list[Header]:
     """Read many headers, those of CT images only."""
     bar = tqdm(paths, desc="DICOM headers", disable=not progress)
-    return [header for header in map(read_header, bar) if header.modality in ("CT", "")]
+    return [header for header in map(read_header, bar) if header.modality in MODALITIES]
 
 
 def slice_of_series(headers: Sequence[Header], fraction: float) -> Header:
@@ -114,7 +122,7 @@ def slice_of_series(headers: Sequence[Header], fraction: float) -> Header:
 def read_dicom(path: Path) -> CtSlice:
     """Read one axial slice.
 
-    Hounsfield units come from ``RescaleSlope`` and ``RescaleIntercept``; they mean the same under MONOCHROME1
+    Hounsfield units come from the Modality LUT, or from ``RescaleSlope`` and ``RescaleIntercept``; they mean the same under MONOCHROME1
     and MONOCHROME2, which only say how a display maps them, so neither is inverted. Padding
     (``PixelPaddingValue``, and everything below -1024 HU as scanners write outside their circle) becomes air.
 
@@ -124,13 +132,16 @@ def read_dicom(path: Path) -> CtSlice:
         Not DICOM, truncated, without pixel data, compressed in a way that no installed decoder reads, or
         without the tags that place it.
     DataError
-        Not one greyscale axial slice.
+        Not one greyscale axial slice of a CT, or in another unit.
     """
     with _anonymous_errors(path):
         dataset = pydicom.dcmread(path)
+        _check_is_ct(dataset, path)
         stored = _stored_values(dataset, path)
-        hu = stored * _number(dataset, "RescaleSlope", 1.0) + _number(dataset, "RescaleIntercept", 0.0)
-        hu[_padding(dataset, stored) | (hu < -1024)] = AIR_HU
+        hu = _hounsfield(dataset, stored, path)
+        padding = _padding(dataset, stored)
+        doubt = hu_doubt(hu[~padding])
+        hu[padding | (hu < LOWEST_HU)] = AIR_HU
         if "PixelSpacing" not in dataset or "ImageOrientationPatient" not in dataset:
             raise DataFileError(
                 f"{path}: no PixelSpacing or no ImageOrientationPatient; every CT image has both. Restore them"
@@ -139,7 +150,7 @@ def read_dicom(path: Path) -> CtSlice:
         axes = np.array(dataset.ImageOrientationPatient, dtype=float).reshape(2, 3)
     if np.abs(np.cross(*axes))[2] < 0.7:
         raise DataError(f"{path}: not an axial slice; expected one across the patient's long axis. Remove it")
-    return stored_slice(hu, _grid(hu.shape, axes, row_spacing, column_spacing))
+    return stored_slice(hu, _grid(hu.shape, axes, row_spacing, column_spacing), doubt)
 
 
 def _grid(shape: tuple[int, ...], axes: np.ndarray, row_spacing: float, column_spacing: float) -> Grid:
@@ -195,9 +206,38 @@ def _height(dataset: pydicom.Dataset) -> float | None:
     return float(np.dot(np.array(position, dtype=float), normal) * np.sign(normal[2]))
 
 
-def _stored_values(dataset: pydicom.Dataset, path: Path) -> np.ndarray:
+def _check_is_ct(dataset: pydicom.Dataset, path: Path) -> None:
+    if (modality := _text(dataset, "Modality")) not in MODALITIES:
+        what = modality if MODALITY.fullmatch(modality) else "unknown"
+        raise DataError(f"{path}: its Modality is {what}; expected CT. Remove it from the folder or table")
     if "PixelData" not in dataset:
         raise DataFileError(f"{path}: no pixel data; expected a CT image. Remove it from the folder or table")
+    colors = _text(dataset, "PhotometricInterpretation")
+    if colors not in ("MONOCHROME1", "MONOCHROME2"):
+        what = "PALETTE COLOR" if colors == "PALETTE COLOR" else "a colour"
+        raise DataError(
+            f"{path}: {what} image; its numbers are no measured values. Expected MONOCHROME1 or MONOCHROME2; "
+            "export the slice as it was measured"
+        )
+
+
+def _hounsfield(dataset: pydicom.Dataset, stored: np.ndarray, path: Path) -> np.ndarray:
+    """Stored values in HU, float64, by the file's table or by its slope and intercept."""
+    tables = dataset.get("ModalityLUTSequence")
+    unit = _text(tables[0], "ModalityLUTType") if tables else _text(dataset, "RescaleType")
+    if unit.upper() not in UNITS:
+        what = unit if MODALITY.fullmatch(unit) else "another"
+        raise DataError(
+            f"{path}: its unit (RescaleType or ModalityLUTType) is {what}; expected HU. Give the images in HU"
+        )
+    if not tables:
+        return stored * _number(dataset, "RescaleSlope", 1.0) + _number(dataset, "RescaleIntercept", 0.0)
+    looked_up = apply_modality_lut(stored, dataset)
+    # The table's numbers have no sign, and no HU lies above 32767.
+    return (looked_up.astype(np.int16) if looked_up.dtype == np.uint16 else looked_up).astype(np.float64)
+
+
+def _stored_values(dataset: pydicom.Dataset, path: Path) -> np.ndarray:
     _check_decodable(dataset.file_meta.TransferSyntaxUID, path)
     if dataset.get("SamplesPerPixel", 1) != 1 or int(dataset.get("NumberOfFrames") or 1) != 1:
         raise DataError(

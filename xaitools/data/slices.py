@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xaitools.data.grids import Grid
-from xaitools.data.intensity import apply_window
+from xaitools.data.intensity import apply_window, hu_doubt
 from xaitools.data.volumes import Volume
 from xaitools.errors import DataError
 
@@ -28,11 +28,14 @@ class CtSlice:
     spacing : (row, column), mm
     display : callable
         Carries an array on the grid stored in the file to the grid of `hu`.
+    doubt : str
+        What speaks against the values being Hounsfield units, see :func:`xaitools.data.intensity.hu_doubt`.
     """
 
     hu: np.ndarray
     spacing: tuple[float, float]
     display: Callable[[np.ndarray], np.ndarray]
+    doubt: str = ""
 
 
 def slice_of_volume(volume: Volume, fraction: float, path: Path) -> CtSlice:
@@ -50,14 +53,14 @@ def slice_of_volume(volume: Volume, fraction: float, path: Path) -> CtSlice:
         )
     k = round(fraction * (turned.voxels.shape[2] - 1))
     x, y, _ = turned.grid.spacing.tolist()
-    return CtSlice(turned.voxels[:, :, k].T, (y, x), lambda array: array)
+    return CtSlice(turned.voxels[:, :, k].T, (y, x), lambda array: array, hu_doubt(volume.voxels))
 
 
-def stored_slice(pixels: np.ndarray, grid: Grid) -> CtSlice:
+def stored_slice(pixels: np.ndarray, grid: Grid, doubt: str) -> CtSlice:
     """An axial slice from pixels (row, column) as a file has them, on a grid (column, row, 1)."""
     x, y, _ = grid.turned("LPS").spacing.tolist()
     display = partial(_radiological, grid=grid)
-    return CtSlice(display(pixels.astype(np.float32)), (y, x), display)
+    return CtSlice(display(pixels.astype(np.float32)), (y, x), display, doubt)
 
 
 def _radiological(pixels: np.ndarray, grid: Grid) -> np.ndarray:
