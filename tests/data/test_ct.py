@@ -164,6 +164,86 @@ def test_masks_from_files_follow_the_slice(tmp_path, write_dicom, ramp):
     assert samples.info["n_without_mask"] == 1
 
 
+@pytest.fixture
+def series_with_mask(tmp_path, write_dicom, ramp):
+    """Two patients of 7 tilted slices each, and a NIfTI mask on the series' grid of the first, another box a slice."""
+    axes = np.array([[1, 0, 0], [0, 0.96, -0.28]])
+    normal = np.cross(*axes)
+    for patient in range(2):
+        for k in range(7):
+            place = np.array([-30.0, 20, 100]) + 2.5 * k * normal
+            write_dicom(
+                tmp_path / "scans" / f"p{patient}" / f"{k}.dcm",
+                ramp + 10 * k,
+                patient=f"p{patient}",
+                series=f"1.2.{patient}",
+                ImagePositionPatient=place.tolist(),
+                ImageOrientationPatient=axes.ravel().tolist(),
+                PixelSpacing=[2, 1],
+            )
+    drawn = np.zeros((28, 20, 7), dtype=np.uint8)  # column, row, slice
+    for k in range(7):
+        drawn[3 + k : 9 + k, 2 : 6 + k, k] = 1
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([axes[0] * 1, axes[1] * 2, normal * 2.5], axis=1)
+    affine[:3, 3] = [-30, 20, 100]
+    return tmp_path, drawn, np.diag([-1, -1, 1, 1]) @ affine
+
+
+@pytest.mark.parametrize("fraction", [0, 0.3, 1])
+def test_a_mask_of_a_series_is_found_by_position_not_by_fraction(series_with_mask, fraction):
+    folder, drawn, affine = series_with_mask
+    (folder / "masks" / "p0").mkdir(parents=True)
+    k = round(6 * fraction)
+    part = drawn[::-1, :, 1 if k else 0 :]  # stored with x reversed, the lowest slice left out
+    affine = affine @ np.array([[-1, 0, 0, 27], [0, 1, 0, 0], [0, 0, 1, 1 if k else 0], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(part, affine), folder / "masks" / "p0" / f"{k}.nii.gz")
+    table = write_labels(folder, ["p0,0", "p1,1"], "subject,contrast")
+    samples = load(folder / "scans", table=table, masks=folder / "masks", slice_fraction=fraction, size=40)
+    assert samples.sources[0].name == f"{k}.dcm"
+    expected = np.zeros((40, 40), dtype=bool)
+    expected[:, 6:34] = drawn[:, :, k].T.repeat(2, axis=0)
+    np.testing.assert_array_equal(samples.masks[0, 0], expected)
+    assert samples.has_mask.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 0, 0.5), (5, 0, 0, 0), (0, 0, 0, 20)])
+def test_a_mask_whose_grid_does_not_hold_the_slice_is_refused(series_with_mask, shift):
+    folder, drawn, affine = series_with_mask
+    (folder / "masks" / "p0").mkdir(parents=True)
+    affine[2] += shift
+    nibabel.save(nibabel.Nifti1Image(drawn, affine), folder / "masks" / "p0" / "3.nii.gz")
+    table = write_labels(folder, ["p0,0", "p1,1"], "subject,contrast")
+    with pytest.raises(
+        ShapeError, match=r"3\.nii\.gz: a mask of .* in which the DICOM slice.*grid of its series"
+    ):
+        load(folder / "scans", table=table, masks=folder / "masks")
+
+
+def test_a_nifti_mask_for_a_slice_without_position_is_refused(listed, write_dicom):
+    folder, labels = listed
+    write_dicom(folder / "a.dcm", ImagePositionPatient=None)
+    (folder.parent / "masks").mkdir()
+    write_nifti(folder.parent / "masks" / "a.nii", np.eye(20, 28))
+    with pytest.raises(
+        DataError, match=r"a\.nii: a NIfTI mask for a DICOM file without ImagePositionPatient.*PNG"
+    ):
+        load(folder, table=labels, masks=folder.parent / "masks")
+
+
+def test_a_mask_of_most_of_the_body_is_warned_of(listed):
+    drawn = np.full((20, 28), 255, dtype=np.uint8)
+    drawn[2:6, 3:9] = drawn[0, 0] = 0
+    with pytest.warns(UserWarning, match=r"a\.png: the mask covers 9\d% of the body.*Masks in doubt: 1 of 1"):
+        samples = bad_mask(listed, drawn)
+    assert int(samples.masks[0].sum()) == 20 * 28 - 25
+
+
+def test_a_mask_without_a_ground_is_refused(listed):
+    with pytest.raises(DataError, match=r"a\.png: all pixels of the mask are drawn"):
+        bad_mask(listed, np.full((20, 28), 7, dtype=np.uint8))
+
+
 def bad_mask(listed, array, name="a.png"):
     folder, labels = listed
     masks = folder.parent / "masks"

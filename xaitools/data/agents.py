@@ -9,15 +9,16 @@ def _set_of(words: str) -> frozenset[str]:
 
 # Every word of a text must stand in one of these sets, or the text says nothing that a label may rest on.
 _NEGATIONS = _set_of(
-    "no non not none nil never n false without wo noncontrast nocontrast unenhanced nonenhanced plain native nativ ohne "
-    "kein keine nein sans sin senza"
+    "no non not none nil never n false without wo noncontrast nocontrast unenhanced nonenhanced plain native nativ "
+    "ohne kein keine nein sans sin senza"
 )
 # Iodinated agents for the vessels, generic and trade names: WHO ATC V08A; ACR Manual on Contrast Media, appendix A.
 _IODINATED = _set_of(
     "iohexol johexol iopamidol jopamidol iodixanol jodixanol iopromide iopromid jopromid ioversol "
     "joversol iomeprol jomeprol iobitridol ioxilan ioxaglate ioxaglic iothalamate iotalamic iopentol iotrolan "
     "ioxitalamate ioxitalamic diatrizoate diatrizoic amidotrizoate amidotrizoic omnipaque omni accupaque isovue "
-    "iopamiro iopamiron niopam solutrast scanlux visipaque visi ultravist clarograf optiray optiject iomeron imeron xenetix "
+    "iopamiro iopamiron niopam solutrast scanlux visipaque visi ultravist clarograf optiray optiject iomeron imeron "
+    "xenetix "
     "oxilan hexabrix conray imagopaque iopaque unipaque omnitrast iversol telebrix renografin urografin hypaque"
 )
 # Drinks as well: they count only with a word for the vein.

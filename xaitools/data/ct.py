@@ -1,5 +1,6 @@
 """Chest CT slices with or without contrast agent, from the folders in which they are published."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from xaitools.data.dicom import read_dicom
 from xaitools.data.folders import check_folder
 from xaitools.data.intensity import MEDIASTINUM, apply_window
 from xaitools.data.layouts import Item, find_items
-from xaitools.data.masks import find_mask, heart_and_vessels, read_mask
+from xaitools.data.masks import find_mask, heart_and_vessels, mask_doubt, read_mask
 from xaitools.data.samples import Samples
 from xaitools.data.slices import resize, slice_of_volume, to_image
 from xaitools.data.subjects import check_n_subjects, in_turn, study_names
@@ -72,8 +73,9 @@ def load_ct(
     slice_fraction : float
         0 is the lowest slice, 1 the one nearest to the head.
     masks : path or "heart-and-vessels", optional
-        Folder of PNG or NIfTI masks named like the files, or the rule of
-        :func:`xaitools.data.masks.heart_and_vessels`. A sample for which there is no mask gets one that is all
+        Folder of PNG or NIfTI masks named like the files, see :func:`xaitools.data.masks.read_mask`, or the rule of
+        :func:`xaitools.data.masks.heart_and_vessels`. A mask of more than half of the body, or of the air around it,
+        is warned of. A sample for which there is no mask gets one that is all
         false; ``info["n_without_mask"]`` counts them.
     skip_unknown : bool
         Leave out patients whose ``ContrastBolusAgent`` is none of the known words and agents, instead of refusing
@@ -199,7 +201,7 @@ def _read_all(
 ) -> tuple[Tensor, Tensor | None, int]:
     """Images and masks (or None), each (n, 1, size, size), and how many are in doubt of being in HU."""
     drawn = None if masks in (None, HEART_AND_VESSELS) else _find_masks(paths, folder, Path(str(masks)))
-    image_list, mask_list, n_not_hu = [], [], 0
+    image_list, mask_list, doubts, n_not_hu = [], [], [], 0
     for position, path in enumerate(tqdm(paths, desc="CT slices", disable=not progress)):
         volume = read_volume(path) if is_volume(path) else None
         ct_slice = read_dicom(path) if volume is None else slice_of_volume(volume, fraction, path)
@@ -214,9 +216,14 @@ def _read_all(
             mask = heart_and_vessels(ct_slice)
         elif drawn and (mask_path := drawn[position]):
             mask = read_mask(mask_path, ct_slice, volume, fraction)
+            if doubt := mask_doubt(mask, ct_slice):
+                doubts.append(f"{mask_path}: the mask {doubt}")
         else:
             mask = np.zeros(ct_slice.hu.shape, dtype=bool)
         mask_list.append(resize(mask.astype(np.float32), ct_slice.spacing, size) >= 0.5)
+    if drawn and doubts:
+        n_masks = sum(path is not None for path in drawn)
+        warnings.warn(f"{doubts[0]}. Masks in doubt: {len(doubts)} of {n_masks}", stacklevel=3)
     return torch.stack(image_list), None if masks is None else torch.stack(mask_list), n_not_hu
 
 

@@ -122,8 +122,8 @@ def slice_of_series(headers: Sequence[Header], fraction: float) -> Header:
 def read_dicom(path: Path) -> CtSlice:
     """Read one axial slice.
 
-    Hounsfield units come from the Modality LUT, or from ``RescaleSlope`` and ``RescaleIntercept``; they mean the same under MONOCHROME1
-    and MONOCHROME2, which only say how a display maps them, so neither is inverted. Padding
+    Hounsfield units come from the Modality LUT, or from ``RescaleSlope`` and ``RescaleIntercept``; they mean
+    the same under MONOCHROME1 and MONOCHROME2, which only say how a display maps them, so neither is inverted. Padding
     (``PixelPaddingValue``, and everything below -1024 HU as scanners write outside their circle) becomes air.
 
     Raises
@@ -148,9 +148,21 @@ def read_dicom(path: Path) -> CtSlice:
             )
         row_spacing, column_spacing = (float(value) for value in dataset.PixelSpacing)
         axes = np.array(dataset.ImageOrientationPatient, dtype=float).reshape(2, 3)
+        position = np.array(dataset.get("ImagePositionPatient") or [], dtype=float)
     if np.abs(np.cross(*axes))[2] < 0.7:
         raise DataError(f"{path}: not an axial slice; expected one across the patient's long axis. Remove it")
-    return stored_slice(hu, _grid(hu.shape, axes, row_spacing, column_spacing), doubt)
+    grid = _grid(hu.shape, axes, row_spacing, column_spacing)
+    return stored_slice(hu, grid, doubt, _place(grid, axes, position) if position.size else None)
+
+
+def _place(grid: Grid, axes: np.ndarray, position: np.ndarray) -> Grid:
+    """Where the slice lies among the patient's other ones as it is displayed, with the tilt that `grid` leaves out."""
+    affine = np.eye(4)
+    affine[:3, :2] = axes.T * grid.spacing[:2]
+    affine[:3, 2] = np.cross(*axes)
+    affine[:3, 3] = position
+    turn = np.linalg.solve(grid.affine, grid.turned("LPS").affine)
+    return Grid(grid.turned("LPS").shape, LPS_TO_RAS @ affine @ turn)
 
 
 def _grid(shape: tuple[int, ...], axes: np.ndarray, row_spacing: float, column_spacing: float) -> Grid:
