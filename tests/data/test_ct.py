@@ -90,6 +90,101 @@ def test_dicom_series_labelled_by_their_header(lidc, ramp, fraction, levels):
         np.testing.assert_allclose(image[0, 4:24], apply_window(ramp + 10 * level, (60, 400)), atol=1e-6)
 
 
+def test_what_else_a_cd_holds_changes_nothing(lidc, write_dicom, ramp):
+    """Localizers in the series, another modality in more files, a DICOMDIR, files named by UIDs, notes."""
+    expected = load(lidc, slice_fraction=0.3)
+    for patient in range(4):
+        own = {"patient": f"LIDC-IDRI-000{patient}", "series": f"1.2.{patient}"}
+        folder = lidc / f"LIDC-IDRI-000{patient}" / "series"
+        for number, path in enumerate(sorted(folder.glob("*.dcm"))):
+            path.rename(folder / f"1.3.6.1.4.{patient}.{number}") if number % 2 else None
+        write_dicom(folder / "scout.dcm", height=-500, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], **own)
+        write_dicom(folder / "scout2", ImageOrientationPatient=[0, 1, 0, 0, 0, -1], **own)
+        for number in range(9):
+            write_dicom(folder / f"mr{number}.dcm", Modality="MR", **own)
+    (lidc / "README.txt").write_text("see the viewer on this disc")
+    write_directory(lidc)
+    found = load(lidc, slice_fraction=0.3)
+    assert found.images.equal(expected.images)
+    assert found.labels.tolist() == [0, 1, 0, 1]
+
+
+def write_directory(folder):
+    """A DICOMDIR, as on a CD."""
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID = pydicom.uid.MediaStorageDirectoryStorage
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset = pydicom.dataset.FileDataset("DICOMDIR", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.FileSetID = "CD"
+    dataset.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity = 0
+    dataset.OffsetOfTheLastDirectoryRecordOfTheRootDirectoryEntity = 0
+    dataset.FileSetConsistencyFlag = 0
+    dataset.DirectoryRecordSequence = []
+    pydicom.dcmwrite(folder / "DICOMDIR", dataset)
+
+
+@pytest.mark.parametrize("placeholder", ["ANON", "anonymous", "Anonymized", "0000", "XXX", "unknown"])
+def test_a_placeholder_for_everybody_is_refused(tmp_path, write_dicom, placeholder):
+    for number in range(2):
+        write_dicom(
+            tmp_path / f"{number}.dcm",
+            patient=placeholder,
+            series=f"1.2.{number}",
+            StudyInstanceUID=f"1.3.{number}",
+            ContrastBolusAgent="Isovue" if number else None,
+        )
+    message = (
+        f"0.dcm and others: the placeholder '{placeholder}' is the PatientID of several studies.*of subjects"
+    )
+    with pytest.raises(DataError, match=message):
+        load(tmp_path)
+    rows = ["0.dcm,0", "1.dcm,1"]
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, table=write_labels(tmp_path, rows))
+    subjects = [f"{row},{subject}" for row, subject in zip(rows, "ab", strict=True)]
+    labels = write_labels(tmp_path, subjects, "file,contrast,subject")
+    assert load(tmp_path, table=labels).subjects == ("sub-001", "sub-002")
+
+
+def test_one_id_of_two_persons_is_refused(tmp_path, write_dicom):
+    for number, birth in enumerate(["", "19500101", "19600101"]):
+        write_dicom(tmp_path / f"{number}.dcm", series=f"1.2.{number}", PatientBirthDate=birth)
+    with pytest.raises(DataError, match="several birth dates or sexes") as caught:
+        load(tmp_path)
+    assert "1950" not in str(caught.value)
+    (tmp_path / "2.dcm").unlink()
+    with pytest.raises(DataError, match="all 1 samples, one a PatientID, are of one class"):
+        load(tmp_path)
+
+
+def test_a_folder_of_other_images_is_named(listed, write_dicom):
+    folder, _ = listed
+    for number in range(3):
+        write_dicom(folder / "mr" / f"{number}.dcm", Modality="MR")
+    with pytest.raises(DataError, match=r"mr: MR \(3\); expected axial CT"):
+        load(folder / "mr")
+    with pytest.raises(DataError, match=r"mr: MR \(3\); expected axial CT"):
+        load(folder, table=write_labels(folder.parent, ["a.dcm,0", "mr,1"]))
+    with pytest.raises(DataError, match=r"0\.dcm: its Modality is MR; expected CT"):
+        load(folder, table=write_labels(folder.parent, ["a.dcm,0", "mr/0.dcm,1"]))
+
+
+def test_masks_of_files_named_by_uids(tmp_path, write_dicom):
+    drawn = np.zeros((2, 20, 28), dtype=np.uint8)
+    (tmp_path / "masks").mkdir()
+    for number in range(2):
+        write_dicom(tmp_path / "scans" / f"1.2.3.{number}", patient=f"p{number}")
+        drawn[number, 3 : 5 + number, 4:9] = 1
+        Image.fromarray(drawn[number]).save(tmp_path / "masks" / f"1.2.3.{number}.png")
+    labels = write_labels(tmp_path, ["1.2.3.0,0", "1.2.3.1,1"])
+    samples = load(tmp_path / "scans", table=labels, masks=tmp_path / "masks")
+    np.testing.assert_array_equal(samples.masks[:, 0, 4:24], drawn > 0)
+    write_nifti(tmp_path / "masks" / "1.2.3.0.nii", drawn[0])
+    with pytest.raises(DataError, match=r"1\.2\.3\.0\.nii and .*1\.2\.3\.0\.png: two masks of one image"):
+        load(tmp_path / "scans", table=labels, masks=tmp_path / "masks")
+
+
 def test_dicom_series_labelled_by_a_table(lidc):
     rows = [f"LIDC-IDRI-000{patient},{patient // 2}" for patient in range(4)]
     samples = load(lidc, table=write_labels(lidc, rows, "PatientID,contrast"))

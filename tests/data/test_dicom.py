@@ -1,9 +1,9 @@
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import JPEGLosslessSV1
+from pydicom.uid import EnhancedCTImageStorage, JPEGLosslessSV1, LegacyConvertedEnhancedCTImageStorage
 
-from xaitools.data.dicom import is_dicom, read_dicom, read_header, slice_of_series
+from xaitools.data.dicom import is_dicom, read_dicom, read_header, read_headers, slice_of_series
 from xaitools.data.folders import find_files
 from xaitools.errors import DataError, DataFileError
 
@@ -128,9 +128,61 @@ def test_the_longest_series_of_a_patient_is_taken(tmp_path, write_dicom):
 def test_only_dicom_files_are_found(tmp_path, write_dicom):
     write_dicom(tmp_path / "deep" / "b.dcm")
     write_dicom(tmp_path / "IM0001")
+    write_dicom(tmp_path / "1.2.840.10008.12345")
     (tmp_path / "README").write_text("not DICOM")
     (tmp_path / "notes.xml").write_text("<a/>")
-    assert [path.name for path in find_files(tmp_path, is_dicom)] == ["IM0001", "b.dcm"]
+    assert [path.name for path in find_files(tmp_path, is_dicom)] == [
+        "1.2.840.10008.12345",
+        "IM0001",
+        "b.dcm",
+    ]
+
+
+def test_only_axial_ct_slices_are_taken(tmp_path, write_dicom):
+    others = {
+        "scout": {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+        "coronal": {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]},
+        "pet": {"Modality": "PT"},
+        "note": {"Modality": "SR", "ImageOrientationPatient": None},
+    }
+    paths = [write_dicom(tmp_path / f"{name}.dcm", **tags) for name, tags in others.items()]
+    with pytest.raises(
+        DataError, match=r"localizer \(1\), not axial \(1\), PT \(1\), SR \(1\); expected axial CT"
+    ):
+        read_headers(tmp_path, paths, progress=False)
+    assert read_headers(tmp_path, paths, progress=False, needed=False) == []
+    paths += [write_dicom(tmp_path / f"{k}.dcm", height=k) for k in range(2)]
+    assert [header.height for header in read_headers(tmp_path, paths, progress=False)] == [0, 1]
+    with pytest.raises(DataError, match="no DICOM file"):
+        read_headers(tmp_path, [], progress=False)
+
+
+@pytest.mark.parametrize("storage", [EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage])
+@pytest.mark.parametrize("read", [read_header, read_dicom])
+def test_an_enhanced_ct_is_refused_by_name(tmp_path, write_dicom, storage, read):
+    def enhance(dataset):
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = storage
+        dataset.NumberOfFrames = 3
+        dataset.PixelData = 3 * dataset.PixelData
+
+    path = write_dicom(tmp_path / "a.dcm", change=enhance)
+    with pytest.raises(DataError, match=r"a\.dcm: enhanced CT, 3 slices in one file.*Split it"):
+        read(path)
+
+
+def test_a_tilted_gantry_turns_and_orders_nothing_else(tmp_path, write_dicom, ramp):
+    """Slices tilted by 20 degrees, stacked along the table: their order and pixels are as without tilt."""
+    tilt = np.deg2rad(20)
+    tags = {"ImageOrientationPatient": [1, 0, 0, 0, np.cos(tilt), -np.sin(tilt)], "PixelSpacing": [2, 1]}
+    headers = [
+        read_header(write_dicom(tmp_path / f"{k}.dcm", ramp + k, height=height, **tags))
+        for k, height in enumerate([10, -5, 0, 5, -10])
+    ]
+    chosen = [slice_of_series(headers, fraction).path for fraction in (0, 0.5, 1)]
+    assert [path.name for path in chosen] == ["4.dcm", "2.dcm", "0.dcm"]
+    read = read_dicom(chosen[1])
+    np.testing.assert_allclose(read.hu, ramp + 2)
+    assert read.spacing == pytest.approx((2, 1))
 
 
 def compress(dataset):

@@ -182,9 +182,10 @@ def _check_two_classes(items: Sequence[Item], folder: Path) -> None:
     if not items:
         raise DataError(f"{folder}: nothing is left to load; give a label table")
     if len(found) < 2:
+        one_patient = ", one a PatientID," if items[0].header else ""
         raise DataError(
-            f"{folder}: all {len(items)} samples are of one class, {CLASS_NAMES[found.pop()]!r}; expected both. "
-            "Check the label column; where ContrastBolusAgent is not filled in, give a label table"
+            f"{folder}: all {len(items)} samples{one_patient} are of one class, {CLASS_NAMES[found.pop()]!r}; expected "
+            "both. Check the label column; where ContrastBolusAgent is not filled in, give a label table"
         )
 
 

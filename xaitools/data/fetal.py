@@ -274,19 +274,20 @@ def _read_pictures(
     return torch.from_numpy(images), torch.from_numpy(masks), n_color, n_missing
 
 
-def _read_gray(path: Path) -> tuple[np.ndarray, bool]:
-    """Gray values in [0, 1], (row, column), and whether the file shows colors."""
-    try:
-        with Image.open(path) as file:
-            file.load()
-            picture = file.copy()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataFileError(f"{path}: cannot be read as a PNG image ({error}); download it again") from None
+def _read_gray(path: Path) -> tuple[np.ndarray, bool, bool]:
+    """Gray values as they are stored, (row, column), whether they have 16 bits, and whether the file shows colors."""
+    picture = read_picture(path)
     if picture.mode.startswith("I"):
-        return np.asarray(picture).astype(np.float64) / 65535, False
+        return np.asarray(picture).astype(np.float64), True, False
+    picture = on_black(picture)
     colors = np.asarray(picture.convert("RGB"))
     colored = bool((colors != colors[..., :1]).any())
-    return np.asarray(picture.convert("L")) / 255, colored
+    return np.asarray(picture.convert("L")), False, colored
+
+
+def _largest_number(values: np.ndarray) -> int:
+    """The largest number of the fewest bits that hold all values: 16-bit files often hold 8, 10 or 12."""
+    return next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if values.max() < 2**bits)
 
 
 def _squash(gray: np.ndarray, size: int, path: Path) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xaitools.data.contrast import LabelTable
-from xaitools.data.dicom import Header, is_dicom, read_header, read_headers, slice_of_series
+from xaitools.data.dicom import Header, check_identities, is_dicom, read_header, read_headers, slice_of_series
 from xaitools.data.folders import by_name, find_files, find_listed, stem
 from xaitools.data.volumes import is_volume
 from xaitools.errors import DataError, DataFileError
@@ -56,7 +56,7 @@ def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progr
     if table.files is not None:
         items = _listed_files(folder, [*dicoms, *volumes], table, table.files, fraction)
     else:
-        items = _listed_subjects(dicoms, volumes, table, table.subjects or [], fraction, progress)
+        items = _listed_subjects(folder, dicoms, volumes, table, table.subjects or [], fraction, progress)
     _check_unique(items, table.path)
     return items
 
@@ -65,7 +65,9 @@ def _tagged(folder: Path, dicoms: Sequence[Path], fraction: float, progress: boo
     if not dicoms:
         raise DataError(f"{folder}: only DICOM files carry a label (ContrastBolusAgent); give a label table")
     patients = defaultdict(list)
-    for header in read_headers(dicoms, progress=progress):
+    headers = read_headers(folder, dicoms, progress=progress)
+    check_identities(headers)
+    for header in headers:
         patients[_patient(header)].append(header)
     chosen = [(patient, slice_of_series(patients[patient], fraction)) for patient in sorted(patients)]
     return [
@@ -78,24 +80,27 @@ def _listed_files(
     folder: Path, files: Sequence[Path], table: LabelTable, listed: Sequence[str], fraction: float
 ) -> list[Item]:
     named = by_name(files)
-    items = []
+    items, headers = [], []
     for row, (name, label) in enumerate(zip(listed, table.labels, strict=True)):
         path = find_listed(name, folder, named, table.path)
         header = None
         if path.is_dir():
-            header = slice_of_series(read_headers(find_files(path, is_dicom), progress=False), fraction)
+            header = slice_of_series(read_headers(path, find_files(path, is_dicom), progress=False), fraction)
             path = header.path
         if table.subjects is not None:
             patient = table.subjects[row]
         elif is_volume(path):
             patient = str(path)
         else:
-            patient = _patient(header or read_header(path))
+            headers.append(header or read_header(path))
+            patient = _patient(headers[-1])
         items.append(Item(path, patient, label))
+    check_identities(headers)
     return items
 
 
 def _listed_subjects(
+    folder: Path,
     dicoms: Sequence[Path],
     volumes: Sequence[Path],
     table: LabelTable,
@@ -103,7 +108,8 @@ def _listed_subjects(
     fraction: float,
     progress: bool,
 ) -> list[Item]:
-    headers = read_headers(dicoms, progress=progress) if dicoms else []
+    headers = read_headers(folder, dicoms, progress=progress, needed=not volumes)
+    check_identities(headers)
     series = defaultdict(list)
     for header in headers:
         for key in {header.patient, header.series}:

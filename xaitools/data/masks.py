@@ -16,13 +16,22 @@ BODY_HU = -300
 
 
 def find_mask(folder: Path, source: Path, root: Path) -> Path | None:
-    """The mask named like `source`: at the same place below `folder` as the source below `root`, or directly in it."""
+    """The mask named like `source`: at the same place below `folder` as the source below `root`, or directly in it.
+
+    Raises
+    ------
+    DataError
+        There are several.
+    """
     below = source.relative_to(root).parent if source.is_relative_to(root) else Path()
-    names = [stem(source) + suffix for suffix in (".png", *NIFTI)]
-    return next(
-        (path for place in (below, Path()) for name in names if (path := folder / place / name).is_file()),
-        None,
-    )
+    names = [name + suffix for name in (source.name, stem(source)) for suffix in (".png", *NIFTI)]
+    for place in (folder / below, folder):
+        found = sorted({place / name for name in names if (place / name).is_file()})
+        if len(found) > 1:
+            raise DataError(f"{found[0]} and {found[1]}: two masks of one image; keep one of them")
+        if found:
+            return found[0]
+    return None
 
 
 def read_mask(path: Path, ct_slice: CtSlice, volume: Volume | None, fraction: float) -> np.ndarray:
