@@ -117,8 +117,13 @@ SECRETS = ("Mustermann", "Erika", "MRN-4711", "Sauerbruch", "Charite-Nord", "196
 
 @pytest.fixture
 def ramp():
-    """HU, 20 x 28, growing to the patient's left and, faster, to the back: tells every orientation apart."""
-    return np.add.outer(np.arange(20) * 8.0, np.arange(28) * 3.0) - 100
+    """HU, 20 x 28, growing to the patient's left and, faster, to the back: tells every orientation apart.
+
+    Air in one corner, without which the values could not be HU.
+    """
+    hu = np.add.outer(np.arange(20) * 8.0, np.arange(28) * 3.0) - 100
+    hu[0, 0] = -900
+    return hu
 
 
 @pytest.fixture

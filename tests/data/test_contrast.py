@@ -1,6 +1,6 @@
 import pytest
 
-from xaitools.data.contrast import agent_given, read_label_table
+from xaitools.data.contrast import read_label_table
 from xaitools.errors import DataError, DataFileError
 
 
@@ -38,6 +38,7 @@ def test_separators_and_named_columns(table, separator):
     ("text", "columns", "message"),
     [
         ("file,contrast\na,maybe\nb,1\n", ("", "", ""), r"'contrast'.*\['1', 'maybe'\].*expected"),
+        ("file,contrast\na,None\nb,1\n", ("", "", ""), r"'contrast'.*\['1', 'None'\].*expected"),
         ("file,contrast\na,1\n", ("agent", "", ""), r"no column 'agent'.*'file', 'contrast'"),
         ("file,contrast\na,1\n", ("", "", "patient"), "no column 'patient'"),
         ("file,age\na,1\n", ("", "", ""), "no label column.*rename it to label.*label_column"),
@@ -64,10 +65,3 @@ def test_a_column_of_names_is_not_listed(table):
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(DataFileError, match=r"gone\.csv"):
         read_label_table(tmp_path / "gone.csv", "", "", "")
-
-
-@pytest.mark.parametrize(
-    ("agent", "given"), [("", 0), ("NONE", 0), ("no", 0), ("OMNIPAQUE", 1), ("APPLIED", 1)]
-)
-def test_what_the_header_says_of_the_agent(agent, given):
-    assert agent_given(agent) == given

@@ -90,6 +90,101 @@ def test_dicom_series_labelled_by_their_header(lidc, ramp, fraction, levels):
         np.testing.assert_allclose(image[0, 4:24], apply_window(ramp + 10 * level, (60, 400)), atol=1e-6)
 
 
+def test_what_else_a_cd_holds_changes_nothing(lidc, write_dicom, ramp):
+    """Localizers in the series, another modality in more files, a DICOMDIR, files named by UIDs, notes."""
+    expected = load(lidc, slice_fraction=0.3)
+    for patient in range(4):
+        own = {"patient": f"LIDC-IDRI-000{patient}", "series": f"1.2.{patient}"}
+        folder = lidc / f"LIDC-IDRI-000{patient}" / "series"
+        for number, path in enumerate(sorted(folder.glob("*.dcm"))):
+            path.rename(folder / f"1.3.6.1.4.{patient}.{number}") if number % 2 else None
+        write_dicom(folder / "scout.dcm", height=-500, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], **own)
+        write_dicom(folder / "scout2", ImageOrientationPatient=[0, 1, 0, 0, 0, -1], **own)
+        for number in range(9):
+            write_dicom(folder / f"mr{number}.dcm", Modality="MR", **own)
+    (lidc / "README.txt").write_text("see the viewer on this disc")
+    write_directory(lidc)
+    found = load(lidc, slice_fraction=0.3)
+    assert found.images.equal(expected.images)
+    assert found.labels.tolist() == [0, 1, 0, 1]
+
+
+def write_directory(folder):
+    """A DICOMDIR, as on a CD."""
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID = pydicom.uid.MediaStorageDirectoryStorage
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset = pydicom.dataset.FileDataset("DICOMDIR", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.FileSetID = "CD"
+    dataset.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity = 0
+    dataset.OffsetOfTheLastDirectoryRecordOfTheRootDirectoryEntity = 0
+    dataset.FileSetConsistencyFlag = 0
+    dataset.DirectoryRecordSequence = []
+    pydicom.dcmwrite(folder / "DICOMDIR", dataset)
+
+
+@pytest.mark.parametrize("placeholder", ["ANON", "anonymous", "Anonymized", "0000", "XXX", "unknown"])
+def test_a_placeholder_for_everybody_is_refused(tmp_path, write_dicom, placeholder):
+    for number in range(2):
+        write_dicom(
+            tmp_path / f"{number}.dcm",
+            patient=placeholder,
+            series=f"1.2.{number}",
+            StudyInstanceUID=f"1.3.{number}",
+            ContrastBolusAgent="Isovue" if number else None,
+        )
+    message = (
+        f"0.dcm and others: the placeholder '{placeholder}' is the PatientID of several studies.*of subjects"
+    )
+    with pytest.raises(DataError, match=message):
+        load(tmp_path)
+    rows = ["0.dcm,0", "1.dcm,1"]
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, table=write_labels(tmp_path, rows))
+    subjects = [f"{row},{subject}" for row, subject in zip(rows, "ab", strict=True)]
+    labels = write_labels(tmp_path, subjects, "file,contrast,subject")
+    assert load(tmp_path, table=labels).subjects == ("sub-001", "sub-002")
+
+
+def test_one_id_of_two_persons_is_refused(tmp_path, write_dicom):
+    for number, birth in enumerate(["", "19500101", "19600101"]):
+        write_dicom(tmp_path / f"{number}.dcm", series=f"1.2.{number}", PatientBirthDate=birth)
+    with pytest.raises(DataError, match="several birth dates or sexes") as caught:
+        load(tmp_path)
+    assert "1950" not in str(caught.value)
+    (tmp_path / "2.dcm").unlink()
+    with pytest.raises(DataError, match="all 1 samples, one a PatientID, are of one class"):
+        load(tmp_path)
+
+
+def test_a_folder_of_other_images_is_named(listed, write_dicom):
+    folder, _ = listed
+    for number in range(3):
+        write_dicom(folder / "mr" / f"{number}.dcm", Modality="MR")
+    with pytest.raises(DataError, match=r"mr: MR \(3\); expected axial CT"):
+        load(folder / "mr")
+    with pytest.raises(DataError, match=r"mr: MR \(3\); expected axial CT"):
+        load(folder, table=write_labels(folder.parent, ["a.dcm,0", "mr,1"]))
+    with pytest.raises(DataError, match=r"0\.dcm: its Modality is MR; expected CT"):
+        load(folder, table=write_labels(folder.parent, ["a.dcm,0", "mr/0.dcm,1"]))
+
+
+def test_masks_of_files_named_by_uids(tmp_path, write_dicom):
+    drawn = np.zeros((2, 20, 28), dtype=np.uint8)
+    (tmp_path / "masks").mkdir()
+    for number in range(2):
+        write_dicom(tmp_path / "scans" / f"1.2.3.{number}", patient=f"p{number}")
+        drawn[number, 3 : 5 + number, 4:9] = 1
+        Image.fromarray(drawn[number]).save(tmp_path / "masks" / f"1.2.3.{number}.png")
+    labels = write_labels(tmp_path, ["1.2.3.0,0", "1.2.3.1,1"])
+    samples = load(tmp_path / "scans", table=labels, masks=tmp_path / "masks")
+    np.testing.assert_array_equal(samples.masks[:, 0, 4:24], drawn > 0)
+    write_nifti(tmp_path / "masks" / "1.2.3.0.nii", drawn[0])
+    with pytest.raises(DataError, match=r"1\.2\.3\.0\.nii and .*1\.2\.3\.0\.png: two masks of one image"):
+        load(tmp_path / "scans", table=labels, masks=tmp_path / "masks")
+
+
 def test_dicom_series_labelled_by_a_table(lidc):
     rows = [f"LIDC-IDRI-000{patient},{patient // 2}" for patient in range(4)]
     samples = load(lidc, table=write_labels(lidc, rows, "PatientID,contrast"))
@@ -191,6 +286,86 @@ def test_masks_from_files_follow_the_slice(tmp_path, write_dicom, ramp):
     assert samples.info["n_without_mask"] == 1
 
 
+@pytest.fixture
+def series_with_mask(tmp_path, write_dicom, ramp):
+    """Two patients of 7 tilted slices each, and a NIfTI mask on the series' grid of the first, another box a slice."""
+    axes = np.array([[1, 0, 0], [0, 0.96, -0.28]])
+    normal = np.cross(*axes)
+    for patient in range(2):
+        for k in range(7):
+            place = np.array([-30.0, 20, 100]) + 2.5 * k * normal
+            write_dicom(
+                tmp_path / "scans" / f"p{patient}" / f"{k}.dcm",
+                ramp + 10 * k,
+                patient=f"p{patient}",
+                series=f"1.2.{patient}",
+                ImagePositionPatient=place.tolist(),
+                ImageOrientationPatient=axes.ravel().tolist(),
+                PixelSpacing=[2, 1],
+            )
+    drawn = np.zeros((28, 20, 7), dtype=np.uint8)  # column, row, slice
+    for k in range(7):
+        drawn[3 + k : 9 + k, 2 : 6 + k, k] = 1
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([axes[0] * 1, axes[1] * 2, normal * 2.5], axis=1)
+    affine[:3, 3] = [-30, 20, 100]
+    return tmp_path, drawn, np.diag([-1, -1, 1, 1]) @ affine
+
+
+@pytest.mark.parametrize("fraction", [0, 0.3, 1])
+def test_a_mask_of_a_series_is_found_by_position_not_by_fraction(series_with_mask, fraction):
+    folder, drawn, affine = series_with_mask
+    (folder / "masks" / "p0").mkdir(parents=True)
+    k = round(6 * fraction)
+    part = drawn[::-1, :, 1 if k else 0 :]  # stored with x reversed, the lowest slice left out
+    affine = affine @ np.array([[-1, 0, 0, 27], [0, 1, 0, 0], [0, 0, 1, 1 if k else 0], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(part, affine), folder / "masks" / "p0" / f"{k}.nii.gz")
+    table = write_labels(folder, ["p0,0", "p1,1"], "subject,contrast")
+    samples = load(folder / "scans", table=table, masks=folder / "masks", slice_fraction=fraction, size=40)
+    assert samples.sources[0].name == f"{k}.dcm"
+    expected = np.zeros((40, 40), dtype=bool)
+    expected[:, 6:34] = drawn[:, :, k].T.repeat(2, axis=0)
+    np.testing.assert_array_equal(samples.masks[0, 0], expected)
+    assert samples.has_mask.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 0, 0.5), (5, 0, 0, 0), (0, 0, 0, 20)])
+def test_a_mask_whose_grid_does_not_hold_the_slice_is_refused(series_with_mask, shift):
+    folder, drawn, affine = series_with_mask
+    (folder / "masks" / "p0").mkdir(parents=True)
+    affine[2] += shift
+    nibabel.save(nibabel.Nifti1Image(drawn, affine), folder / "masks" / "p0" / "3.nii.gz")
+    table = write_labels(folder, ["p0,0", "p1,1"], "subject,contrast")
+    with pytest.raises(
+        ShapeError, match=r"3\.nii\.gz: a mask of .* in which the DICOM slice.*grid of its series"
+    ):
+        load(folder / "scans", table=table, masks=folder / "masks")
+
+
+def test_a_nifti_mask_for_a_slice_without_position_is_refused(listed, write_dicom):
+    folder, labels = listed
+    write_dicom(folder / "a.dcm", ImagePositionPatient=None)
+    (folder.parent / "masks").mkdir()
+    write_nifti(folder.parent / "masks" / "a.nii", np.eye(20, 28))
+    with pytest.raises(
+        DataError, match=r"a\.nii: a NIfTI mask for a DICOM file without ImagePositionPatient.*PNG"
+    ):
+        load(folder, table=labels, masks=folder.parent / "masks")
+
+
+def test_a_mask_of_most_of_the_body_is_warned_of(listed):
+    drawn = np.full((20, 28), 255, dtype=np.uint8)
+    drawn[2:6, 3:9] = drawn[0, 0] = 0
+    with pytest.warns(UserWarning, match=r"a\.png: the mask covers 9\d% of the body.*Masks in doubt: 1 of 1"):
+        samples = bad_mask(listed, drawn)
+    assert int(samples.masks[0].sum()) == 20 * 28 - 25
+
+
+def test_a_mask_without_a_ground_is_refused(listed):
+    with pytest.raises(DataError, match=r"a\.png: all pixels of the mask are drawn"):
+        bad_mask(listed, np.full((20, 28), 7, dtype=np.uint8))
+
+
 def bad_mask(listed, array, name="a.png"):
     folder, labels = listed
     masks = folder.parent / "masks"
@@ -272,6 +447,41 @@ def test_subjects_that_lost_their_zeros_are_told_unnamed(lidc):
     assert "idri" not in str(caught.value).lower().replace(str(lidc).lower(), "")
 
 
+@pytest.fixture
+def agents(tmp_path, write_dicom):
+    """A folder of patients, one with each of these words as ContrastBolusAgent."""
+
+    def write(*words):
+        for number, agent in enumerate(words):
+            path = tmp_path / "agents" / f"{number}.dcm"
+            write_dicom(path, patient=f"p{number}", series=f"1.2.{number}", ContrastBolusAgent=agent)
+        return tmp_path / "agents"
+
+    return write
+
+
+def test_oral_agents_and_empty_tags_are_no_contrast_and_counted(agents):
+    samples = load(agents("ORAL", "Isovue 300", "", None, "W/O"))
+    assert samples.labels.tolist() == [0, 1, 0, 0, 0]
+    counts = {name: count for name, count in samples.info.items() if name.startswith("n_")}
+    assert counts == {"n_agent_empty": 2, "n_agent_oral": 1, "n_agent_unknown": 0}
+
+
+def test_agents_that_say_nothing_are_refused_or_left_out(agents):
+    folder = agents("UNKNOWN", "Isovue 300", "NONE", "N/A", "-")
+    message = (
+        r"ContrastBolusAgent of 3 of 5 patients.*\['-', 'N/A', 'UNKNOWN'\].*label table.*skip_unknown=True"
+    )
+    with pytest.raises(DataError, match=message):
+        load(folder)
+    samples = load(folder, skip_unknown=True)
+    assert [path.name for path in samples.sources] == ["1.dcm", "2.dcm"]
+    assert samples.labels.tolist() == [1, 0]
+    assert samples.info["n_agent_unknown"] == 3
+    with pytest.raises(DataError, match="nothing is left"):
+        load(agents(*5 * ["?"]), skip_unknown=True)
+
+
 def test_volumes_alone_ask_for_a_table(tmp_path, ramp):
     write_nifti(tmp_path / "a.nii", ramp)
     with pytest.raises(DataError, match="label table"):
@@ -314,6 +524,39 @@ def test_a_slice_of_nan_or_of_one_value_is_named(tmp_path, ramp, value, message)
     write_nifti(tmp_path / "bad.nii", np.full((20, 28), value))
     with pytest.raises(DataError, match=rf"bad\.nii.*{message}"):
         load(tmp_path, table=write_labels(tmp_path, ["good.nii,0", "bad.nii,1"]))
+
+
+def scaled(folder, write_dicom, ramp, kind):
+    """A file whose values are shifted by 1024, so that air is 124."""
+    if kind == "dcm":
+        return write_dicom(folder / "bad.dcm", RescaleSlope=None, RescaleIntercept=None)
+    if kind == "nii":
+        return write_nifti(folder / "bad.nii", ramp + 1024)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray((ramp + 1024)[None]), str(folder / "bad.mhd"))
+    return folder / "bad.mhd"
+
+
+@pytest.mark.parametrize("kind", ["dcm", "nii", "mhd"])
+def test_values_that_are_not_in_hu_are_refused_or_taken_on_request(tmp_path, write_dicom, ramp, kind):
+    bad = scaled(tmp_path, write_dicom, ramp, kind)
+    write_nifti(tmp_path / "good.nii", ramp)
+    arguments = {"table": write_labels(tmp_path, ["good.nii,0", f"{bad.name},1"]), "window": (500, 2000)}
+    with pytest.raises(DataError, match=rf"{bad.name}: values are 124 to 1157.*below -200.*check_hu=False"):
+        load(tmp_path, **arguments, check_hu=True)
+    samples = load(tmp_path, **arguments, check_hu=False)
+    np.testing.assert_allclose(
+        samples.images[1, 0, 4:24], apply_window(ramp.round() + 1024, (500, 2000)), atol=1e-6
+    )
+    assert samples.info["n_not_hu"] == 1
+
+
+def test_air_elsewhere_in_a_volume_tells_its_unit(tmp_path, ramp):
+    body = np.maximum(ramp, -100)
+    ramp[0, :5] = -900
+    for name in ("a", "b"):
+        write_nifti(tmp_path / f"{name}.nii", np.stack([ramp, body, body], axis=-1))
+    samples = load(tmp_path, table=write_labels(tmp_path, ["a,0", "b,1"]))
+    np.testing.assert_allclose(samples.images[0, 0, 4:24], apply_window(body, (60, 400)), atol=1e-6)
 
 
 @pytest.mark.parametrize("arguments", [{"size": 0}, {"slice_fraction": 1.5}, {"window": (40, 0)}])
@@ -361,7 +604,8 @@ def test_no_error_quotes_the_header(listed, write_dicom, name_everything, secret
 
 
 def test_real_slices(real_data):
-    samples = load_ct(real_data / "siim_ct", size=64, progress=False)
+    samples = load_ct(real_data / "siim_ct", size=64, check_hu=False, progress=False)
+    assert samples.info["n_not_hu"] == 0
     assert samples.images.shape == (66, 1, 64, 64)
     assert samples.labels.bincount().tolist() == [35, 31]
     assert len(set(samples.subjects)) == 37

@@ -1,9 +1,9 @@
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import JPEGLosslessSV1
+from pydicom.uid import EnhancedCTImageStorage, JPEGLosslessSV1, LegacyConvertedEnhancedCTImageStorage
 
-from xaitools.data.dicom import is_dicom, read_dicom, read_header, slice_of_series
+from xaitools.data.dicom import is_dicom, read_dicom, read_header, read_headers, slice_of_series
 from xaitools.data.folders import find_files
 from xaitools.errors import DataError, DataFileError
 
@@ -71,6 +71,40 @@ def test_hounsfield_units_do_not_depend_on_the_photometric_interpretation(tmp_pa
     np.testing.assert_allclose(read_dicom(path).hu, ramp)
 
 
+def lookup(unit, values):
+    """A change of a header: `values` for the stored numbers from 24 on, instead of slope and intercept."""
+
+    def change(dataset):
+        del dataset.RescaleSlope, dataset.RescaleIntercept
+        table = pydicom.Dataset()
+        table.LUTDescriptor = [len(values), 24, 16]
+        table.ModalityLUTType = unit
+        table.add_new("LUTData", "US", np.asarray(values).astype(np.int16).view(np.uint16).tolist())
+        dataset.ModalityLUTSequence = [table]
+
+    return change
+
+
+def test_hounsfield_units_come_from_the_table_of_a_file(tmp_path, write_dicom, ramp):
+    table = {stored: stored - (1000 if stored < 500 else 974) for stored in range(24, 1300)}
+    read = read_dicom(write_dicom(tmp_path / "a.dcm", change=lookup("HU", list(table.values()))))
+    np.testing.assert_array_equal(read.hu, np.vectorize(table.get)(ramp.astype(int) + 1024))
+    assert read.hu.min() == -876
+    assert read.doubt == ""
+
+
+def test_values_without_slope_and_intercept_are_in_doubt(tmp_path, write_dicom):
+    path = write_dicom(tmp_path / "a.dcm", RescaleSlope=None, RescaleIntercept=None)
+    assert "124 to 1157, next to nothing below -200 HU" in read_dicom(path).doubt
+
+
+def test_padding_is_no_air_that_was_measured(tmp_path, write_dicom, ramp):
+    ramp[:3] = -1024
+    ramp[0, 0] = 3000 - 1024
+    path = write_dicom(tmp_path / "a.dcm", ramp, RescaleIntercept=0, PixelPaddingValue=0)
+    assert "nothing below" in read_dicom(path).doubt
+
+
 @pytest.mark.parametrize("orientation", [[1, 0, 0, 0, 1, 0], [-1, 0, 0, 0, 1, 0], [-1, 0, 0, 0, -1, 0]])
 def test_a_series_is_sorted_by_position_not_by_name(tmp_path, write_dicom, orientation):
     heights = [30, -20, 10, 0, 20]
@@ -94,9 +128,61 @@ def test_the_longest_series_of_a_patient_is_taken(tmp_path, write_dicom):
 def test_only_dicom_files_are_found(tmp_path, write_dicom):
     write_dicom(tmp_path / "deep" / "b.dcm")
     write_dicom(tmp_path / "IM0001")
+    write_dicom(tmp_path / "1.2.840.10008.12345")
     (tmp_path / "README").write_text("not DICOM")
     (tmp_path / "notes.xml").write_text("<a/>")
-    assert [path.name for path in find_files(tmp_path, is_dicom)] == ["IM0001", "b.dcm"]
+    assert [path.name for path in find_files(tmp_path, is_dicom)] == [
+        "1.2.840.10008.12345",
+        "IM0001",
+        "b.dcm",
+    ]
+
+
+def test_only_axial_ct_slices_are_taken(tmp_path, write_dicom):
+    others = {
+        "scout": {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+        "coronal": {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]},
+        "pet": {"Modality": "PT"},
+        "note": {"Modality": "SR", "ImageOrientationPatient": None},
+    }
+    paths = [write_dicom(tmp_path / f"{name}.dcm", **tags) for name, tags in others.items()]
+    with pytest.raises(
+        DataError, match=r"localizer \(1\), not axial \(1\), PT \(1\), SR \(1\); expected axial CT"
+    ):
+        read_headers(tmp_path, paths, progress=False)
+    assert read_headers(tmp_path, paths, progress=False, needed=False) == []
+    paths += [write_dicom(tmp_path / f"{k}.dcm", height=k) for k in range(2)]
+    assert [header.height for header in read_headers(tmp_path, paths, progress=False)] == [0, 1]
+    with pytest.raises(DataError, match="no DICOM file"):
+        read_headers(tmp_path, [], progress=False)
+
+
+@pytest.mark.parametrize("storage", [EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage])
+@pytest.mark.parametrize("read", [read_header, read_dicom])
+def test_an_enhanced_ct_is_refused_by_name(tmp_path, write_dicom, storage, read):
+    def enhance(dataset):
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = storage
+        dataset.NumberOfFrames = 3
+        dataset.PixelData = 3 * dataset.PixelData
+
+    path = write_dicom(tmp_path / "a.dcm", change=enhance)
+    with pytest.raises(DataError, match=r"a\.dcm: enhanced CT, 3 slices in one file.*Split it"):
+        read(path)
+
+
+def test_a_tilted_gantry_turns_and_orders_nothing_else(tmp_path, write_dicom, ramp):
+    """Slices tilted by 20 degrees, stacked along the table: their order and pixels are as without tilt."""
+    tilt = np.deg2rad(20)
+    tags = {"ImageOrientationPatient": [1, 0, 0, 0, np.cos(tilt), -np.sin(tilt)], "PixelSpacing": [2, 1]}
+    headers = [
+        read_header(write_dicom(tmp_path / f"{k}.dcm", ramp + k, height=height, **tags))
+        for k, height in enumerate([10, -5, 0, 5, -10])
+    ]
+    chosen = [slice_of_series(headers, fraction).path for fraction in (0, 0.5, 1)]
+    assert [path.name for path in chosen] == ["4.dcm", "2.dcm", "0.dcm"]
+    read = read_dicom(chosen[1])
+    np.testing.assert_allclose(read.hu, ramp + 2)
+    assert read.spacing == pytest.approx((2, 1))
 
 
 def compress(dataset):
@@ -118,6 +204,16 @@ def without_pixels(dataset):
         ({"ImageOrientationPatient": None}, DataFileError, "ImageOrientationPatient"),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, DataError, "not an axial slice"),
         ({"NumberOfFrames": 2}, DataError, "multi-frame"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, DataError, "PALETTE COLOR image.*MONOCHROME"),
+        ({"PhotometricInterpretation": "RGB"}, DataError, "a colour image.*MONOCHROME"),
+        ({"PhotometricInterpretation": None}, DataError, "a colour image.*MONOCHROME"),
+        *[
+            ({"Modality": other}, DataError, f"Modality is {other}; expected CT")
+            for other in ("MR", "RTDOSE", "SEG")
+        ],
+        ({"Modality": "DOE JOHN"}, DataError, "Modality is unknown"),
+        ({"RescaleType": "HU_MOD"}, DataError, "RescaleType.* is HU_MOD; expected HU"),
+        ({"change": lookup("OD", range(1300))}, DataError, "ModalityLUTType.* is OD; expected HU"),
     ],
 )
 def test_a_file_that_is_no_ct_slice_is_named(tmp_path, write_dicom, tags, error, message):

@@ -136,6 +136,44 @@ def test_sixteen_bits_gray_colors_and_alpha_show_the_same(hc18):
         torch.testing.assert_close(load(hc18).images[0], plain)
 
 
+@pytest.mark.parametrize(("bits", "factor"), [(8, 1), (10, 4), (12, 16), (16, 257)])
+def test_sixteen_bits_that_hold_fewer_are_not_black(hc18, bits, factor):
+    """The second is darker than half of the first, which it stays."""
+    bright, dark = np.asarray(picture(0)).astype(np.uint16), np.asarray(picture(3)).astype(np.uint16) // 2
+    bright[0, 0] = 255
+    for name, gray in (("000_HC.png", bright), ("007_HC.png", dark)):
+        Image.fromarray(gray.astype(np.uint8)).save(hc18 / "training_set" / name)
+    expected = load(hc18)
+    assert "n_16_bit" not in expected.info
+    for name, gray in (("000_HC.png", bright), ("007_HC.png", dark)):
+        Image.fromarray(gray * factor).save(hc18 / "training_set" / name)
+    samples = load(hc18)
+    scale = 255 * factor / (2**bits - 1)
+    torch.testing.assert_close(samples.images[0], expected.images[0] * scale, atol=1e-6, rtol=0)
+    torch.testing.assert_close(samples.images[3], expected.images[3] * scale, atol=1e-6, rtol=0)
+    assert samples.images[1].equal(expected.images[1])
+    assert (samples.info["n_16_bit"], samples.info["bits_used_of_16"]) == (2, bits)
+
+
+def test_annotations_in_other_pictures_show_the_same_outline(hc18):
+    path = hc18 / "training_set" / "000_HC_Annotation.png"
+    drawn = np.asarray(filled().convert("L")) > 0
+    filled().save(path)
+    expected = load(hc18).masks
+    white = np.full((*SHAPE, 4), 255, dtype=np.uint8)
+    white[..., 3] = drawn * 255
+    red = Image.fromarray(drawn.astype(np.uint8)).convert("P")
+    red.putpalette([255, 255, 255, 255, 0, 0])
+    for same in (
+        Image.fromarray(drawn.astype(np.uint16) * 255),
+        Image.fromarray(drawn.astype(np.uint8)),
+        Image.fromarray(white),
+        red,
+    ):
+        same.save(path)
+        assert load(hc18).masks.equal(expected)
+
+
 def test_colors_become_luminance_with_one_warning(hc18):
     red = np.zeros((*SHAPE, 3), dtype=np.uint8)
     red[10:, :, 0] = 255

@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from xaitools.data.ct import load_ct
-from xaitools.data.masks import heart_and_vessels
+from xaitools.data.masks import heart_and_vessels, mask_doubt
 from xaitools.data.slices import CtSlice
 from xaitools.phantoms.chest import chest_hu
 
@@ -35,6 +35,19 @@ def test_the_rule_gives_no_mask_without_lungs():
         mask = heart_and_vessels(as_slice(changed.astype(np.float32), 1.5))
         assert mask.shape == hu.shape
         assert not mask.any()
+
+
+def test_masks_of_the_body_or_of_its_complement_are_in_doubt():
+    hu = np.full((20, 20), -1000, dtype=np.float32)
+    hu[5:15, 4:16] = 40
+    organ = np.zeros(hu.shape, dtype=bool)
+    organ[6:12, 5:14] = True  # 54 of 120 pixels
+    assert mask_doubt(organ, as_slice(hu)) == ""
+    assert "exchanged" in mask_doubt(~organ, as_slice(hu))
+    assert mask_doubt(hu > 0, as_slice(hu)) == "covers 100% of the body"
+    assert mask_doubt(organ | (np.arange(20) == 5), as_slice(hu)) == ""
+    organ[12:14, 5:14] = True
+    assert mask_doubt(organ, as_slice(hu)) == "covers 60% of the body"
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xaitools.data.grids import Grid
-from xaitools.data.slices import CtSlice, resize, slice_of_volume, to_image
+from xaitools.data.slices import CtSlice, resize, slice_at, slice_of_volume, to_image
 from xaitools.data.volumes import Volume
 from xaitools.errors import DataError
 
@@ -59,3 +59,20 @@ def test_a_volume_is_shown_with_the_front_up_however_it_is_stored():
 def test_a_single_slice_that_is_not_axial_is_named():
     with pytest.raises(DataError, match=r"a\.nii: a single slice that is not axial"):
         slice_of_volume(Volume(VOXELS[:1], Grid((1, 6, 7), LPS.affine)), 0.5, Path("a.nii"))
+
+
+@pytest.mark.parametrize("axes", ["LPS", "RAS", "PSR"])
+def test_a_slice_is_found_by_its_place(axes):
+    volume = Volume(VOXELS, LPS).turned(axes)
+    for k in range(7):
+        affine = np.diag([-1.0, -2, 1, 1])
+        affine[2, 3] = 3 * k
+        place = Grid((5, 6, 1), affine)
+        np.testing.assert_array_equal(slice_at(volume, place), VOXELS[:, :, k].T)
+        for moved in ([0.5, 0, 0], [0, 0, 1], [0, 0, 30]):
+            affine = place.affine.copy()
+            affine[:3, 3] += moved
+            assert slice_at(volume, Grid((5, 6, 1), affine)) is None
+    tilted = np.diag([-1.0, -2, 1, 1])
+    tilted[2, 1] = 0.5
+    assert slice_at(volume, Grid((5, 6, 1), tilted)) is None

@@ -217,6 +217,7 @@ def test_names_that_cannot_be_files_are_refused(names, message, images, tmp_path
 def test_ct_loader_finds_the_masks(write_dicom, tmp_path, rng):
     for index, agent in enumerate(["", "iodine"]):
         hu = rng.integers(-200, 200, (24, 24))
+        hu[0, 0] = -1000
         write_dicom(
             tmp_path / "ct" / f"case{index}.dcm",
             hu,

@@ -1,4 +1,4 @@
-"""Which CT slices were made with contrast agent: label tables, and what a DICOM header says of it."""
+"""Which CT slices were made with contrast agent: label tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,11 @@ LABEL_COLUMNS = ("contrast", "label", "class")
 # No "id": that of SIIM's table numbers the slices.
 SUBJECT_COLUMNS = ("subject", "subject_id", "participant_id", "patient", "patient_id", "patientid", "lndbid")
 
+# No "none": programs write it where a value is missing.
 _WITHOUT, _WITH = (
     frozenset(words.split(", "))
     for words in (
-        "0, 0.0, false, f, no, n, none, no contrast, non-contrast, without, unenhanced, plain",
+        "0, 0.0, false, f, no, n, no contrast, non-contrast, without, unenhanced, plain",
         "1, 1.0, true, t, yes, y, contrast, with, with contrast, enhanced, contrast-enhanced",
     )
 )
@@ -62,11 +63,6 @@ def read_label_table(path: Path, label_column: str, file_column: str, subject_co
         files=None if files is None else table[files].tolist(),
         subjects=None if subjects is None else table[subjects].tolist(),
     )
-
-
-def agent_given(agent: str) -> int:
-    """1 where a DICOM file names a contrast agent, 0 where the field is empty or says that there is none."""
-    return int(agent.strip().lower() not in _WITHOUT | {""})
 
 
 def _parse_labels(values: Sequence[str], path: Path, column: str) -> list[int]:

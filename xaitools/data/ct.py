@@ -1,5 +1,6 @@
 """Chest CT slices with or without contrast agent, from the folders in which they are published."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from xaitools.data.dicom import read_dicom
 from xaitools.data.folders import check_folder
 from xaitools.data.intensity import MEDIASTINUM, apply_window
 from xaitools.data.layouts import Item, find_items
-from xaitools.data.masks import find_mask, heart_and_vessels, read_mask
+from xaitools.data.masks import find_mask, heart_and_vessels, mask_doubt, read_mask
 from xaitools.data.samples import Samples
 from xaitools.data.slices import resize, slice_of_volume, to_image
 from xaitools.data.subjects import check_n_subjects, in_turn, study_names
+from xaitools.data.tables import shown_values
 from xaitools.data.volumes import is_volume, read_volume
 from xaitools.errors import DataError, DataFileError, ParameterError
 
@@ -35,6 +37,8 @@ def load_ct(
     window: tuple[float, float] = MEDIASTINUM,
     slice_fraction: float = 0.5,
     masks: str | Path | None = None,
+    skip_unknown: bool = False,
+    check_hu: bool = True,
     n_subjects: int | None = None,
     progress: bool = True,
 ) -> Samples:
@@ -46,7 +50,8 @@ def load_ct(
       DICOM series. Without one, a column of subjects is matched with the DICOM ``PatientID`` or series UID,
       or with the names of volumes; LNDb's ``LNDbID`` 7 finds ``LNDb-0007.mhd``.
     - **DICOM without a table**, as LIDC-IDRI is published: the label is whether ``ContrastBolusAgent`` names an
-      agent, one slice a patient.
+      agent in the vessels, one slice a patient. Without the tag, or where it is empty, no agent was used; an oral
+      one alone is none that the heart shows. ``info`` counts both, ``"n_agent_empty"`` and ``"n_agent_oral"``.
 
     Of a series or volume one slice is taken, at `slice_fraction` of its height; of several CT series of one
     patient, the longest. Only headers are read to choose it. Slices are shown as radiologists see them,
@@ -68,9 +73,16 @@ def load_ct(
     slice_fraction : float
         0 is the lowest slice, 1 the one nearest to the head.
     masks : path or "heart-and-vessels", optional
-        Folder of PNG or NIfTI masks named like the files, or the rule of
-        :func:`xaitools.data.masks.heart_and_vessels`. A sample for which there is no mask gets one that is all
+        Folder of PNG or NIfTI masks named like the files, see :func:`xaitools.data.masks.read_mask`, or the rule of
+        :func:`xaitools.data.masks.heart_and_vessels`. A mask of more than half of the body, or of the air around it,
+        is warned of. A sample for which there is no mask gets one that is all
         false; ``info["n_without_mask"]`` counts them.
+    skip_unknown : bool
+        Leave out patients whose ``ContrastBolusAgent`` is none of the known words and agents, instead of refusing
+        them; ``info["n_agent_unknown"]`` counts them.
+    check_hu : bool
+        Refuse a slice or volume whose values cannot be Hounsfield units, as nothing in it is air or nothing is tissue.
+        False takes values as they are; ``info["n_not_hu"]`` counts the doubtful ones.
     n_subjects : int, optional
         Take at most so many subjects, alternating between the classes, in the order of their ids.
     progress : bool
@@ -87,8 +99,8 @@ def load_ct(
     DataFileError
         The folder, a table or a file is missing, empty, truncated or cannot be decoded.
     DataError
-        A column is missing, a label cannot be read, there is one class only, a slice is constant or not finite, a
-        mask is all black.
+        A column is missing, a label or the name of an agent cannot be read, there is one class only, a slice is
+        constant, not finite or not in Hounsfield units, an image is no CT, a mask is all black.
     ShapeError
         A mask on another grid than its slice.
     ParameterError
@@ -107,21 +119,32 @@ def load_ct(
         table = folder / "overview.csv"
     labels = read_label_table(Path(table), label_column, file_column, subject_column) if table else None
     items = find_items(folder, labels, slice_fraction, progress=progress)
+    items, agents = (items, {}) if labels else _with_known_agent(items, folder, skip_unknown)
     subjects, names = study_names([item.patient for item in items])
     _check_two_classes(items, folder)
     chosen = in_turn(subjects, [item.label for item in items], n_subjects)
     items = [items[position] for position in chosen]
     _check_two_classes(items, folder)
     paths = [item.path for item in items]
-    images, drawn = _read_all(
-        paths, folder, window=window, size=size, fraction=slice_fraction, masks=masks, progress=progress
+    images, drawn, n_not_hu = _read_all(
+        paths,
+        folder,
+        window=window,
+        size=size,
+        fraction=slice_fraction,
+        masks=masks,
+        check_hu=check_hu,
+        progress=progress,
     )
     info = {
         "source": f"CT labelled by {'a table' if labels else 'ContrastBolusAgent'}",
         "window": [float(value) for value in window],
         "size": size,
         "slice_fraction": slice_fraction,
+        **agents,
     }
+    if not check_hu:
+        info["n_not_hu"] = n_not_hu
     if drawn is not None:
         rule = HEART_AND_VESSELS if masks == HEART_AND_VESSELS else "drawn, from files"
         info |= {"mask_rule": rule, "n_without_mask": int((~drawn.flatten(1).any(dim=1)).sum())}
@@ -137,12 +160,32 @@ def load_ct(
     )
 
 
+def _with_known_agent(
+    items: Sequence[Item], folder: Path, skip_unknown: bool
+) -> tuple[list[Item], dict[str, int]]:
+    """The items whose header tells their label, and how many of all say what in other ways."""
+    headers = [item.header for item in items if item.header]
+    kinds = [header.contrast_kind for header in headers]
+    unknown = [header.contrast_agent for header in headers if header.contrast_kind == "unknown"]
+    if unknown and not skip_unknown:
+        raise DataError(
+            f"{folder}: ContrastBolusAgent of {len(unknown)} of {len(items)} patients does not tell whether there is "
+            f"contrast agent in the vessels, {shown_values(unknown)}; expected the name of one, or words such as "
+            "'NONE'. Give a label table, or leave these patients out with skip_unknown=True"
+        )
+    counts = {f"n_agent_{kind}": kinds.count(kind) for kind in ("empty", "oral", "unknown")}
+    return [item for item, kind in zip(items, kinds, strict=True) if kind != "unknown"], counts
+
+
 def _check_two_classes(items: Sequence[Item], folder: Path) -> None:
     found = {item.label for item in items}
+    if not items:
+        raise DataError(f"{folder}: nothing is left to load; give a label table")
     if len(found) < 2:
+        one_patient = ", one a PatientID," if items[0].header else ""
         raise DataError(
-            f"{folder}: all {len(items)} samples are of one class, {CLASS_NAMES[found.pop()]!r}; expected both. "
-            "Check the label column; where ContrastBolusAgent is not filled in, give a label table"
+            f"{folder}: all {len(items)} samples{one_patient} are of one class, {CLASS_NAMES[found.pop()]!r}; expected "
+            "both. Check the label column; where ContrastBolusAgent is not filled in, give a label table"
         )
 
 
@@ -154,23 +197,35 @@ def _read_all(
     size: int,
     fraction: float,
     masks: str | Path | None,
+    check_hu: bool,
     progress: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Images and masks (or None), each (n, 1, size, size)."""
+) -> tuple[Tensor, Tensor | None, int]:
+    """Images and masks (or None), each (n, 1, size, size), and how many are in doubt of being in HU."""
     drawn = None if masks in (None, HEART_AND_VESSELS) else _find_masks(paths, folder, Path(str(masks)))
-    image_list, mask_list = [], []
+    image_list, mask_list, doubts, n_not_hu = [], [], [], 0
     for position, path in enumerate(tqdm(paths, desc="CT slices", disable=not progress)):
         volume = read_volume(path) if is_volume(path) else None
         ct_slice = read_dicom(path) if volume is None else slice_of_volume(volume, fraction, path)
         image_list.append(to_image(ct_slice, path, window, size))
+        n_not_hu += bool(ct_slice.doubt)
+        if ct_slice.doubt and check_hu:
+            raise DataError(
+                f"{path}: {ct_slice.doubt}; expected Hounsfield units, air at -1000. Give the files in HU, or take "
+                "values as they are with check_hu=False"
+            )
         if masks == HEART_AND_VESSELS:
             mask = heart_and_vessels(ct_slice)
         elif drawn and (mask_path := drawn[position]):
             mask = read_mask(mask_path, ct_slice, volume, fraction)
+            if doubt := mask_doubt(mask, ct_slice):
+                doubts.append(f"{mask_path}: the mask {doubt}")
         else:
             mask = np.zeros(ct_slice.hu.shape, dtype=bool)
         mask_list.append(resize(mask.astype(np.float32), ct_slice.spacing, size) >= 0.5)
-    return torch.stack(image_list), None if masks is None else torch.stack(mask_list)
+    if drawn and doubts:
+        n_masks = sum(path is not None for path in drawn)
+        warnings.warn(f"{doubts[0]}. Masks in doubt: {len(doubts)} of {n_masks}", stacklevel=3)
+    return torch.stack(image_list), None if masks is None else torch.stack(mask_list), n_not_hu
 
 
 def _find_masks(paths: Sequence[Path], root: Path, folder: Path) -> list[Path | None]:

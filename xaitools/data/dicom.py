@@ -1,7 +1,8 @@
 """DICOM files: headers without identities in any message, slices in Hounsfield units."""
 
+import re
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,39 +13,72 @@ import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_modality_lut
+from pydicom.uid import (
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    MediaStorageDirectoryStorage,
+)
 from tqdm.auto import tqdm
 
+from xaitools.data.agents import agent_kind
 from xaitools.data.grids import Grid
+from xaitools.data.intensity import LOWEST_HU, hu_doubt
 from xaitools.data.slices import AIR_HU, CtSlice, stored_slice
 from xaitools.data.volumes import LPS_TO_RAS
 from xaitools.errors import DataError, DataFileError, XaitoolsError
 
 SUFFIXES = {".dcm", ".dicom", ".ima"}
+MODALITIES = ("CT", "")
+# What else than a modality or a unit stands there may be a name.
+CODE = re.compile(r"[A-Z_]{1,8}")
+# US: unspecified.
+UNITS = ("HU", "US", "")
+# What programs that remove names write in place of an id.
+PLACEHOLDER = re.compile(
+    r"(anon\w*|de-?identified|removed|redacted|unknown|none|null|n/?a|no ?id|patient|test|x+|0+)",
+    re.IGNORECASE,
+)
+ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 HEADER_TAGS = [
     "Modality",
+    "ImageType",
+    "NumberOfFrames",
     "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
     "SeriesInstanceUID",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "ContrastBolusAgent",
+    "ContrastBolusRoute",
+    "ContrastBolusVolume",
 ]
 
 
 @dataclass(frozen=True)
 class Header:
-    """What chooses and labels a slice. `patient` and `series` stay in memory: they are never shown."""
+    """What chooses and labels a slice. `patient`, `person`, `study` and `series` stay in memory: they are never shown.
+
+    `other` says what it is instead of an axial CT slice, and is empty for one. `person` is the patient's birth date and
+    sex. `contrast_kind` is that of :func:`xaitools.data.agents.agent_kind`.
+    """
 
     path: Path
     patient: str
+    person: tuple[str, str]
+    study: str
     series: str
-    modality: str
+    other: str
     height: float | None
     contrast_agent: str
+    contrast_kind: str
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM: by suffix, or without one by the marker that opens a DICOM file."""
-    return path.suffix.lower() in SUFFIXES or (not path.suffix and _has_marker(path))
+    """Whether a file is DICOM: by suffix, or by the marker that opens a DICOM file, as names may be UIDs."""
+    return path.suffix.lower() in SUFFIXES or _has_marker(path)
 
 
 def read_header(path: Path) -> Header:
@@ -56,23 +90,75 @@ def read_header(path: Path) -> Header:
     ------
     DataFileError
         Not DICOM, or a header that cannot be read.
+    DataError
+        A CT with several slices in one file.
     """
     with _anonymous_errors(path):
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
+        other = _other(dataset)
+        if not other:
+            _check_single_frame(dataset, path)
         return Header(
             path=path,
             patient=_text(dataset, "PatientID"),
+            person=(_text(dataset, "PatientBirthDate"), _text(dataset, "PatientSex")),
+            study=_text(dataset, "StudyInstanceUID"),
             series=_text(dataset, "SeriesInstanceUID"),
-            modality=_text(dataset, "Modality"),
+            other=other,
             height=_height(dataset),
             contrast_agent=_text(dataset, "ContrastBolusAgent"),
+            contrast_kind=agent_kind(
+                _text(dataset, "ContrastBolusAgent"),
+                _text(dataset, "ContrastBolusRoute"),
+                _number(dataset, "ContrastBolusVolume", 0.0),
+            ),
         )
 
 
-def read_headers(paths: Sequence[Path], *, progress: bool) -> list[Header]:
-    """Read many headers, those of CT images only."""
+def read_headers(folder: Path, paths: Sequence[Path], *, progress: bool, needed: bool = True) -> list[Header]:
+    """Read many headers, those of axial CT slices only: no localizers, reformatted series, other modalities, DICOMDIR.
+
+    Raises
+    ------
+    DataError
+        There is none, though one is `needed`; says what there is in `folder`.
+    """
     bar = tqdm(paths, desc="DICOM headers", disable=not progress)
-    return [header for header in map(read_header, bar) if header.modality in ("CT", "")]
+    headers = [read_header(path) for path in bar]
+    slices = [header for header in headers if not header.other]
+    if not slices and needed:
+        counts = Counter(header.other for header in headers).most_common()
+        found = ", ".join(f"{what} ({n})" for what, n in counts) or "no DICOM file"
+        raise DataError(
+            f"{folder}: {found}; expected axial CT slices. Give a folder of these, or name it in the table"
+        )
+    return slices
+
+
+def check_identities(headers: Sequence[Header]) -> None:
+    """Raise unless each PatientID can be that of one person.
+
+    Raises
+    ------
+    DataError
+        A placeholder such as ``ANON`` on several studies, or one id with several birth dates or sexes.
+    """
+    patients = defaultdict(list)
+    for header in headers:
+        patients[header.patient].append(header)
+    for patient, own in patients.items():
+        found = ""
+        if PLACEHOLDER.fullmatch(patient) and len({header.study or header.series for header in own}) > 1:
+            found = f"the placeholder {patient!r} is the PatientID of several studies"
+        elif any(
+            len({*values} - {""}) > 1 for values in zip(*(header.person for header in own), strict=True)
+        ):
+            found = "one PatientID stands for several birth dates or sexes"
+        if found:
+            raise DataError(
+                f"{own[0].path} and others: {found}, so patients cannot be told apart; give a label table with a "
+                "column of files and one of subjects"
+            )
 
 
 def slice_of_series(headers: Sequence[Header], fraction: float) -> Header:
@@ -102,8 +188,8 @@ def slice_of_series(headers: Sequence[Header], fraction: float) -> Header:
 def read_dicom(path: Path) -> CtSlice:
     """Read one axial slice.
 
-    Hounsfield units come from ``RescaleSlope`` and ``RescaleIntercept``; they mean the same under MONOCHROME1
-    and MONOCHROME2, which only say how a display maps them, so neither is inverted. Padding
+    Hounsfield units come from the Modality LUT, or from ``RescaleSlope`` and ``RescaleIntercept``; they mean
+    the same under MONOCHROME1 and MONOCHROME2, which only say how a display maps them, so neither is inverted. Padding
     (``PixelPaddingValue``, and everything below -1024 HU as scanners write outside their circle) becomes air.
 
     Raises
@@ -112,22 +198,37 @@ def read_dicom(path: Path) -> CtSlice:
         Not DICOM, truncated, without pixel data, compressed in a way that no installed decoder reads, or
         without the tags that place it.
     DataError
-        Not one greyscale axial slice.
+        Not one greyscale axial slice of a CT, or in another unit.
     """
     with _anonymous_errors(path):
         dataset = pydicom.dcmread(path)
+        _check_is_ct(dataset, path)
         stored = _stored_values(dataset, path)
-        hu = stored * _number(dataset, "RescaleSlope", 1.0) + _number(dataset, "RescaleIntercept", 0.0)
-        hu[_padding(dataset, stored) | (hu < -1024)] = AIR_HU
+        hu = _hounsfield(dataset, stored, path)
+        padding = _padding(dataset, stored)
+        doubt = hu_doubt(hu[~padding])
+        hu[padding | (hu < LOWEST_HU)] = AIR_HU
         if "PixelSpacing" not in dataset or "ImageOrientationPatient" not in dataset:
             raise DataFileError(
                 f"{path}: no PixelSpacing or no ImageOrientationPatient; every CT image has both. Restore them"
             )
         row_spacing, column_spacing = (float(value) for value in dataset.PixelSpacing)
         axes = np.array(dataset.ImageOrientationPatient, dtype=float).reshape(2, 3)
-    if np.abs(np.cross(*axes))[2] < 0.7:
+        position = np.array(dataset.get("ImagePositionPatient") or [], dtype=float)
+    if not _is_axial(axes):
         raise DataError(f"{path}: not an axial slice; expected one across the patient's long axis. Remove it")
-    return stored_slice(hu, _grid(hu.shape, axes, row_spacing, column_spacing))
+    grid = _grid(hu.shape, axes, row_spacing, column_spacing)
+    return stored_slice(hu, grid, doubt, _place(grid, axes, position) if position.size else None)
+
+
+def _place(grid: Grid, axes: np.ndarray, position: np.ndarray) -> Grid:
+    """Where the slice lies among the patient's other ones as it is displayed, with the tilt that `grid` leaves out."""
+    affine = np.eye(4)
+    affine[:3, :2] = axes.T * grid.spacing[:2]
+    affine[:3, 2] = np.cross(*axes)
+    affine[:3, 3] = position
+    turn = np.linalg.solve(grid.affine, grid.turned("LPS").affine)
+    return Grid(grid.turned("LPS").shape, LPS_TO_RAS @ affine @ turn)
 
 
 def _grid(shape: tuple[int, ...], axes: np.ndarray, row_spacing: float, column_spacing: float) -> Grid:
@@ -162,8 +263,41 @@ def _anonymous_errors(path: Path) -> Iterator[None]:
 
 
 def _has_marker(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError as error:
+        raise DataFileError(
+            f"{path}: cannot be opened ({type(error).__name__}); change its permissions"
+        ) from None
+
+
+def _other(dataset: pydicom.Dataset) -> str:
+    """What a file is instead of an axial CT slice; empty for one."""
+    if dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        return "DICOMDIR"
+    if (modality := _text(dataset, "Modality")) not in MODALITIES:
+        return modality if CODE.fullmatch(modality) else "unknown modality"
+    if "LOCALIZER" in (dataset.get("ImageType") or []):
+        return "localizer"
+    orientation = dataset.get("ImageOrientationPatient")
+    return "" if not orientation or _is_axial(np.array(orientation, dtype=float)) else "not axial"
+
+
+def _is_axial(orientation: np.ndarray) -> bool:
+    """Whether slices are stacked along the patient's long axis, a gantry tilted by less than 45 degrees aside."""
+    return bool(abs(np.cross(*orientation.reshape(2, 3))[2]) >= 0.7)
+
+
+def _check_single_frame(dataset: pydicom.Dataset, path: Path) -> None:
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    enhanced = dataset.file_meta.get("MediaStorageSOPClassUID") in ENHANCED
+    if enhanced or frames > 1:
+        what = "enhanced CT" if enhanced else "multi-frame image"
+        raise DataError(
+            f"{path}: {what}, {frames} slices in one file; expected one slice a file. Split it (emf2sf of dcm4che "
+            "does, for instance) or convert the series to NIfTI"
+        )
 
 
 def _text(dataset: pydicom.Dataset, tag: str) -> str:
@@ -183,14 +317,40 @@ def _height(dataset: pydicom.Dataset) -> float | None:
     return float(np.dot(np.array(position, dtype=float), normal) * np.sign(normal[2]))
 
 
-def _stored_values(dataset: pydicom.Dataset, path: Path) -> np.ndarray:
+def _check_is_ct(dataset: pydicom.Dataset, path: Path) -> None:
+    if (modality := _text(dataset, "Modality")) not in MODALITIES:
+        what = modality if CODE.fullmatch(modality) else "unknown"
+        raise DataError(f"{path}: its Modality is {what}; expected CT. Remove it from the folder or table")
     if "PixelData" not in dataset:
         raise DataFileError(f"{path}: no pixel data; expected a CT image. Remove it from the folder or table")
-    _check_decodable(dataset.file_meta.TransferSyntaxUID, path)
-    if dataset.get("SamplesPerPixel", 1) != 1 or int(dataset.get("NumberOfFrames") or 1) != 1:
+    _check_single_frame(dataset, path)
+    colors = _text(dataset, "PhotometricInterpretation")
+    if colors not in ("MONOCHROME1", "MONOCHROME2") or dataset.get("SamplesPerPixel", 1) != 1:
+        what = "PALETTE COLOR" if colors == "PALETTE COLOR" else "a colour"
         raise DataError(
-            f"{path}: a colour or multi-frame image; expected one greyscale slice a file. Convert it"
+            f"{path}: {what} image; its numbers are no measured values. Expected MONOCHROME1 or MONOCHROME2; "
+            "export the slice as it was measured"
         )
+
+
+def _hounsfield(dataset: pydicom.Dataset, stored: np.ndarray, path: Path) -> np.ndarray:
+    """Stored values in HU, float64, by the file's table or by its slope and intercept."""
+    tables = dataset.get("ModalityLUTSequence")
+    unit = _text(tables[0], "ModalityLUTType") if tables else _text(dataset, "RescaleType")
+    if unit.upper() not in UNITS:
+        what = unit if CODE.fullmatch(unit) else "another"
+        raise DataError(
+            f"{path}: its unit (RescaleType or ModalityLUTType) is {what}; expected HU. Give the images in HU"
+        )
+    if not tables:
+        return stored * _number(dataset, "RescaleSlope", 1.0) + _number(dataset, "RescaleIntercept", 0.0)
+    looked_up = apply_modality_lut(stored, dataset)
+    # The table's numbers have no sign, and no HU lies above 32767.
+    return (looked_up.astype(np.int16) if looked_up.dtype == np.uint16 else looked_up).astype(np.float64)
+
+
+def _stored_values(dataset: pydicom.Dataset, path: Path) -> np.ndarray:
+    _check_decodable(dataset.file_meta.TransferSyntaxUID, path)
     try:
         return dataset.pixel_array
     except Exception:

@@ -19,12 +19,14 @@ from tqdm.auto import tqdm
 from xaitools.checks import check_choice, check_counts
 from xaitools.data.folders import by_name, check_folder, find_files, layout_error
 from xaitools.data.missing import without_missing
+from xaitools.data.pictures import drawn_pixels, read_picture
 from xaitools.data.samples import Samples
 from xaitools.data.subjects import check_n_subjects, check_spellings, evenly_spaced, study_names
 from xaitools.data.tables import number, plain, read_table
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 UNITS = ("px", "mm")
+DEEPEST = 65535
 CONTOUR_WIDTH = 7.0
 PIXEL_SIZE, CIRCUMFERENCE = "pixel size (mm)", "head circumference (mm)"
 
@@ -52,7 +54,8 @@ def load_fetal(
 
     The table ``training_set_pixel_size_and_HC.csv`` gives each image's pixel size and head circumference. The
     images ``010_HC.png``, ``010_2HC.png`` are two of one fetus, the number before ``_``. All are squashed to a
-    square, as Zhang et al. (2020, section 3.1) do, and divided by the largest number that their type holds.
+    square, as Zhang et al. (2020, section 3.1) do, and divided by the largest number that their type holds; 16-bit
+    files together by that of the 8, 10, 12 or 16 bits which their values need, as ``info`` says.
 
     The mask is a band about the outline in ``010_HC_Annotation.png``, an ellipse drawn as a thin line or filled.
     Filled ones reach to the outer edge of the line, 1.4 pixels of the original beyond the ellipse that the table
@@ -103,8 +106,8 @@ def load_fetal(
     chosen = evenly_spaced(subjects, n_subjects)
     rows = rows.iloc[chosen]
     paths = [place / file for file in rows["file name"]]
-    images, masks, n_color, n_missing = _read_pictures(paths, size, contour_width, progress=progress)
-    if n_color:
+    images, masks, kinds, n_missing = _read_pictures(paths, size, contour_width, progress=progress)
+    if n_color := kinds["n_color"]:
         warnings.warn(f"{n_color} of {len(paths)} images are in color: their luminance is used", stacklevel=2)
     pixel, circumference = (rows[what].to_numpy(copy=True) for what in ("pixel size", "head circumference"))
     return Samples(
@@ -125,7 +128,7 @@ def load_fetal(
             "unit": "pixels of the original grid" if unit == "px" else "mm",
             "contour_width": float(contour_width),
             "contour": _contour_words(n_missing, len(paths)),
-            "n_color": n_color,
+            **kinds,
         },
     )
 
@@ -269,13 +272,18 @@ def _positive(cell: str, known: str, file: str, table: Path, what: str) -> float
 
 def _read_pictures(
     paths: Sequence[Path], size: int, width: float, *, progress: bool
-) -> tuple[Tensor, Tensor, int, int]:
-    """Images and masks, each (n, 1, size, size), and how many are in color and how many without annotation."""
+) -> tuple[Tensor, Tensor, dict[str, int], int]:
+    """Images and masks, each (n, 1, size, size), the kinds of files for `info`, and how many have no annotation."""
     images = np.empty((len(paths), 1, size, size), dtype=np.float32)
     masks = np.zeros(images.shape, dtype=bool)
     n_color = n_missing = 0
+    deep, highest = [], 0
     for position, path in enumerate(tqdm(paths, desc="ultrasound images", disable=not progress)):
-        gray, colored = _read_gray(path)
+        picture = read_picture(path)
+        gray, colored = _gray(picture)
+        if picture.mode.startswith("I"):
+            deep.append(position)
+            highest = max(highest, int(np.asarray(picture).max()))
         images[position, 0] = _squash(gray, size, path)
         n_color += colored
         annotation = path.with_name(path.stem + _ANNOTATION + path.suffix)
@@ -284,19 +292,21 @@ def _read_pictures(
             masks[position, 0] = contour_band(outline, gray.shape, size, width)
         else:
             n_missing += 1
-    return torch.from_numpy(images), torch.from_numpy(masks), n_color, n_missing
+    kinds = {"n_color": n_color}
+    if deep:
+        bits = next(bits for bits in (8, 10, 12, 16) if highest < 2**bits)
+        images[deep] = np.minimum(images[deep] * (DEEPEST / (2**bits - 1)), 1)
+        kinds |= {"n_16_bit": len(deep), "bits_used_of_16": bits}
+    return torch.from_numpy(images), torch.from_numpy(masks), kinds, n_missing
 
 
-def _read_gray(path: Path) -> tuple[np.ndarray, bool]:
-    """Gray values in [0, 1], (row, column), and whether the file shows colors."""
-    try:
-        with Image.open(path) as file:
-            file.load()
-            picture = file.copy()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataFileError(f"{path}: cannot be read as a PNG image ({error}); download it again") from None
+def _gray(picture: Image.Image) -> tuple[np.ndarray, bool]:
+    """Gray values as parts of the largest number that their type holds, (row, column), and whether there are colors."""
     if picture.mode.startswith("I"):
-        return np.asarray(picture).astype(np.float64) / 65535, False
+        return np.asarray(picture).astype(np.float64) / DEEPEST, False
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        ground = Image.new("RGBA", picture.size, "black")
+        picture = Image.alpha_composite(ground, picture.convert("RGBA"))
     colors = np.asarray(picture.convert("RGB"))
     colored = bool((colors != colors[..., :1]).any())
     return np.asarray(picture.convert("L")) / 255, colored
@@ -310,7 +320,8 @@ def _squash(gray: np.ndarray, size: int, path: Path) -> np.ndarray:
 
 def _outline(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """Points (row, column) on the edges between white and black: both edges of a line, the edge of a filled ellipse."""
-    drawn = _read_gray(path)[0] >= 0.5
+    strength = drawn_pixels(read_picture(path), path)
+    drawn = (strength >= strength.max() / 2) & (strength > 0)
     if drawn.shape != shape:
         raise ShapeError(
             f"{path}: an annotation of {drawn.shape} pixels for an image of {shape}; it must be on the image's grid"

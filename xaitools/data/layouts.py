@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xaitools.data.contrast import LabelTable, agent_given
-from xaitools.data.dicom import Header, is_dicom, read_header, read_headers, slice_of_series
+from xaitools.data.contrast import LabelTable
+from xaitools.data.dicom import Header, check_identities, is_dicom, read_header, read_headers, slice_of_series
 from xaitools.data.folders import by_name, composed, find_files, find_listed, layout_error, stem
 from xaitools.data.subjects import check_spellings, check_subject_cells, spelling
 from xaitools.data.volumes import is_volume
@@ -22,11 +22,15 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Item:
-    """A file to load. `patient` tells patients apart in memory and is never shown."""
+    """A file to load. `patient` tells patients apart in memory and is never shown.
+
+    Where the header tells the label, `header` is that of the file.
+    """
 
     path: Path
     patient: str
     label: int
+    header: Header | None = None
 
 
 def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progress: bool) -> list[Item]:
@@ -63,7 +67,7 @@ def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progr
     if table.files is not None:
         items = _listed_files(folder, [*dicoms, *volumes], table, table.files, fraction)
     else:
-        items = _listed_subjects(dicoms, volumes, table, table.subjects or [], fraction, progress)
+        items = _listed_subjects(folder, dicoms, volumes, table, table.subjects or [], fraction, progress)
     _check_unique(items, table.path)
     _check_patients(items, table.path)
     return items
@@ -73,34 +77,42 @@ def _tagged(folder: Path, dicoms: Sequence[Path], fraction: float, progress: boo
     if not dicoms:
         raise DataError(f"{folder}: only DICOM files carry a label (ContrastBolusAgent); give a label table")
     patients = defaultdict(list)
-    for header in read_headers(dicoms, progress=progress):
+    headers = read_headers(folder, dicoms, progress=progress)
+    check_identities(headers)
+    for header in headers:
         patients[_patient(header)].append(header)
     chosen = [(patient, slice_of_series(patients[patient], fraction)) for patient in sorted(patients)]
-    return [Item(header.path, patient, agent_given(header.contrast_agent)) for patient, header in chosen]
+    return [
+        Item(header.path, patient, int(header.contrast_kind == "vessels"), header)
+        for patient, header in chosen
+    ]
 
 
 def _listed_files(
     folder: Path, files: Sequence[Path], table: LabelTable, listed: Sequence[str], fraction: float
 ) -> list[Item]:
     named = by_name(files, folder)
-    items = []
+    items, headers = [], []
     for row, (name, label) in enumerate(zip(listed, table.labels, strict=True)):
         path = find_listed(name, folder, named, table.path)
         header = None
         if path.is_dir():
-            header = slice_of_series(read_headers(find_files(path, is_dicom), progress=False), fraction)
+            header = slice_of_series(read_headers(path, find_files(path, is_dicom), progress=False), fraction)
             path = header.path
         if table.subjects is not None:
             patient = table.subjects[row]
         elif is_volume(path):
             patient = str(path)
         else:
-            patient = _patient(header or read_header(path))
+            headers.append(header or read_header(path))
+            patient = _patient(headers[-1])
         items.append(Item(path, patient, label))
+    check_identities(headers)
     return items
 
 
 def _listed_subjects(
+    folder: Path,
     dicoms: Sequence[Path],
     volumes: Sequence[Path],
     table: LabelTable,
@@ -108,7 +120,8 @@ def _listed_subjects(
     fraction: float,
     progress: bool,
 ) -> list[Item]:
-    headers = read_headers(dicoms, progress=progress) if dicoms else []
+    headers = read_headers(folder, dicoms, progress=progress, needed=not volumes)
+    check_identities(headers)
     series = defaultdict(list)
     for header in headers:
         for key in {composed(header.patient), header.series}:

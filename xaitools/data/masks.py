@@ -3,31 +3,43 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
 from xaitools.data.folders import stem
-from xaitools.data.slices import CtSlice, slice_of_volume
+from xaitools.data.pictures import drawn_pixels, read_picture
+from xaitools.data.slices import CtSlice, slice_at, slice_of_volume
 from xaitools.data.volumes import NIFTI, Volume, read_volume
-from xaitools.errors import DataError, DataFileError, ShapeError
+from xaitools.errors import DataError, ShapeError
+
+BODY_HU = -300
 
 
 def find_mask(folder: Path, source: Path, root: Path) -> Path | None:
-    """The mask named like `source`: at the same place below `folder` as the source below `root`, or directly in it."""
+    """The mask named like `source`: at the same place below `folder` as the source below `root`, or directly in it.
+
+    Raises
+    ------
+    DataError
+        There are several.
+    """
     below = source.relative_to(root).parent if source.is_relative_to(root) else Path()
-    names = [stem(source) + suffix for suffix in (".png", *NIFTI)]
-    return next(
-        (path for place in (below, Path()) for name in names if (path := folder / place / name).is_file()),
-        None,
-    )
+    names = [name + suffix for name in (source.name, stem(source)) for suffix in (".png", *NIFTI)]
+    for place in (folder / below, folder):
+        found = sorted({place / name for name in names if (place / name).is_file()})
+        if len(found) > 1:
+            raise DataError(f"{found[0]} and {found[1]}: two masks of one image; keep one of them")
+        if found:
+            return found[0]
+    return None
 
 
 def read_mask(path: Path, ct_slice: CtSlice, volume: Volume | None, fraction: float) -> np.ndarray:
     """Read the mask of a slice, non-zero inside.
 
-    A PNG file is on the grid stored in a DICOM file, or on the displayed slice of a volume; a NIfTI file is
-    placed by its own affine, which must be the volume's where the source is a volume.
+    A PNG file is on the grid stored in a DICOM file, or on the displayed slice of a volume, see
+    :func:`xaitools.data.pictures.drawn_pixels`. A NIfTI file is placed by its own affine: its grid must be the
+    volume's, or hold the DICOM slice as one of its slices, which is found by its position.
 
     Returns
     -------
@@ -38,20 +50,14 @@ def read_mask(path: Path, ct_slice: CtSlice, volume: Volume | None, fraction: fl
     ShapeError
         Another grid than the slice.
     DataError
-        No pixel is inside.
+        No pixel is inside, or each is, or it is unknown which.
     DataFileError
         The file cannot be read.
     """
     if path.suffix.lower() == ".png":
-        mask = ct_slice.display(_read_png(path))
+        mask = ct_slice.display(drawn_pixels(read_picture(path), path) > 0)
     else:
-        drawn = read_volume(path)
-        if volume is not None and not drawn.grid.turned().same_as(volume.grid.turned()):
-            raise ShapeError(
-                f"{path}: a mask of {drawn.grid.turned()} for a volume of {volume.grid.turned()}; expected one grid. "
-                "Resample the mask to the volume's"
-            )
-        mask = slice_of_volume(drawn, fraction, path).hu != 0
+        mask = _read_slice(path, ct_slice, volume, fraction) != 0
     if mask.shape != ct_slice.hu.shape:
         raise ShapeError(
             f"{path}: a mask of {mask.shape} pixels for a slice of {ct_slice.hu.shape}; draw it at full resolution"
@@ -60,7 +66,46 @@ def read_mask(path: Path, ct_slice: CtSlice, volume: Volume | None, fraction: fl
         raise DataError(
             f"{path}: the mask is all black; expected some pixels above zero. Draw it or remove the file"
         )
+    if mask.all():
+        raise DataError(
+            f"{path}: all pixels of the mask are drawn; expected zero on the ground. Draw it or remove the file"
+        )
     return mask
+
+
+def _read_slice(path: Path, ct_slice: CtSlice, volume: Volume | None, fraction: float) -> np.ndarray:
+    """The slice of a NIfTI mask, (row, column), that lies where the CT slice does."""
+    drawn = read_volume(path)
+    if volume is not None:
+        if not drawn.grid.turned().same_as(volume.grid.turned()):
+            raise ShapeError(
+                f"{path}: a mask of {drawn.grid.turned()} for a volume of {volume.grid.turned()}; expected one grid. "
+                "Resample the mask to the volume's"
+            )
+        return slice_of_volume(drawn, fraction, path).hu
+    if ct_slice.place is None:
+        raise DataError(
+            f"{path}: a NIfTI mask for a DICOM file without ImagePositionPatient, so that its place in the mask is "
+            "unknown; draw the mask as PNG"
+        )
+    found = slice_at(drawn, ct_slice.place)
+    if found is None:
+        raise ShapeError(
+            f"{path}: a mask of {drawn.grid.turned('LPS')} in which the DICOM slice, {ct_slice.place}, is none of the "
+            "slices; expected the grid of its series. Resample the mask to it"
+        )
+    return found
+
+
+def mask_doubt(mask: np.ndarray, ct_slice: CtSlice) -> str:
+    """What makes it unlikely that a mask outlines an organ of the slice; empty where nothing does."""
+    body = ct_slice.hu > BODY_HU
+    outside = ~body
+    if outside.any() and (mask & outside).sum() > outside.sum() / 2:
+        return "covers most of the air around the body, as if ground and organ were exchanged"
+    if (mask & body).sum() > body.sum() / 2:
+        return f"covers {(mask & body).sum() / body.sum():.0%} of the body"
+    return ""
 
 
 def heart_and_vessels(ct_slice: CtSlice) -> np.ndarray:
@@ -95,7 +140,7 @@ def heart_and_vessels(ct_slice: CtSlice) -> np.ndarray:
 def _between_the_lungs(hu: np.ndarray, mm: float) -> np.ndarray:
     """The rule on smoothed values, `mm` being the number of pixels in one."""
     nothing = np.zeros(hu.shape, dtype=bool)
-    body = _pieces(_opened(hu > -300, 4 * mm), 1)
+    body = _pieces(_opened(hu > BODY_HU, 4 * mm), 1)
     if not body:
         return nothing
     outline = convex_hull_image(body[0])
@@ -154,12 +199,3 @@ def _within(mask: np.ndarray, pixels: float) -> np.ndarray:
 def _opened(mask: np.ndarray, pixels: float) -> np.ndarray:
     core = ndimage.distance_transform_edt(mask) > pixels
     return mask & _within(core, pixels) if core.any() else core
-
-
-def _read_png(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            grey = image.mode in ("1", "L", "I", "I;16")
-            return np.asarray(image if grey else image.convert("L")) > 0
-    except (OSError, UnidentifiedImageError):
-        raise DataFileError(f"{path}: not a readable PNG file; export the mask again") from None

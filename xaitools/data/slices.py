@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xaitools.data.grids import Grid
-from xaitools.data.intensity import apply_window
+from xaitools.data.intensity import apply_window, hu_doubt
 from xaitools.data.volumes import Volume
 from xaitools.errors import DataError
 
@@ -28,11 +28,17 @@ class CtSlice:
     spacing : (row, column), mm
     display : callable
         Carries an array on the grid stored in the file to the grid of `hu`.
+    doubt : str
+        What speaks against the values being Hounsfield units, see :func:`xaitools.data.intensity.hu_doubt`.
+    place : Grid, optional
+        Where the pixels of a DICOM slice lie, (x, y, 1): towards left and back as displayed. None where it is unknown.
     """
 
     hu: np.ndarray
     spacing: tuple[float, float]
     display: Callable[[np.ndarray], np.ndarray]
+    doubt: str = ""
+    place: Grid | None = None
 
 
 def slice_of_volume(volume: Volume, fraction: float, path: Path) -> CtSlice:
@@ -50,14 +56,27 @@ def slice_of_volume(volume: Volume, fraction: float, path: Path) -> CtSlice:
         )
     k = round(fraction * (turned.voxels.shape[2] - 1))
     x, y, _ = turned.grid.spacing.tolist()
-    return CtSlice(turned.voxels[:, :, k].T, (y, x), lambda array: array)
+    return CtSlice(turned.voxels[:, :, k].T, (y, x), lambda array: array, hu_doubt(volume.voxels))
 
 
-def stored_slice(pixels: np.ndarray, grid: Grid) -> CtSlice:
+def slice_at(volume: Volume, place: Grid) -> np.ndarray | None:
+    """The pixels of a volume, (row, column), that lie where those of a slice do; None where it holds no such slice."""
+    turned = volume.turned("LPS")
+    affine = turned.grid.affine.copy()
+    k = round(np.linalg.solve(affine, place.affine[:, 3])[2])
+    affine[:, 3] = affine @ [0, 0, k, 1]
+    affine[:, 2] = place.affine[:, 2]
+    shape = turned.voxels.shape
+    if not 0 <= k < shape[2] or not Grid((*shape[:2], 1), affine).same_as(place):
+        return None
+    return turned.voxels[:, :, k].T
+
+
+def stored_slice(pixels: np.ndarray, grid: Grid, doubt: str, place: Grid | None) -> CtSlice:
     """An axial slice from pixels (row, column) as a file has them, on a grid (column, row, 1)."""
     x, y, _ = grid.turned("LPS").spacing.tolist()
     display = partial(_radiological, grid=grid)
-    return CtSlice(display(pixels.astype(np.float32)), (y, x), display)
+    return CtSlice(display(pixels.astype(np.float32)), (y, x), display, doubt, place)
 
 
 def _radiological(pixels: np.ndarray, grid: Grid) -> np.ndarray:

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import traitlets
 from nibabel.filebasedimages import ImageFileError
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from xaitools.data.grids import Grid
-from xaitools.errors import DataFileError, ParameterError, ShapeError
+from xaitools.data.pictures import drawn_pixels, read_picture
+from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 from xaitools.evaluation.localization import localization
 from xaitools.widgets.layers import (
     check_images,
@@ -312,11 +313,12 @@ def _read_mask(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """The mask, and the affine of a NIfTI file."""
     try:
         if path.suffix.lower() == ".png":
-            with Image.open(path) as image:
-                return np.asarray(image.convert("L")) > 0, None
+            return drawn_pixels(read_picture(path), path) > 0, None
         volume = nib.Nifti1Image.from_filename(path)
         return np.asarray(volume.dataobj) != 0, volume.affine
-    except (OSError, EOFError, ValueError, UnidentifiedImageError, ImageFileError):
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, ImageFileError):
         raise DataFileError(f"{path}: not a readable mask; save it again as PNG or NIfTI.") from None
 
 
