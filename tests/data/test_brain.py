@@ -438,7 +438,7 @@ def test_the_first_subjects_of_each_class_in_turn(bids, flat):
 def test_a_second_load_reads_no_image(flat, monkeypatch):
     first = load(flat, label_column="Sex")
 
-    def fail(path):
+    def fail(path, orientation):
         raise AssertionError(path)
 
     monkeypatch.setattr("xaitools.data.preparation.read_volume", fail)
@@ -627,3 +627,16 @@ def test_real_heads(real_data, tmp_path):
         image = volumes.images[position, 0].numpy()
         assert image[brain].mean() > 0.4 > 0.02 > image[~brain].mean()
         assert {47, 48} <= set(np.unique(volumes.label_map(position)))
+
+
+def test_label_maps_keep_large_numbers_apart(flat):
+    for path in (flat / "dseg").iterdir():
+        image = nibabel.load(path)
+        labels = (image.get_fdata() > 0) * (312782560 + 4 * (np.indices(SHAPE)[0] % 2)).astype(np.int32)
+        nibabel.save(nibabel.Nifti1Image(labels, image.affine), path)
+    for spacing in (None, 1.0):
+        brains = load(flat, label_column="Sex", spacing=spacing)
+        assert brains.label_maps.dtype == torch.int64
+        labels, sizes = np.unique(brains.label_map(0), return_counts=True)
+        assert labels.tolist() == [0, 312782560, 312782564]
+        assert sizes[1] == sizes[2]

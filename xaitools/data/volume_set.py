@@ -31,7 +31,7 @@ class Volumes(Samples):
     masks : LazyTensor, bool, (n, 1, x, y, z), optional
     affine : array of float64, (4, 4)
         From voxel indices to mm towards right, front and head.
-    label_maps : LazyTensor, int32, (n, 1, x, y, z), optional
+    label_maps : LazyTensor, int64, (n, 1, x, y, z), optional
         A number for each brain structure, 0 outside, on the grid of the images.
 
     Raises
