@@ -192,7 +192,7 @@ def test_an_atlas_in_mni_space_warns_of_an_image_that_is_not(caplog):
 def test_an_atlas_in_mni_space_refuses_an_image_that_is_elsewhere():
     grid, registered, _ = native_and_registered()
     atlas = Atlas(np.ones((46, 55, 46), int), mni_grid(4).affine, {1: "all"}, space="mni")
-    with pytest.raises(DataFileError, match="the image: signal in .* of the brain of MNI space"):
+    with pytest.raises(DataFileError, match=r"the image: signal in .* of the brain of MNI space"):
         atlas.on_grid(
             grid.shape,
             grid.affine,

@@ -45,7 +45,7 @@ def load_atlas(
         header has it: "own" for coordinates of a scanner (code 1), else "mni".
     orientation
         What to take of a file whose header does not say where its voxels lie, which is refused otherwise: "sform",
-        "qform", or, for space "own", the letters of the axes as they are stored, such as "LAS", with the middle at 0 mm.
+        "qform", or, for space "own", the letters of the axes as stored, such as "LAS", with the middle at 0 mm.
 
     Raises
     ------

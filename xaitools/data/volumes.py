@@ -127,7 +127,7 @@ def check_one_grid(paths: Sequence[Path], orientation: str = "") -> Grid:
 
 def in_scanner_space(path: Path) -> bool:
     """Whether a NIfTI file says that it is in the coordinates of a scanner, code 1, and not in those of a template."""
-    header = nibabel.load(path).header
+    header: Any = nibabel.load(path).header
     return 1 in (int(header["sform_code"]), int(header["qform_code"])) and int(header["sform_code"]) < 2
 
 
@@ -135,7 +135,7 @@ def assumed_orientation(paths: Sequence[Path], orientation: str) -> dict[str, An
     """What a stated orientation decided, for `info`: for how many NIfTI files, whose headers do not say it."""
     if not orientation:
         return {}
-    headers = [nibabel.load(path).header for path in paths if is_nifti(path)]
+    headers: list[Any] = [nibabel.load(path).header for path in paths if is_nifti(path)]
     unknown = sum(not is_stated(header, (*header.get_data_shape(), 1, 1)[:3]) for header in headers)
     return {"stated_orientation": orientation, "volumes_with_stated_orientation": unknown}
 
@@ -174,8 +174,8 @@ def _whole_numbers(data: Any, place: Path | str) -> np.ndarray:
     stored = data.get_unscaled() if hasattr(data, "get_unscaled") else np.asarray(data)
     if not (float(slope).is_integer() and float(inter).is_integer()):
         raise DataError(
-            f"{place}: scale factors {slope:g} and {inter:g}; expected labels, which are not scaled. Save them as whole "
-            "numbers"
+            f"{place}: scale factors {slope:g} and {inter:g}; expected labels, which are not scaled. Save them as "
+            "whole numbers"
         )
     if stored.dtype.kind == "f":
         stored = np.nan_to_num(stored, nan=0.5)
