@@ -640,3 +640,24 @@ def test_label_maps_keep_large_numbers_apart(flat):
         labels, sizes = np.unique(brains.label_map(0), return_counts=True)
         assert labels.tolist() == [0, 312782560, 312782564]
         assert sizes[1] == sizes[2]
+
+
+@pytest.mark.parametrize("broken", [1e9, -1e9, 1e30])
+@pytest.mark.parametrize("space", ["file", "centered"])
+def test_one_broken_voxel_does_not_black_out_a_brain(flat, broken, space, caplog):
+    """The right values are those of the same head, the broken voxel as bright as its brightest."""
+    right = flat.parent / "right"
+    for path in (flat / "t1").iterdir():
+        array = nibabel.load(path).get_fdata()
+        wrong = array.copy()
+        array[3, 3, 4] = np.sort(array, axis=None)[-1] if broken > 0 else 0
+        save(right / path.name, array)
+        wrong[3, 3, 4] = broken
+        save(path, wrong)
+    asked = {"label_column": "Sex", "intensity": None, "space": space, "label_maps": "none"}
+    expected = load(right, table=flat / "participants.csv", **asked)
+    assert "far beyond" not in caplog.text
+    found = load(flat, **asked)
+    assert (found.images[:] > 0.5).float().mean() > 0.05
+    torch.testing.assert_close(found.images[:], expected.images[:], atol=0.03, rtol=0)
+    assert caplog.text.count("1 of 720 voxels") == 6
