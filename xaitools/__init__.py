@@ -16,6 +16,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "data.fetal": ["load_fetal"],
         "data.samples": ["Samples", "two_classes"],
         "data.splits": ["folds", "split"],
+        "data.pictures": ["load_pictures"],
+        "data.unlabelled": ["load_volumes"],
         "data.volume_set": ["Volumes"],
         "evaluation.checking": ["check_attribution"],
         "evaluation.localization": ["localization"],

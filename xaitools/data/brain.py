@@ -18,7 +18,7 @@ from xaitools.data.lazy import LazyTensor, cached, prepare
 from xaitools.data.mni import likeness, warn_if_unregistered
 from xaitools.data.orientation import check_orientation
 from xaitools.data.participants import OWN_COLUMNS, read_rows
-from xaitools.data.preparation import Settings, common_grid, prepare_image, prepare_labels
+from xaitools.data.preparation import Settings, common_grid, placement, prepare_image, prepare_labels
 from xaitools.data.scans import Scan, add_maps, find_scans, pair, recognise_layout
 from xaitools.data.subjects import check_n_subjects, in_turn, study_names
 from xaitools.data.tables import MISSING, find_column
@@ -348,6 +348,7 @@ def _volumes(
         affine=settings.grid.affine,
         label_maps=label_maps,
         sources=tuple(scan.path for scan in chosen.scans),
+        placements=tuple(partial(placement, scan, settings) for scan in chosen.scans),
         unit=unit,
         numbers=numbers,
         info={

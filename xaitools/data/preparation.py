@@ -144,6 +144,16 @@ def prepare_labels(scan: Scan, settings: Settings) -> np.ndarray:
     return resample(labels, placed, settings.grid, labels=True)
 
 
+def placement(scan: Scan, settings: Settings) -> tuple[Grid, Grid]:
+    """The grid of a scan as it is stored, and turned where it lies in the space of the prepared volumes."""
+    stored = read_grid(scan.path, settings.orientation)
+    grid = stored.turned()
+    if settings.space != "centered":
+        return stored, grid
+    voxels = _without_outliers(_read(scan.path, settings).voxels, scan.path)
+    return stored, _placed(scan, settings, grid, voxels, _brain(scan, settings, grid))
+
+
 def _read(path: Path, settings: Settings) -> Volume:
     read_grid(path, settings.orientation)
     return read_volume(path, settings.orientation).turned()
@@ -219,7 +229,7 @@ def _without_outliers(voxels: np.ndarray, path: Path) -> np.ndarray:
     if not (reach > 0 and far.any()):
         return voxels
     logger.warning(
-        "%s: %d of %d voxels, up to %g, lie far beyond the others, which run from %g to %g, and are taken as these ends",
+        "%s: %d of %d voxels, up to %g, lie far beyond the others, which run from %g to %g, and become these ends",
         path,
         int(far.sum()),
         voxels.size,
