@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "evaluation.localization": ["localization"],
         "evaluation.perturbation": ["fidelity_curves"],
         "evaluation.region_perturbation": ["region_perturbation"],
+        "maps": ["save_maps"],
         "models.network": ["Network"],
         "models.networks": ["build_network"],
         "models.prediction": ["predict", "predict_values"],

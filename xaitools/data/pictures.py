@@ -111,8 +111,9 @@ def read_picture(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
 
 def _read_file(path: Path) -> np.ndarray:
     with Image.open(path) as file:
-        if getattr(file, "n_frames", 1) != 1:
-            raise DataError(f"{path}: {file.n_frames} frames; expected one picture a file. Take them apart")
+        frames = getattr(file, "n_frames", 1)
+        if frames != 1:
+            raise DataError(f"{path}: {frames} frames; expected one picture a file. Take them apart")
         picture = ImageOps.exif_transpose(file)
     if picture.mode.startswith("I"):
         return _of_16_bits(np.asarray(picture).astype(np.int64), path)
