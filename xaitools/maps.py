@@ -11,13 +11,17 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
-from xaitools.errors import ShapeError
+from xaitools.errors import DataError, ShapeError
 from xaitools.files import replacing, write_text
+
+if TYPE_CHECKING:
+    from xaitools.data.returning import Returned
+    from xaitools.data.samples import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +82,106 @@ def save_map(
             np.savez_compressed(temporary, map=values)
     sidecar = {"method": method, "sample": name, "shape": list(array.shape), "key": dict(key)}
     write_text(_sidecar(path), json.dumps(sidecar, indent=1, sort_keys=True))
+    return path
+
+
+def save_maps(
+    maps: Mapping[str, Any] | Any, like: "Samples", folder: str | Path, *, dicom: bool = False
+) -> list[Path]:
+    """Write the maps of images beside one another, each on the grid of the file that its image came from.
+
+    The image of a network is resampled, turned, cropped and moved; its map is brought back by resampling it linearly
+    onto the source's own voxels, as they are stored, so that any viewer lays the two over each other. Where the image
+    showed nothing of the source the map is 0. Maps of CT slices are NIfTI files too: of a DICOM file one slice, of a
+    volume the whole grid with the one slice that was looked at; those of PNG and JPEG pictures, which lie in no space,
+    are TIFF files of floating-point pixels. Signs and sizes are kept.
+
+    Parameters
+    ----------
+    maps
+        (n, *spatial) or (n, 1, *spatial), or such of each method by its name, as
+        :func:`~xaitools.attribute` returns them.
+    like
+        The samples whose maps these are, in the same order, from a loader.
+    folder
+        Where to write. Files are named by study id and method; nothing in a NIfTI or TIFF file tells whose it is.
+    dicom
+        For slices of DICOM files write, beside NIfTI, secondary captures that carry the patient's tags, study and
+        frame of reference of the source, so that an archive files them with it: such a file identifies the
+        patient as the source does. Keep it where the source is kept.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    ShapeError
+        Maps that are not one for each image, or of another size.
+    DataError
+        A map with NaN, samples that do not know their files, or `dicom` for images that are not of DICOM files.
+    DataFileError
+        A source that is gone or damaged.
+    """
+    from xaitools.data.returning import is_dicom_slice, to_source
+
+    named = maps if isinstance(maps, Mapping) else {"map": maps}
+    stacks = {method: _stack(values, like, method) for method, values in named.items()}
+    if dicom and not all(is_dicom_slice(like, position) for position in range(len(like))):
+        raise DataError(
+            "dicom=True for images that are not slices of DICOM files; expected samples of load_ct from DICOM. "
+            "Leave it out for NIfTI files"
+        )
+    written = []
+    for method, stack in stacks.items():
+        for position, name in enumerate(like.names):
+            returned = to_source(stack[position], like, position)
+            path = map_path(Path(folder), name, method, volume=True)
+            written.append(_write_returned(path, returned))
+            if dicom:
+                from xaitools.data.capture import write_capture
+
+                place = path.with_name(path.name.removesuffix(".nii.gz") + ".dcm")
+                written.append(write_capture(place, returned.values, like.sources[position], method))
+    return written
+
+
+def _stack(values: Any, like: "Samples", method: str) -> np.ndarray:
+    """Maps (n, *spatial) as float32, checked against their images."""
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float32)
+    spatial = tuple(like.images.shape[2:])
+    if array.shape == (len(like), 1, *spatial):
+        array = array[:, 0]
+    if array.shape != (len(like), *spatial):
+        raise ShapeError(
+            f"maps {method!r} of shape {array.shape} for {len(like)} images of {spatial}; expected "
+            f"{(len(like), *spatial)}: one map for each image, its channels reduced to one"
+        )
+    if not np.isfinite(array).all():
+        raise DataError(
+            f"maps {method!r} with NaN or infinite values; expected finite ones. Leave such maps out"
+        )
+    return array
+
+
+def _write_returned(path: Path, returned: "Returned") -> Path:
+    if returned.grid is None:
+        from PIL import Image
+
+        path = path.with_name(path.name.removesuffix(".nii.gz") + ".tiff")
+        with replacing(path) as temporary:
+            Image.fromarray(returned.values).save(temporary)
+        return path
+    import nibabel as nib
+
+    values = returned.values if returned.values.ndim == 3 else returned.values.T[..., None]
+    image = nib.Nifti1Image(values, returned.grid.affine)
+    image.set_sform(returned.grid.affine, returned.code)
+    image.set_qform(returned.grid.affine, returned.code)
+    image.header.set_xyzt_units("mm")
+    with replacing(path) as temporary:
+        nib.save(image, temporary)
     return path
 
 

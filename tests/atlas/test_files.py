@@ -57,7 +57,7 @@ def test_tables_of_names_are_recognised_by_their_content(name, encoding, tmp_pat
     atlas = load_atlas(two_regions(tmp_path), path)
     assert atlas.names == {1: "Left A", 300: "Ré B"}
     assert atlas.labels.ravel().tolist() == [0, 1, 300, 1]
-    assert atlas.labels.dtype == np.int32
+    assert atlas.labels.dtype == np.int64
     np.testing.assert_array_equal(atlas.affine, AFFINE)
     assert atlas.source == "labels.nii.gz"
 

@@ -4,9 +4,13 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from nilearn.datasets import load_mni152_template
 
-from xaitools.atlas import Atlas, region_table
-from xaitools.errors import DataError, ShapeError
+from xaitools.atlas import Atlas, load_atlas, region_table
+from xaitools.data.grids import Grid, mni_grid
+from xaitools.data.resampling import resample
+from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 AFFINE = np.array([[2.0, 0, 0, -7], [0, 2, 0, -9], [0, 0, 2, -5], [0, 0, 0, 1]])
 NAMES = {3: "third", 255: "last of a byte", 2001: "beyond a byte", 70000: "beyond a short"}
@@ -21,7 +25,9 @@ def make_atlas(seed=0, names=NAMES, affine=AFFINE):
 def random_grid(seed):
     """Rotated by a quarter about each of two axes and mirrored: voxel centres coincide with those of the atlas."""
     atlas = make_atlas(seed)
-    turned = nibabel.Nifti1Image(atlas.labels, AFFINE).as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
+    turned = nibabel.Nifti1Image(atlas.labels.astype(np.int32), AFFINE).as_reoriented(
+        np.array([[2, -1], [0, 1], [1, -1]])
+    )
     return atlas, turned
 
 
@@ -150,3 +156,79 @@ def test_merged_sums_are_the_sums_of_the_halves():
     merged = region_table(maps, atlas.merge_hemispheres()).set_index(["map", "index"])["sum"].unstack()
     np.testing.assert_allclose(merged[1], halves[1] + halves[2])
     np.testing.assert_allclose(merged[40], halves[40] + halves[300])
+
+
+def native_and_registered():
+    """A head as MNI space has it, and the same one moved and turned as a scanner might have it, on one grid."""
+    template = load_mni152_template(resolution=4)
+    grid = Grid(template.shape, template.affine)
+    angle = 0.4
+    moved = np.eye(4)
+    moved[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    moved[:3, 3] = [12, 20, -10]
+    registered = np.asarray(template.dataobj, dtype=np.float32)
+    return grid, registered, resample(registered, Grid(grid.shape, moved @ grid.affine), grid)
+
+
+def test_an_atlas_in_mni_space_warns_of_an_image_that_is_not(caplog):
+    grid, registered, native = native_and_registered()
+    atlas = Atlas(np.ones((46, 55, 46), int), mni_grid(4).affine, {1: "all"}, source="whole", space="mni")
+    moved = atlas.on_grid(grid.shape, grid.affine, image=registered)
+    assert not caplog.records
+    with_native = atlas.on_grid(grid.shape, grid.affine, image=torch.from_numpy(native))
+    assert "do not look like brains in MNI space" in caplog.text
+    np.testing.assert_array_equal(with_native.labels, moved.labels)
+    caplog.clear()
+    atlas.on_grid(grid.shape, grid.affine)
+    assert "the atlas 'whole' is in MNI space; nothing tells whether the image" in caplog.text
+    caplog.clear()
+    for known in (mni_grid(3), atlas.grid.turned("LPS")):
+        atlas.on_grid(known.shape, known.affine)
+    own = Atlas(atlas.labels, atlas.affine, atlas.names)  # of one subject
+    own.on_grid(grid.shape, grid.affine)
+    assert not caplog.records
+
+
+def test_an_atlas_in_mni_space_refuses_an_image_that_is_elsewhere():
+    grid, registered, _ = native_and_registered()
+    atlas = Atlas(np.ones((46, 55, 46), int), mni_grid(4).affine, {1: "all"}, space="mni")
+    with pytest.raises(DataFileError, match=r"the image: signal in .* of the brain of MNI space"):
+        atlas.on_grid(
+            grid.shape,
+            grid.affine,
+            image=np.roll(registered, 25, axis=2) * (np.arange(registered.shape[2]) > 30),
+        )
+    with pytest.raises(ShapeError, match="an image of shape"):
+        atlas.on_grid(grid.shape, grid.affine, image=registered[1:])
+
+
+def test_large_labels_are_kept_apart_from_file_to_table(tmp_path):
+    labels = np.zeros((4, 4, 4), np.int32)
+    labels[:2], labels[2:] = 312782560, 312782564  # of the Allen brain atlas; one float32
+    assert np.float32(312782560) == np.float32(312782564)
+    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / "a.nii")
+    atlas = load_atlas(tmp_path / "a.nii", {312782560: "one", 312782564: "other"}, space="own")
+    half = np.eye(4)
+    half[:3, :3] /= 2
+    for moved, least in ((atlas, 32), (atlas.on_grid((7, 7, 7), half), 3 * 49)):
+        table = region_table(np.ones(moved.labels.shape), moved)
+        assert table["index"].tolist() == [312782560, 312782564]
+        sizes = [int((moved.labels == index).sum()) for index in table["index"]]
+        assert table["n_voxels"].tolist() == sizes
+        assert min(sizes) >= least
+    merged = load_atlas(
+        tmp_path / "a.nii", {312782560: "x_L", 312782564: "x_R"}, space="own"
+    ).merge_hemispheres()
+    assert merged.names == {312782560: "x"}
+    assert (merged.labels == 312782560).all()
+
+
+def test_the_space_of_an_atlas_comes_from_its_header(tmp_path):
+    for code, space in ((1, "own"), (2, "mni"), (4, "mni")):
+        image = nibabel.Nifti1Image(np.ones((3, 3, 3), np.int16), np.eye(4))
+        image.set_sform(np.eye(4), code)
+        nibabel.save(image, tmp_path / "a.nii")
+        assert load_atlas(tmp_path / "a.nii", {1: "a"}).space == space
+    assert load_atlas(tmp_path / "a.nii", {1: "a"}, space="own").space == "own"
+    with pytest.raises(ParameterError, match="space='talairach' is unknown; expected one of"):
+        load_atlas(tmp_path / "a.nii", {1: "a"}, space="talairach")

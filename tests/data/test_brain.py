@@ -515,7 +515,7 @@ def test_the_first_subjects_of_each_class_in_turn(bids, flat):
 def test_a_second_load_reads_no_image(flat, monkeypatch):
     first = load(flat, label_column="Sex")
 
-    def fail(path):
+    def fail(path, orientation):
         raise AssertionError(path)
 
     monkeypatch.setattr("xaitools.data.preparation.read_volume", fail)
@@ -762,3 +762,37 @@ def test_real_heads(real_data, tmp_path):
         image = volumes.images[position, 0].numpy()
         assert image[brain].mean() > 0.4 > 0.02 > image[~brain].mean()
         assert {47, 48} <= set(np.unique(volumes.label_map(position)))
+
+
+def test_label_maps_keep_large_numbers_apart(flat):
+    for path in (flat / "dseg").iterdir():
+        image = nibabel.load(path)
+        labels = (image.get_fdata() > 0) * (312782560 + 4 * (np.indices(SHAPE)[0] % 2)).astype(np.int32)
+        nibabel.save(nibabel.Nifti1Image(labels, image.affine), path)
+    for spacing in (None, 1.0):
+        brains = load(flat, label_column="Sex", spacing=spacing)
+        assert brains.label_maps.dtype == torch.int64
+        labels, sizes = np.unique(brains.label_map(0), return_counts=True)
+        assert labels.tolist() == [0, 312782560, 312782564]
+        assert sizes[1] == sizes[2]
+
+
+@pytest.mark.parametrize("broken", [1e9, -1e9, 1e30])
+@pytest.mark.parametrize("space", ["file", "centered"])
+def test_one_broken_voxel_does_not_black_out_a_brain(flat, broken, space, caplog):
+    """The right values are those of the same head, the broken voxel as bright as its brightest."""
+    right = flat.parent / "right"
+    for path in (flat / "t1").iterdir():
+        array = nibabel.load(path).get_fdata()
+        wrong = array.copy()
+        array[3, 3, 4] = np.sort(array, axis=None)[-1] if broken > 0 else 0
+        save(right / path.name, array)
+        wrong[3, 3, 4] = broken
+        save(path, wrong)
+    asked = {"label_column": "Sex", "intensity": None, "space": space, "label_maps": "none"}
+    expected = load(right, table=flat / "participants.csv", **asked)
+    assert "far beyond" not in caplog.text
+    found = load(flat, **asked)
+    assert (found.images[:] > 0.5).float().mean() > 0.05
+    torch.testing.assert_close(found.images[:], expected.images[:], atol=0.03, rtol=0)
+    assert caplog.text.count("1 of 720 voxels") == 6

@@ -51,3 +51,12 @@ def test_a_volume_that_lies_beyond_the_grid_is_zero(mm, labels):
     moved = resample(1 + np.arange(64, dtype=np.float32).reshape(4, 4, 4), source, target, labels=labels)
     assert moved.shape == (3, 4, 5)
     assert not moved.any()
+
+
+def test_labels_beyond_a_float_are_kept_apart():
+    source = centered_grid((6, 6, 6), 2.0)
+    known = np.array([0, -5, 3, 312782560, 312782564, 2**53 + 1])
+    labels = np.random.default_rng(0).choice(known, source.shape)
+    turned = resample(labels, source, source.turned("LPS"), labels=True)
+    np.testing.assert_array_equal(turned, labels[::-1, ::-1])
+    assert turned.dtype == np.int64

@@ -121,7 +121,7 @@ def test_series_are_refused_and_axes_of_one_voxel_dropped(tmp_path):
 def test_label_maps_are_whole_numbers(tmp_path):
     large = VOXELS.astype(np.int32) + 2**24
     read = read_label_map(write_nifti(tmp_path / "a.nii", large, np.eye(4)))
-    assert read.voxels.dtype == np.int32
+    assert read.voxels.dtype == np.int64
     np.testing.assert_array_equal(read.voxels, large)
     with pytest.raises(DataError, match=r"b\.nii: values that are not whole numbers"):
         read_label_map(write_nifti(tmp_path / "b.nii", np.full((2, 2, 2), 0.5, np.float32), np.eye(4)))
@@ -162,3 +162,27 @@ def test_volumes_on_different_grids_are_both_named(tmp_path):
             ShapeError, match=r"a\.nii has 5 x 6 x 7 .*b\.nii has 5 x 6 x [78].*space='mni'.*space='centered'"
         ):
             check_one_grid([first, second, save(tmp_path / "b.nii", **change)])
+
+
+def scaled(path, stored, slope, inter=0.0):
+    image = nibabel.Nifti1Image(stored, np.eye(4))
+    image.header.set_slope_inter(slope, inter)
+    nibabel.save(image, path)
+    return path
+
+
+def test_scaled_labels_are_exact_or_refused(tmp_path):
+    stored = 2 * VOXELS.astype(np.int32)
+    whole = read_label_map(scaled(tmp_path / "a.nii", stored, 2, 312782560)).voxels
+    np.testing.assert_array_equal(whole, 2 * stored.astype(np.int64) + 312782560)
+    for slope, inter in ((0.5, 0), (1, 0.25)):  # halves of even numbers are whole, but by chance
+        with pytest.raises(DataError, match=r"b\.nii: scale factors .*expected labels, which are not scaled"):
+            read_label_map(scaled(tmp_path / "b.nii", stored, slope, inter))
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [(np.float32, 2**24), (np.float64, 2**53)])
+def test_labels_that_a_float_cannot_tell_apart_are_refused(dtype, largest, tmp_path):
+    below = np.full((2, 2, 2), largest - 1, dtype)
+    assert (read_label_map(write_nifti(tmp_path / "a.nii", below, np.eye(4))).voxels == largest - 1).all()
+    with pytest.raises(DataError, match=rf"b\.nii: labels of {largest} or more as {np.dtype(dtype)}"):
+        read_label_map(write_nifti(tmp_path / "b.nii", below + 1, np.eye(4)))

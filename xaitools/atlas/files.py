@@ -9,10 +9,11 @@ import nibabel
 import numpy as np
 
 from xaitools.atlas.names import read_names
-from xaitools.atlas.regions import Atlas
+from xaitools.atlas.regions import SPACES, Atlas
 from xaitools.checks import check_choice
 from xaitools.data.folders import stem
-from xaitools.data.volumes import Volume, read_label_map
+from xaitools.data.orientation import check_orientation
+from xaitools.data.volumes import Volume, in_scanner_space, read_label_map
 from xaitools.errors import DataError, DataFileError
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,13 @@ logger = logging.getLogger(__name__)
 _TABLES = (".xml", ".tsv", ".csv", ".txt", ".lut", ".label")
 
 
-def load_atlas(path: str | Path, names: str | Path | Mapping[int, str] | None = None) -> Atlas:
+def load_atlas(
+    path: str | Path,
+    names: str | Path | Mapping[int, str] | None = None,
+    *,
+    space: str = "",
+    orientation: str = "",
+) -> Atlas:
     """Read a NIfTI label volume, of a template or of one subject, and the names of its regions.
 
     Parameters
@@ -33,6 +40,12 @@ def load_atlas(path: str | Path, names: str | Path | Mapping[int, str] | None = 
         BIDS ``dseg.tsv``), or lines ``index name [R G B A]`` (FreeSurfer). By default the file of the volume's
         name with another suffix. Names of indices that the volume does not have are dropped. Indices without
         a name are called by their number, ``label 46``, and logged.
+    space
+        "mni" for the regions of a template in MNI space, "own" for those of one subject. By default as the file's
+        header has it: "own" for coordinates of a scanner (code 1), else "mni".
+    orientation
+        What to take of a file whose header does not say where its voxels lie, which is refused otherwise: "sform",
+        "qform", or, for space "own", the letters of the axes as stored, such as "LAS", with the middle at 0 mm.
 
     Raises
     ------
@@ -40,12 +53,17 @@ def load_atlas(path: str | Path, names: str | Path | Mapping[int, str] | None = 
         If a file is missing, truncated or of another form.
     DataError
         If the volume has more than three dimensions, as a probabilistic atlas does, values are not whole numbers, a
-        name occurs twice, or more than half of the labels have no name.
+        name occurs twice, more than half of the labels have no name, or its header does not say where its voxels lie.
+    ParameterError
+        If `space` or `orientation` is unknown.
     """
     path = Path(path)
-    labels = read_label_map(path)
+    check_choice(space=(space, ("", *SPACES)))
+    check_orientation(orientation, in_mni=space != "own")
+    labels = read_label_map(path, orientation)
+    space = space or ("own" if in_scanner_space(path) else "mni")
     table = dict(names) if isinstance(names, Mapping) else read_names(_names_file(path, names))
-    return _named(labels, table, path.name, path.name)
+    return _named(labels, table, path.name, path.name, space)
 
 
 def fetch_atlas(name: str, **options: Any) -> Atlas:
@@ -82,10 +100,10 @@ def fetch_atlas(name: str, **options: Any) -> Atlas:
         )
     table = dict(zip(map(int, fetched.lut["index"]), map(str, fetched.lut["name"]), strict=True))
     maps = Path(fetched.maps) if isinstance(fetched.maps, str) else fetched.maps
-    return _named(read_label_map(maps), table, name, f"nilearn: {name}")
+    return _named(read_label_map(maps), table, name, f"nilearn: {name}", "mni")
 
 
-def _named(labels: Volume, table: Mapping[int, str], volume: str, source: str) -> Atlas:
+def _named(labels: Volume, table: Mapping[int, str], volume: str, source: str, space: str) -> Atlas:
     present = [int(label) for label in np.unique(labels.voxels) if label != 0]
     unnamed = [label for label in present if label not in table]
     if 2 * len(unnamed) > len(present):
@@ -96,7 +114,7 @@ def _named(labels: Volume, table: Mapping[int, str], volume: str, source: str) -
     if unnamed:
         logger.warning("%s: labels %s have no name and are called by their number.", volume, unnamed)
     found = {label: table.get(label, f"label {label}") for label in present}
-    return Atlas(labels.voxels, labels.grid.affine, found, source=source)
+    return Atlas(labels.voxels, labels.grid.affine, found, source=source, space=space)
 
 
 def _names_file(volume: Path, names: str | Path | None) -> Path:

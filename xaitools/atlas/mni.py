@@ -111,15 +111,17 @@ def mni_regions(resolution: int = 2) -> Atlas:
     fluid = np.where(to_ventricle <= 0, ventricle, none)
     found = np.where(is_fluid, fluid, np.where(is_inner, inner, outer))
     names, numbers = _numbered(regions)
-    labels = np.zeros(brain.shape, dtype=np.int32)
+    labels = np.zeros(brain.shape, dtype=np.int64)
     labels[brain] = numbers[found, side.astype(int)]
-    return Atlas(labels, template.affine, names, source="xaitools: points on the MNI152 templates")
+    return Atlas(
+        labels, template.affine, names, source="xaitools: points on the MNI152 templates", space="mni"
+    )
 
 
 def _numbered(regions: list[str]) -> tuple[dict[int, str], np.ndarray]:
     """Index to name of the halves, and the indices (region, left or right), with a row of 0 for none at the end."""
     names: dict[int, str] = {}
-    numbers = np.zeros((len(regions) + 1, 2), dtype=np.int32)
+    numbers = np.zeros((len(regions) + 1, 2), dtype=np.int64)
     for row, region in zip(numbers, regions, strict=False):
         for half, prefix in enumerate([""] if region in _MIDLINE else ["Left ", "Right "]):
             names[len(names) + 1] = prefix + region

@@ -4,16 +4,20 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
+from torch import Tensor
 
-from xaitools.data.grids import Grid
+from xaitools.data.grids import Grid, mni_grid
+from xaitools.data.mni import check_signal, likeness, warn_if_unregistered
 from xaitools.data.resampling import resample
 from xaitools.errors import DataError, ShapeError
 
 logger = logging.getLogger(__name__)
 
+SPACES = ("mni", "own")
 _SIDES = "left|right|lh|rh|l|r"
 
 
@@ -23,7 +27,7 @@ class Atlas:
 
     Parameters
     ----------
-    labels : array of int32, (x, y, z)
+    labels : array of int64, (x, y, z)
         Index of the region of each voxel, 0 for none.
     affine : array of float64, (4, 4)
         From voxel indices to mm, as in NIfTI.
@@ -31,6 +35,8 @@ class Atlas:
         Index to name. A region without a voxel on this grid may be among them.
     source : str
         Where the regions come from, for reports.
+    space : {"own", "mni"}
+        "mni" for the regions of a template in MNI space, which fit only images that are registered to it.
 
     Raises
     ------
@@ -44,13 +50,14 @@ class Atlas:
     affine: Shaped[np.ndarray, "..."]
     names: Mapping[int, str]
     source: str = ""
+    space: str = "own"
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 3:
             raise ShapeError(f"labels of shape {self.labels.shape}; expected three axes, (x, y, z).")
         present = np.unique(self.labels)
         _check_names(self.names, present[present != 0])
-        object.__setattr__(self, "labels", np.ascontiguousarray(self.labels, dtype=np.int32))
+        object.__setattr__(self, "labels", np.ascontiguousarray(self.labels, dtype=np.int64))
         object.__setattr__(self, "affine", Grid(self.labels.shape, self.affine).affine)
         object.__setattr__(self, "names", {int(index): self.names[index] for index in sorted(self.names)})
 
@@ -59,11 +66,28 @@ class Atlas:
         """Where the voxels lie."""
         return Grid(self.labels.shape, self.affine)
 
-    def on_grid(self, shape: tuple[int, ...], affine: Shaped[np.ndarray, "..."]) -> "Atlas":
+    def on_grid(
+        self,
+        shape: tuple[int, ...],
+        affine: Shaped[np.ndarray, "..."],
+        *,
+        image: Shaped[np.ndarray, "x y z"] | Shaped[Tensor, "x y z"] | None = None,
+    ) -> "Atlas":
         """The same regions on another grid, each voxel taking the label of the nearest one (nilearn).
 
         Regions that lie outside the new grid, or between its voxels, keep their name and have no voxel. Beyond the
         centres of the outermost voxels of the atlas there is no region.
+
+        Another grid is not another space: an atlas in MNI space fits an image that is registered to it, and none
+        other. That is asked of `image` as :func:`~xaitools.load_brains` asks it of its volumes, and a warning is logged
+        where the image does not look registered, or where there is none and the grid is not one of MNI space's.
+
+        Parameters
+        ----------
+        shape, affine
+            Of the image or its maps.
+        image
+            The image (x, y, z) on that grid, before any map was made of it.
 
         Raises
         ------
@@ -72,8 +96,12 @@ class Atlas:
         DataError
             If no region lies on the grid: then one of the two affines is wrong, or the image is not in the space of
             the atlas.
+        DataFileError
+            If `image` has no signal in half of the brain of MNI space, in which the atlas is.
         """
         grid = Grid(tuple(shape), affine)
+        if self.space == "mni" and not grid.turned().same_as(self.grid.turned()):
+            self._check_registered(grid, image)
         labels = resample(self.labels, self.grid, grid, labels=True)
         if not labels.any():
             raise DataError(
@@ -81,6 +109,23 @@ class Atlas:
                 f"{grid.affine.tolist()}; register the image to the space of the atlas, or correct an affine"
             )
         return replace(self, labels=labels, affine=grid.affine)
+
+    def _check_registered(self, grid: Grid, image: Any) -> None:
+        if image is not None:
+            voxels = np.asarray(image, dtype=np.float32)
+            if voxels.shape != grid.shape:
+                raise ShapeError(
+                    f"an image of shape {voxels.shape} for a grid of {grid.shape}; expected one shape, (x, y, z)."
+                )
+            check_signal(voxels, grid, "the image")
+            warn_if_unregistered([likeness(voxels, grid)], ["the image of on_grid"])
+        elif not grid.turned().same_as(mni_grid(float(grid.spacing[0]))):
+            logger.warning(
+                "the atlas %r is in MNI space; nothing tells whether the image on the grid of %s is. Regions of an "
+                "image that is not registered are wrong: give the image to on_grid, which looks at it",
+                self.source,
+                grid,
+            )
 
     def merge_hemispheres(self) -> "Atlas":
         """Left and right regions of the same name as one, which has the smaller of the two indices.
@@ -105,7 +150,7 @@ class Atlas:
             del names[merged]
             moved[merged] = kept
         old = np.array([0, *self.names])
-        new = np.array([moved.get(index, index) for index in old.tolist()], dtype=np.int32)
+        new = np.array([moved.get(index, index) for index in old.tolist()], dtype=np.int64)
         labels = new[np.searchsorted(old, self.labels)]
         return replace(self, labels=labels, names=names)
 

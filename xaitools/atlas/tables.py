@@ -60,7 +60,8 @@ def region_table(
     if affine is not None and not Grid(atlas.labels.shape, affine).same_as(atlas.grid):
         raise ShapeError(
             f"maps with affine {np.asarray(affine).tolist()} and an atlas with affine {atlas.affine.tolist()} are not "
-            "on the same grid; call atlas.on_grid(shape, affine) with those of the maps"
+            "on the same grid; call atlas.on_grid(shape, affine, image=...) with those of the maps, and their image, "
+            "which must be in the space of the atlas"
         )
     voxels, region = _voxels(atlas)
     sums = _sums(maps, atlas, voxels, region, absolute)
@@ -130,8 +131,8 @@ def _sums(
     if stack.shape[1:] != atlas.labels.shape:
         raise ShapeError(
             f"maps of shape {maps.shape} and an atlas of shape {atlas.labels.shape} are not on the same grid; expected "
-            "(x, y, z), (n, x, y, z) or (n, 1, x, y, z): call atlas.on_grid(shape, affine) with those of the maps, "
-            "and reduce their channels to one"
+            "(x, y, z), (n, x, y, z) or (n, 1, x, y, z): call atlas.on_grid(shape, affine, image=...) with those of "
+            "the maps, and their image, which must be in the space of the atlas, and reduce their channels to one"
         )
     if not len(stack):
         raise DataError("there is no map; expected at least one patient's, and one of the controls")

@@ -14,17 +14,17 @@ from torch import Tensor
 
 from xaitools.checks import check_choice, check_positive
 from xaitools.data.classes import Classes, column_labels
-from xaitools.data.grids import Grid, centered_grid, mni_grid
 from xaitools.data.lazy import LazyTensor, cached, prepare
 from xaitools.data.missing import without_missing
 from xaitools.data.mni import likeness, warn_if_unregistered
+from xaitools.data.orientation import check_orientation
 from xaitools.data.participants import OWN_COLUMNS, read_rows
-from xaitools.data.preparation import Settings, prepare_image, prepare_labels
+from xaitools.data.preparation import Settings, common_grid, placement, prepare_image, prepare_labels
 from xaitools.data.scans import Scan, add_maps, find_scans, pair, recognise_layout, spelling_hint
 from xaitools.data.subjects import check_n_subjects, in_turn, study_names
 from xaitools.data.tables import find_column, is_number, number
 from xaitools.data.volume_set import Volumes
-from xaitools.data.volumes import check_one_grid, read_grid
+from xaitools.data.volumes import assumed_orientation
 from xaitools.errors import DataError, DataFileError, ParameterError
 
 SPACES = ("file", "mni", "centered")
@@ -52,6 +52,7 @@ def load_brains(
     shape: Sequence[int] | None = None,
     intensity: tuple[float, float] | None = None,
     brain_mask: str | Path = "none",
+    orientation: str = "",
     skip_missing: bool = False,
     n_subjects: int | None = None,
     cache_dir: str | Path | None = None,
@@ -118,6 +119,9 @@ def load_brains(
     brain_mask : {"none", "dseg", "mni"} or path
         Set to 0 what is outside of the label map, of nilearn's MNI brain mask (only for volumes in MNI space), or
         of the masks in a folder, named as label maps are.
+    orientation : str
+        What to take of files whose header does not say where its voxels lie, which are refused otherwise: "sform",
+        "qform", or the letters of the axes as stored, "LAS" for towards left, front and head, the middle at 0 mm.
     skip_missing : bool
         Leave out participants without a volume and volumes without a row (of their participant, or of their session
         where there are rows of sessions) instead of raising; ``info`` counts both.
@@ -143,7 +147,7 @@ def load_brains(
         that should be in MNI space (for its grid or brain mask) has signal in less than half of its brain.
     DataError
         A column is missing, one class only, a participant in two rows, a volume without a row, in four
-        dimensions, with NaN or constant.
+        dimensions, with NaN, constant, or with a header that does not say where its voxels lie.
     ShapeError
         Volumes on different grids, for ``space="file"``, or a map on another grid than its volume.
     ParameterError
@@ -155,6 +159,7 @@ def load_brains(
     :func:`xaitools.data.mni.likeness`), a warning is logged: they are probably not registered.
     """
     _check_parameters(space, spacing, shape, intensity, str(brain_mask), n_subjects)
+    check_orientation(orientation, in_mni="mni" in (space, brain_mask))
     folder = Path(data_dir)
     layout = recognise_layout(folder)
     rows = read_rows(folder, layout, Path(table) if table else None, subject_column, session_column)
@@ -174,10 +179,11 @@ def load_brains(
     if mask not in MASKS:
         scans, mask = add_maps(scans, Path(brain_mask), layout, rows, "mask"), "files"
     settings = Settings(
-        grid=_common_grid([scan.path for scan in scans], space, spacing, shape),
+        grid=common_grid([scan.path for scan in scans], space, spacing, shape, orientation),
         space=space,
         intensity=_usual_intensity(scans) if intensity is None else intensity,
         brain_mask=mask,
+        orientation=orientation,
     )
     source = f"brain volumes, {layout} folder"
     options: dict[str, Any] = {"unit": unit, "cache_dir": cache_dir, "n_jobs": n_jobs, "progress": progress}
@@ -236,7 +242,7 @@ def load_oasis(
         classes = CONTROL_AND_DEMENTIA
     where = Path("OASIS")
     chosen = _choose(rows, scans, where, label_column, classes, numbers, None, False, n_subjects)
-    grid = _common_grid([scan.path for scan in chosen.scans], "file", spacing, shape)
+    grid = common_grid([scan.path for scan in chosen.scans], "file", spacing, shape)
     settings = Settings(grid, space="file", intensity=intensity, brain_mask="none")
     options: dict[str, Any] = {"unit": unit, "cache_dir": cache_dir, "n_jobs": n_jobs, "progress": progress}
     return _volumes(chosen, settings, "OASIS-1 grey-matter maps", **options)
@@ -342,7 +348,7 @@ def _volumes(
     measure = partial(likeness, grid=settings.grid) if settings.in_mni else None
     images = prepared("image", prepare_image, torch.float32, measure)
     mapped = scans[0].label_map is not None
-    label_maps = prepared("label map", prepare_labels, torch.int32) if mapped else None
+    label_maps = prepared("label map", prepare_labels, torch.int64) if mapped else None
     if settings.in_mni:
         warn_if_unregistered([item.measured() for item in images.items], chosen.names)
     return Volumes(
@@ -356,6 +362,7 @@ def _volumes(
         affine=settings.grid.affine,
         label_maps=label_maps,
         sources=tuple(scan.path for scan in chosen.scans),
+        placements=tuple(partial(placement, scan, settings) for scan in chosen.scans),
         unit=unit,
         numbers=chosen.numbers,
         info={
@@ -363,6 +370,7 @@ def _volumes(
             "grid": f"{settings.space}: {settings.grid}",
             **chosen.info,
             **settings.words(),
+            **assumed_orientation([scan.path for scan in scans], settings.orientation),
         },
     )
 
@@ -419,23 +427,6 @@ def _check_parameters(
             "brain_mask='mni' with space='centered'; expected 'mni' only for volumes in MNI space: choose another of "
             "the two."
         )
-
-
-def _common_grid(
-    paths: Sequence[Path], space: str, spacing: float | None, shape: Sequence[int] | None
-) -> Grid:
-    if space == "mni":
-        common = mni_grid(spacing or 2)
-    elif space == "file":
-        common = check_one_grid(paths)
-        common = common if spacing is None else common.respaced(spacing)
-    else:
-        first = read_grid(paths[0]).turned()
-        step = spacing or float(first.spacing.min())
-        common = centered_grid(
-            np.rint(np.array(first.shape) * first.spacing / step).astype(int).tolist(), step
-        )
-    return common if shape is None else common.resized(shape)
 
 
 def _usual_intensity(scans: Sequence[Scan]) -> tuple[float, float] | None:

@@ -51,7 +51,7 @@ class CachedArray:
             self._write()
 
     def load(self) -> np.ndarray:
-        """The array: float32, bool or int32."""
+        """The array: float32, bool or int64."""
         self.prepare()
         with safe_open(self.path, framework="np") as file:
             array = file.get_tensor("array")
@@ -94,7 +94,7 @@ class LazyTensor:
     spatial : tuple of int
         Shape of each.
     dtype : torch.dtype
-        float32, bool or int32: what the items hold.
+        float32, bool or int64: what the items hold.
     """
 
     def __init__(self, items: Sequence[CachedArray], spatial: Sequence[int], dtype: torch.dtype) -> None:
@@ -190,7 +190,7 @@ def _encode(array: np.ndarray) -> np.ndarray:
     if array.dtype == bool:
         return array
     if np.issubdtype(array.dtype, np.integer):
-        return array.astype(np.int32)
+        return array.astype(np.int64)
     if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
         raise DataError(f"values from {array.min():.4g} to {array.max():.4g}; expected grey values in [0, 1]")
     return np.rint(array * STEPS).astype(np.uint16)

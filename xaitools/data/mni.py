@@ -20,7 +20,7 @@ SIGNAL, LEAST_SHARE = 0.1, 0.5
 LEAST_LIKENESS, FEWEST_BLOCKS = 0.45, 100
 
 
-def check_signal(voxels: np.ndarray, grid: Grid, path: Path) -> None:
+def check_signal(voxels: np.ndarray, grid: Grid, path: Path | str) -> None:
     """Raise unless a volume has signal in at least half of MNI space's brain, or of what the grid shows of it.
 
     The volume is averaged over cubes of up to 6 mm; signal is what is brighter than a tenth of the 99th percentile of
@@ -30,7 +30,7 @@ def check_signal(voxels: np.ndarray, grid: Grid, path: Path) -> None:
     ----------
     voxels : array, (x, y, z)
     grid : Grid
-    path : Path
+    path : Path or str
         The volume's file, for the message.
 
     Raises
@@ -47,7 +47,7 @@ def check_signal(voxels: np.ndarray, grid: Grid, path: Path) -> None:
         raise outside_of_mni(path, f"signal in {share:.0%} of the brain of MNI space; expected at least half")
 
 
-def outside_of_mni(path: Path, found: str) -> DataFileError:
+def outside_of_mni(path: Path | str, found: str) -> DataFileError:
     """The error for a volume that is not where MNI space has its brain."""
     return DataFileError(
         f"{path}: {found}. The volume is not in MNI space, or displaced: register it, or use space='centered' "

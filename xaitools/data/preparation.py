@@ -1,6 +1,8 @@
 """From a NIfTI file to a volume that a network takes: orientation, intensity, mask, grid."""
 
+import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,18 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from xaitools.data.grids import Grid
+from xaitools.data.grids import Grid, centered_grid, mni_grid
 from xaitools.data.lazy import STEPS, file_key
 from xaitools.data.mni import check_signal, outside_of_mni
 from xaitools.data.resampling import resample
 from xaitools.data.scans import Scan
-from xaitools.data.volumes import Volume, read_grid, read_label_map, read_volume
+from xaitools.data.volumes import Volume, check_one_grid, read_grid, read_label_map, read_volume
 from xaitools.errors import DataError, ShapeError
 
-VERSION = 2
+logger = logging.getLogger(__name__)
+
+VERSION = 3
+FAR = 10.0  # heads with the brightest vessels reach 1 to 3
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,15 @@ class Settings:
         What becomes 0 and 1; by default percentiles of each volume.
     brain_mask : str
         ``"none"``, ``"dseg"`` (the label map), ``"mni"`` or ``"files"``.
+    orientation : str
+        For files whose header does not say where its voxels lie.
     """
 
     grid: Grid
     space: str
     intensity: tuple[float, float] | None
     brain_mask: str
+    orientation: str = ""
 
     @property
     def in_mni(self) -> bool:
@@ -66,8 +74,30 @@ class Settings:
             "space": self.space,
             "intensity": self.intensity,
             "brain_mask": self.brain_mask,
+            "orientation": self.orientation,
             "files": [file_key(path) for path in (scan.path, scan.label_map, scan.mask)],
         }
+
+
+def common_grid(
+    paths: Sequence[Path],
+    space: str,
+    spacing: float | None = None,
+    shape: Sequence[int] | None = None,
+    orientation: str = "",
+) -> Grid:
+    """The one grid onto which volumes are brought, see :func:`~xaitools.data.brain.load_brains`."""
+    if space == "mni":
+        common = mni_grid(spacing or 2)
+    elif space == "file":
+        common = check_one_grid(paths, orientation)
+        common = common if spacing is None else common.respaced(spacing)
+    else:
+        first = read_grid(paths[0], orientation).turned()
+        step = spacing or float(first.spacing.min())
+        lengths = np.rint(np.array(first.shape) * first.spacing / step)
+        common = centered_grid(lengths.astype(int).tolist(), step)
+    return common if shape is None else common.resized(shape)
 
 
 def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
@@ -82,7 +112,7 @@ def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
     ShapeError
         A mask or label map on another grid than the scan.
     """
-    volume = _read(scan.path)
+    volume = _read(scan.path, settings)
     voxels, grid = volume.voxels, volume.grid
     if not np.isfinite(voxels).all():
         count = int((~np.isfinite(voxels)).sum())
@@ -90,10 +120,11 @@ def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
             f"{scan.path}: {count} voxels are NaN or infinite; set them to 0, or leave the volume out"
         )
     mask = _brain(scan, settings, grid)
+    voxels = _without_outliers(voxels, scan.path)
     scaled = _scale(voxels, mask, settings.intensity, scan.path)
     if mask is not None:
         scaled *= mask
-    placed = _placed(scan, grid, voxels, mask) if settings.space == "centered" else grid
+    placed = _placed(scan, settings, grid, voxels, mask) if settings.space == "centered" else grid
     prepared = np.clip(resample(scaled, placed, settings.grid), 0, 1)
     if settings.in_mni:
         check_signal(prepared, settings.grid, scan.path)
@@ -106,32 +137,42 @@ def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
 
 
 def prepare_labels(scan: Scan, settings: Settings) -> np.ndarray:
-    """The label map of a scan on the grid of its image, int32."""
-    grid = read_grid(scan.path).turned()
-    labels = _labels(scan, grid)
-    placed = _placed(scan, grid, labels, labels > 0) if settings.space == "centered" else grid
-    return resample(labels, placed, settings.grid, labels=True).astype(np.int32)
+    """The label map of a scan on the grid of its image, int64."""
+    grid = read_grid(scan.path, settings.orientation).turned()
+    labels = _labels(scan, settings, grid)
+    placed = _placed(scan, settings, grid, labels, labels > 0) if settings.space == "centered" else grid
+    return resample(labels, placed, settings.grid, labels=True)
 
 
-def _read(path: Path) -> Volume:
-    read_grid(path)
-    return read_volume(path).turned()
+def placement(scan: Scan, settings: Settings) -> tuple[Grid, Grid]:
+    """The grid of a scan as it is stored, and turned where it lies in the space of the prepared volumes."""
+    stored = read_grid(scan.path, settings.orientation)
+    grid = stored.turned()
+    if settings.space != "centered":
+        return stored, grid
+    voxels = _without_outliers(_read(scan.path, settings).voxels, scan.path)
+    return stored, _placed(scan, settings, grid, voxels, _brain(scan, settings, grid))
 
 
-def _labels(scan: Scan, grid: Grid) -> np.ndarray:
+def _read(path: Path, settings: Settings) -> Volume:
+    read_grid(path, settings.orientation)
+    return read_volume(path, settings.orientation).turned()
+
+
+def _labels(scan: Scan, settings: Settings, grid: Grid) -> np.ndarray:
     """The label map of a scan whose image lies on `grid`."""
     assert scan.label_map is not None
-    labels = read_label_map(scan.label_map).turned()
+    labels = read_label_map(scan.label_map, settings.orientation).turned()
     _check_same_grid(labels.grid, grid, scan, scan.label_map)
     if labels.voxels.min() < 0:
         raise DataError(f"{scan.label_map}: values below 0; expected a map of labels")
     return labels.voxels
 
 
-def _drawn(scan: Scan, grid: Grid) -> np.ndarray:
+def _drawn(scan: Scan, settings: Settings, grid: Grid) -> np.ndarray:
     """The mask from a file of a scan whose image lies on `grid`."""
     assert scan.mask is not None
-    drawn = _read(scan.mask)
+    drawn = _read(scan.mask, settings)
     _check_same_grid(drawn.grid, grid, scan, scan.mask)
     return drawn.voxels > 0.5
 
@@ -147,9 +188,9 @@ def _brain(scan: Scan, settings: Settings, grid: Grid) -> np.ndarray | None:
     if settings.brain_mask == "none":
         return None
     if settings.brain_mask == "dseg":
-        mask = _labels(scan, grid) > 0
+        mask = _labels(scan, settings, grid) > 0
     elif settings.brain_mask == "files":
-        mask = _drawn(scan, grid)
+        mask = _drawn(scan, settings, grid)
     else:
         mask = _mni_brain(grid)
     if not mask.any() and settings.brain_mask == "mni":
@@ -175,6 +216,30 @@ def _mni_brain(grid: Grid) -> np.ndarray:
     return np.asarray(image.dataobj) > 0
 
 
+def _without_outliers(voxels: np.ndarray, path: Path) -> np.ndarray:
+    """Voxels brought back to where the others end, if at most 1 in 1000 lies far from them, as a broken one does.
+
+    Far is more than `FAR` times the range from the 0.1st to the 99.9th percentile beyond it: such a voxel would rule
+    the mean, which tells tissue, and so black out the rest.
+    """
+    low = np.percentile(voxels, 0.1, method="higher")
+    high = np.percentile(voxels, 99.9, method="lower")
+    reach = FAR * (high - low)
+    far = (voxels < low - reach) | (voxels > high + reach)
+    if not (reach > 0 and far.any()):
+        return voxels
+    logger.warning(
+        "%s: %d of %d voxels, up to %g, lie far beyond the others, which run from %g to %g, and become these ends",
+        path,
+        int(far.sum()),
+        voxels.size,
+        np.abs(voxels).max(),
+        low,
+        high,
+    )
+    return np.where(far, np.clip(voxels, low, high), voxels)
+
+
 def _scale(
     voxels: np.ndarray, mask: np.ndarray | None, intensity: tuple[float, float] | None, path: Path
 ) -> np.ndarray:
@@ -191,12 +256,12 @@ def _scale(
     return np.clip((voxels - low) / (high - low), 0, 1).astype(np.float32)
 
 
-def _placed(scan: Scan, grid: Grid, voxels: np.ndarray, mask: np.ndarray | None) -> Grid:
+def _placed(scan: Scan, settings: Settings, grid: Grid, voxels: np.ndarray, mask: np.ndarray | None) -> Grid:
     """The grid moved so that the brain, or without label map and mask the head, has its middle at 0 mm."""
     if scan.label_map is not None:
-        inside = _labels(scan, grid) > 0
+        inside = _labels(scan, settings, grid) > 0
     elif scan.mask is not None:
-        inside = _drawn(scan, grid)
+        inside = _drawn(scan, settings, grid)
     else:
         inside = voxels > voxels.mean() if mask is None else mask
     return grid.moved(np.array(ndimage.center_of_mass(inside)))

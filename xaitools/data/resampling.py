@@ -13,7 +13,7 @@ def resample(voxels: np.ndarray, source: Grid, target: Grid, *, labels: bool = F
 
     Grey values are interpolated linearly, and smoothed before where the target is coarser: by a Gaussian of
     FWHM sqrt(target^2 - source^2) along each axis, so that the target's voxels average over what they cover.
-    Labels take the nearest voxel's.
+    Labels, whole numbers of any size, take the nearest voxel's.
 
     Parameters
     ----------
@@ -31,6 +31,9 @@ def resample(voxels: np.ndarray, source: Grid, target: Grid, *, labels: bool = F
 
     if source.same_as(target):
         return voxels
+    known = np.unique(voxels[voxels != 0]) if labels else np.empty(0)
+    if labels:  # their ranks, that of 0 being 0, are resampled: small numbers, which no float merges
+        voxels = np.where(voxels == 0, 0, np.searchsorted(known, voxels) + 1)
     image = nibabel.Nifti1Image(voxels.astype(np.int32 if labels else np.float32), source.affine)
     fwhm = np.sqrt(np.maximum(target.spacing**2 - source.spacing**2, 0))
     if not labels and (fwhm > 0.01).any():
@@ -45,5 +48,6 @@ def resample(voxels: np.ndarray, source: Grid, target: Grid, *, labels: bool = F
             copy_header=True,
         )
     except BoundingBoxError:  # the two do not overlap
-        return np.zeros(target.shape, dtype=image.get_data_dtype())
-    return np.asarray(moved.dataobj)
+        return np.zeros(target.shape, dtype=known.dtype if labels else np.float32)
+    values = np.asarray(moved.dataobj)
+    return np.append(known.dtype.type(0), known)[values] if labels else values

@@ -30,9 +30,9 @@ class Samples:
     ----------
     images : Tensor, float32, (n, channel, *spatial)
         Two or three spatial axes, values in [0, 1].
-    labels : Tensor, (n,)
-        For a classification int64, an index into `class_names`; for a regression float32, the measured
-        quantity in `unit`, and no class names.
+    labels : Tensor, (n,), or None
+        None for images of which nothing is known. For a classification int64, an index into `class_names`; for a
+        regression float32, the measured quantity in `unit`, and no class names.
     subjects : tuple of str, n
         Study ids such as ``"sub-003"``, never an identifier of the patient. One patient has one id.
     names : tuple of str, n
@@ -60,7 +60,7 @@ class Samples:
     """
 
     images: Float32[Tensor, "n channel *spatial"]
-    labels: Shaped[Tensor, "..."]
+    labels: Shaped[Tensor, "..."] | None
     subjects: tuple[str, ...]
     names: tuple[str, ...]
     class_names: tuple[str, ...] = ()
@@ -101,7 +101,8 @@ class Samples:
             if (values := getattr(self, name))
         }
         numbers = {name: values[chosen] for name, values in self.numbers.items()}
-        return {"labels": self.labels[chosen], "numbers": numbers, **aligned}
+        labels = None if self.labels is None else self.labels[chosen]
+        return {"labels": labels, "numbers": numbers, **aligned}
 
     def __repr__(self) -> str:
         shape = " x ".join(str(length) for length in self.images.shape[1:])
@@ -110,6 +111,8 @@ class Samples:
         return f"Samples({len(self)} images {shape}, {subjects}, {self._label_words()}, {masked})"
 
     def _label_words(self) -> str:
+        if self.labels is None:
+            return "no labels"
         if self.is_regression:
             return f"{self.labels.min():.4g} to {self.labels.max():.4g} {self.unit}".strip()
         counts = torch.bincount(self.labels, minlength=len(self.class_names)).tolist()
@@ -118,7 +121,7 @@ class Samples:
     @property
     def is_regression(self) -> bool:
         """Whether the labels are a measured quantity rather than classes."""
-        return self.labels.is_floating_point()
+        return self.labels is not None and self.labels.is_floating_point()
 
     @property
     def has_mask(self) -> Bool[Tensor, " n"]:
@@ -146,6 +149,7 @@ def two_classes(samples: Samples) -> tuple[str, str]:
     ParameterError
         A regression, or another number of classes; the message says what the labels are and how to pick two.
     """
+    check_labelled(samples)
     if not samples.is_regression and len(samples.class_names) == 2:
         negative, positive = samples.class_names
         return negative, positive
@@ -159,6 +163,15 @@ def two_classes(samples: Samples) -> tuple[str, str]:
     raise ParameterError(
         f"{column}{found}; expected two classes. classes picks two, for example {example}; the last is the positive one"
     )
+
+
+def check_labelled(samples: Any) -> None:
+    """Raise DataError if samples have no labels, as those of `load_volumes` and `load_pictures` have none."""
+    if samples.labels is None:
+        raise DataError(
+            f"{len(samples)} images without labels; expected one for each. Load them with a table of labels, or only "
+            "predict and explain"
+        )
 
 
 def check_shapes(samples: Samples) -> None:
@@ -175,7 +188,8 @@ def check_shapes(samples: Samples) -> None:
             f"{(n, 1, *images.shape[2:])}; resample the masks to the images first"
         )
     for what in ("labels", "subjects", "names", "sources"):
-        length = len(getattr(samples, what))
+        values = getattr(samples, what)
+        length = n if values is None else len(values)
         if length != n and not (what == "sources" and length == 0):
             raise ShapeError(f"{length} {what} for {n} images: give one for each image")
     for name, values in samples.numbers.items():
@@ -213,26 +227,28 @@ def _check_values(samples: Samples) -> None:
 
 
 def check_labels(samples: Samples) -> None:
-    """Raise unless every label is a finite quantity, or the index of a class name."""
+    """Raise unless every label is a finite quantity, or the index of a class name, or there is none at all."""
+    if samples.labels is None:
+        return
     if samples.is_regression:
-        _check_quantities(samples)
+        _check_quantities(samples, samples.labels)
     else:
-        _check_classes(samples)
+        _check_classes(samples, samples.labels)
 
 
-def _check_quantities(samples: Samples) -> None:
+def _check_quantities(samples: Samples, labels: Tensor) -> None:
     if samples.class_names:
         raise DataError(
-            f"labels of type {samples.labels.dtype} with the class names {samples.class_names}; expected integer "
+            f"labels of type {labels.dtype} with the class names {samples.class_names}; expected integer "
             "labels for a classification, or no class names for a regression"
         )
-    for name, label in zip(samples.names, samples.labels.tolist(), strict=True):
+    for name, label in zip(samples.names, labels.tolist(), strict=True):
         if not math.isfinite(label):
             raise DataError(f"sample {name} has the label {label}; expected a finite number; leave it out")
 
 
-def _check_classes(samples: Samples) -> None:
-    for name, label in zip(samples.names, samples.labels.tolist(), strict=True):
+def _check_classes(samples: Samples, labels: Tensor) -> None:
+    for name, label in zip(samples.names, labels.tolist(), strict=True):
         if not 0 <= label < len(samples.class_names):
             raise DataError(
                 f"sample {name} has label {label}; expected 0 to {len(samples.class_names) - 1}, "

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Shaped
 from torch import Tensor
 
+from xaitools.data.samples import check_labelled
 from xaitools.errors import DataError, ParameterError
 
 SPLIT_NAMES = ("training", "validation", "test")
@@ -141,6 +142,7 @@ def _deal_samples(
     samples: Divisible, fractions: np.ndarray, set_names: Sequence[str], seed: int
 ) -> np.ndarray:
     """Set number of each sample, (n,)."""
+    check_labelled(samples)
     subjects = sorted(set(samples.subjects))
     row = {subject: position for position, subject in enumerate(subjects)}
     rows = np.array([row[subject] for subject in samples.subjects])

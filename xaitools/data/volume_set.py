@@ -1,6 +1,6 @@
 """Volumes on disk with their labels and subjects: what every loader of brains returns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,8 +31,10 @@ class Volumes(Samples):
     masks : LazyTensor, bool, (n, 1, x, y, z), optional
     affine : array of float64, (4, 4)
         From voxel indices to mm towards right, front and head.
-    label_maps : LazyTensor, int32, (n, 1, x, y, z), optional
+    label_maps : LazyTensor, int64, (n, 1, x, y, z), optional
         A number for each brain structure, 0 outside, on the grid of the images.
+    placements : tuple of callables, n or empty
+        The grid of each source as stored, and where in the space of the images it lies: the way back for maps.
 
     Raises
     ------
@@ -46,6 +48,7 @@ class Volumes(Samples):
     masks: LazyTensor | None = None  # type: ignore[assignment]
     affine: Shaped[np.ndarray, "..."] = field(default_factory=lambda: np.eye(4))
     label_maps: LazyTensor | None = None
+    placements: tuple[Callable[[], tuple[Grid, Grid]], ...] = ()
 
     def __post_init__(self) -> None:
         check_shapes(self)
@@ -70,7 +73,10 @@ class Volumes(Samples):
             name: None if (tensor := getattr(self, name)) is None else tensor.take(chosen.tolist())
             for name in ("images", "masks", "label_maps")
         }
-        return replace(self, **lazy, **self._aligned(chosen))
+        placements = (
+            tuple(self.placements[position] for position in chosen.tolist()) if self.placements else ()
+        )
+        return replace(self, **lazy, placements=placements, **self._aligned(chosen))
 
     def __repr__(self) -> str:
         shape = " x ".join(str(length) for length in self.shape)
@@ -120,5 +126,13 @@ class Volumes(Samples):
         parts: list[str | bytes] = [np.round(self.affine, 4).astype(np.float64).tobytes()]
         parts += [repr(None if lazy is None else lazy.digests()) for lazy in (self.images, self.masks)]
         return digest(
-            [*parts, *(part for values in (self.labels, *self.numbers.values()) for part in contents(values))]
+            [
+                *parts,
+                *(
+                    part
+                    for values in (self.labels, *self.numbers.values())
+                    if values is not None
+                    for part in contents(values)
+                ),
+            ]
         )

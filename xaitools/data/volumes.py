@@ -12,6 +12,7 @@ import SimpleITK
 from nibabel import orientations
 
 from xaitools.data.grids import Grid
+from xaitools.data.orientation import MATRICES, REMEDY, centered_affine, is_stated, nifti_affine
 from xaitools.errors import DataError, DataFileError, ShapeError
 
 NIFTI, META_IMAGE = (".nii", ".nii.gz"), (".mhd", ".mha")
@@ -47,46 +48,49 @@ def is_volume(path: Path) -> bool:
     return path.name.lower().endswith(NIFTI + META_IMAGE)
 
 
-def read_volume(path: Path) -> Volume:
+def read_volume(path: Path, orientation: str = "") -> Volume:
     """Read a NIfTI or MetaImage file as it is stored, float32, its scale factors applied; a single slice has z = 1.
+
+    Parameters
+    ----------
+    path : Path
+    orientation : str
+        For a file whose header does not say where its voxels lie, see :func:`~xaitools.data.orientation.nifti_affine`.
 
     Raises
     ------
     DataFileError
         Missing, truncated or damaged: for ``.mhd`` also a ``.raw`` file that is missing or too short.
     DataError
-        More than three dimensions, or several values a voxel.
+        More than three dimensions, several values a voxel, or a header that does not say where its voxels lie.
     """
     with _readable(path):
         if not is_nifti(path):
-            return _read_meta_image(path)
+            return _read_meta_image(path, orientation)
         image: Any = nibabel.load(path)
-        grid = _grid(image, path)
+        grid = _grid(image, path, orientation)
         return Volume(image.get_fdata(dtype=np.float32).reshape(grid.shape), grid)
 
 
-def read_label_map(source: Path | nibabel.Nifti1Image) -> Volume:
-    """Read whole numbers from a NIfTI file, or an image in memory, as they are stored, int32.
+def read_label_map(source: Path | nibabel.Nifti1Image, orientation: str = "") -> Volume:
+    """Read whole numbers from a NIfTI file, or an image in memory, as they are stored, int64.
 
     Raises
     ------
     DataFileError
         Missing, truncated or damaged.
     DataError
-        More than three dimensions, or numbers that are not whole.
+        More than three dimensions, numbers that are not whole or that the file cannot hold exactly, scale factors that
+        are not whole, or a header that does not say where its voxels lie.
     """
     place = source if isinstance(source, Path) else "the label volume"
     with _readable(place):
         image: Any = nibabel.load(source) if isinstance(source, Path) else source
-        grid = _grid(image, place)
-        values = np.asarray(image.dataobj).reshape(grid.shape)
-    labels = np.nan_to_num(values, nan=0.5).round().astype(np.int32)
-    if not np.array_equal(labels, values):
-        raise DataError(f"{place}: values that are not whole numbers; expected labels, not intensities")
-    return Volume(labels, grid)
+        grid = _grid(image, place, orientation)
+        return Volume(_whole_numbers(image.dataobj, place).reshape(grid.shape), grid)
 
 
-def read_grid(path: Path) -> Grid:
+def read_grid(path: Path, orientation: str = "") -> Grid:
     """The grid of a NIfTI file as it is stored; reads the header alone.
 
     Raises
@@ -94,16 +98,16 @@ def read_grid(path: Path) -> Grid:
     DataFileError
         Missing, or not a NIfTI file.
     DataError
-        Not one volume of two voxels or more along each of three axes.
+        Not one volume of two voxels or more along each of three axes, or a header that does not say where they lie.
     """
     with _readable(path):
-        grid = _grid(nibabel.load(path), path)
+        grid = _grid(nibabel.load(path), path, orientation)
     if min(grid.shape) < 2:
         raise DataError(f"{path}: {_times(grid.shape)} voxels; expected one volume in three dimensions")
     return grid
 
 
-def check_one_grid(paths: Sequence[Path]) -> Grid:
+def check_one_grid(paths: Sequence[Path], orientation: str = "") -> Grid:
     """The grid that all NIfTI files share, turned towards right, front and head.
 
     Raises
@@ -111,14 +115,29 @@ def check_one_grid(paths: Sequence[Path]) -> Grid:
     ShapeError
         Names the first file, one on another grid, and both grids.
     """
-    first = read_grid(paths[0]).turned()
+    first = read_grid(paths[0], orientation).turned()
     for path in paths[1:]:
-        if not (grid := read_grid(path).turned()).same_as(first):
+        if not (grid := read_grid(path, orientation).turned()).same_as(first):
             raise ShapeError(
                 f"{paths[0]} has {first} and {path} has {grid}; expected one grid. Give space='mni' for volumes that "
                 "are in MNI space already, or space='centered' for heads as they came from the scanner"
             )
     return first
+
+
+def in_scanner_space(path: Path) -> bool:
+    """Whether a NIfTI file says that it is in the coordinates of a scanner, code 1, and not in those of a template."""
+    header: Any = nibabel.load(path).header
+    return 1 in (int(header["sform_code"]), int(header["qform_code"])) and int(header["sform_code"]) < 2
+
+
+def assumed_orientation(paths: Sequence[Path], orientation: str) -> dict[str, Any]:
+    """What a stated orientation decided, for `info`: for how many NIfTI files, whose headers do not say it."""
+    if not orientation:
+        return {}
+    headers: list[Any] = [nibabel.load(path).header for path in paths if is_nifti(path)]
+    unknown = sum(not is_stated(header, (*header.get_data_shape(), 1, 1)[:3]) for header in headers)
+    return {"stated_orientation": orientation, "volumes_with_stated_orientation": unknown}
 
 
 @contextmanager
@@ -138,7 +157,7 @@ def _readable(path: Path | str) -> Iterator[None]:
         ) from None
 
 
-def _grid(image: Any, path: Path | str) -> Grid:
+def _grid(image: Any, path: Path | str, orientation: str) -> Grid:
     """The grid of a NIfTI image without the axes of one voxel after the third, a slice as one of three axes."""
     shape = (*image.shape, 1, 1)[:3]
     if np.prod(shape) != np.prod(image.shape):
@@ -146,10 +165,34 @@ def _grid(image: Any, path: Path | str) -> Grid:
             f"{path}: {_times(image.shape)} voxels, {len(image.shape)} dimensions; expected one volume. Choose one of "
             "the series, or of a probabilistic atlas the maximum-probability version"
         )
-    return Grid(shape, image.affine)
+    return Grid(shape, nifti_affine(image.header, shape, path, orientation))
 
 
-def _read_meta_image(path: Path) -> Volume:
+def _whole_numbers(data: Any, place: Path | str) -> np.ndarray:
+    """Labels, int64, from the data of a NIfTI image: no float lies between, in which large labels would merge."""
+    slope, inter = getattr(data, "slope", 1.0), getattr(data, "inter", 0.0)
+    stored = data.get_unscaled() if hasattr(data, "get_unscaled") else np.asarray(data)
+    if not (float(slope).is_integer() and float(inter).is_integer()):
+        raise DataError(
+            f"{place}: scale factors {slope:g} and {inter:g}; expected labels, which are not scaled. Save them as "
+            "whole numbers"
+        )
+    if stored.dtype.kind == "f":
+        stored = np.nan_to_num(stored, nan=0.5)
+        exact = 2.0 ** min(np.finfo(stored.dtype).nmant + 1, 62)
+    else:
+        exact = 2.0**62
+    if stored.dtype.kind not in "biuf" or not np.array_equal(stored, np.round(stored)):
+        raise DataError(f"{place}: values that are not whole numbers; expected labels, not intensities")
+    if stored.size and max(abs(float(stored.min())), abs(float(stored.max()))) >= exact:
+        raise DataError(
+            f"{place}: labels of {exact:.0f} or more as {stored.dtype}, which cannot tell neighbours apart; expected "
+            "whole numbers. Save the labels as int32 or int64"
+        )
+    return stored.astype(np.int64) * int(slope) + int(inter)
+
+
+def _read_meta_image(path: Path, orientation: str) -> Volume:
     image = SimpleITK.ReadImage(str(path))
     if image.GetDimension() == 2:
         image = SimpleITK.JoinSeries(image)
@@ -159,7 +202,23 @@ def _read_meta_image(path: Path) -> Volume:
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
     voxels = SimpleITK.GetArrayFromImage(image).T.astype(np.float32)
-    return Volume(voxels, Grid(voxels.shape, LPS_TO_RAS @ affine))
+    if _has_direction(path):
+        return Volume(voxels, Grid(voxels.shape, LPS_TO_RAS @ affine))
+    if orientation in ("", *MATRICES):
+        raise DataError(
+            f"{path}: no TransformMatrix, so that left and right are unknown; expected one in its header. {REMEDY}"
+        )
+    return Volume(
+        voxels, Grid(voxels.shape, centered_affine(np.array(image.GetSpacing()), voxels.shape, orientation))
+    )
+
+
+def _has_direction(path: Path) -> bool:
+    """Whether the header of a MetaImage file has one of the three names of its matrix of directions."""
+    with path.open("rb") as file:
+        header = file.read(2**16).split(b"ElementDataFile")[0]
+    names = {line.split(b"=")[0].strip() for line in header.splitlines()}
+    return bool(names & {b"TransformMatrix", b"Orientation", b"Rotation"})
 
 
 def _times(lengths: Sequence[int]) -> str:

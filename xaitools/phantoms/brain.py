@@ -111,7 +111,7 @@ def synthetic_brains(
         class_names=("control", "patient"),
         masks=LazyTensor(items("mask"), grid.shape, torch.bool),
         affine=grid.affine,
-        label_maps=LazyTensor(items("label map"), grid.shape, torch.int32),
+        label_maps=LazyTensor(items("label map"), grid.shape, torch.int64),
         numbers={
             "age (years)": torch.tensor([person.age for person in people]),
             "atrophy": torch.tensor([person.loss for person in people]),
@@ -174,7 +174,7 @@ def synthetic_brain(recipe: Recipe) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         Values in [0, 1], 0 outside the brain.
     mask : array of bool, (x, y, z)
         Where the class changes the image.
-    label_map : array of int32, (x, y, z)
+    label_map : array of int64, (x, y, z)
     """
     person, rng = _person(recipe)
     grid = recipe.grid
@@ -244,7 +244,7 @@ def _tissue(
 
 
 def _truth(places: Sequence[Place], recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
-    mask, labels = np.zeros(recipe.shape, dtype=bool), np.zeros(recipe.shape, dtype=np.int32)
+    mask, labels = np.zeros(recipe.shape, dtype=bool), np.zeros(recipe.shape, dtype=np.int64)
     nearest = np.ones(recipe.shape)
     for place in places:
         inside = place.radius < nearest[place.box]

@@ -87,7 +87,7 @@ def brain_regions(
             "these brains have no label maps and are not in MNI space: give label_maps, or register them"
         )
     found = mni_regions() if atlas in ("", "mni") else load_atlas(atlas, names or None)
-    common = found.on_grid(samples.shape, samples.affine).merge_hemispheres()
+    common = found.on_grid(samples.shape, samples.affine, image=samples.images[0, 0]).merge_hemispheres()
     return Regions(common.source, common)
 
 
