@@ -23,6 +23,7 @@ WORDS = ("", "auto", "dseg", "heart-and-vessels", "mni", "none", "oasis")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _STUDY_ID = re.compile(r"(sub|ses|run|img)-?\d*(_(ses|run|img)-\d+)*")
 _LARGEST_TABLE = 50e6  # bytes
+_LONGEST_SENTENCE = 10_000  # characters; what is longer is a page
 
 
 class Private:
@@ -72,7 +73,9 @@ class Private:
             }
         if isinstance(value, list | tuple | set):
             return [self.value(item) for item in value]
-        return self.text(value) if isinstance(value, str) else value
+        if not isinstance(value, str) or (hidden := self.text(value)) == value:
+            return value
+        return hidden if len(value) > _LONGEST_SENTENCE else self.message(value)  # below the path may stand a file
 
     @cached_property
     def _names(self) -> list[str]:
