@@ -171,9 +171,7 @@ def test_real_heads(real_run) -> None:
     assert max(accuracies) > 0.6
 
 
-def test_patients_are_positive_and_regions_ours_in_a_bids_folder(
-    bids, tmp_path: Path, names_nobody
-) -> None:
+def test_patients_are_positive_and_regions_ours_in_a_bids_folder(bids, tmp_path: Path, names_nobody) -> None:
     parameters = {
         **TINY,
         "data_dir": str(bids),

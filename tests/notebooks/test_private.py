@@ -46,7 +46,9 @@ def test_a_failing_run_names_nobody(data, notebooks, tmp_path, names_nobody, sec
     names_nobody(out, *(secret for secret in secrets if len(secret) > 6))
 
 
-def test_a_sweep_over_folders_names_nobody_and_tells_them_apart(data, notebooks, tmp_path, names_nobody) -> None:
+def test_a_sweep_over_folders_names_nobody_and_tells_them_apart(
+    data, notebooks, tmp_path, names_nobody
+) -> None:
     folders = [data["data_dir"], data["data_dir"] + "/none"]
     out = tmp_path / "out"
     table = sweep(notebooks / "broken.ipynb", {"data_dir": folders}, out=out, progress=False)

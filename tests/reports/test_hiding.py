@@ -20,7 +20,9 @@ def executed():
     injected.metadata["tags"] = ["injected-parameters"]
     outputs = [
         new_output("stream", name="stderr", text=f"{FOLDER}/a.py:1: UserWarning: no {FOLDER!r}"),
-        new_output("execute_result", data={"text/plain": f"PosixPath({FOLDER!r})", "text/html": f"<p>{FOLDER}</p>"}),
+        new_output(
+            "execute_result", data={"text/plain": f"PosixPath({FOLDER!r})", "text/html": f"<p>{FOLDER}</p>"}
+        ),
         new_output("display_data", data={"application/json": {"at": [FOLDER, 1.5], FOLDER: True}}),
         new_output("error", ename="E", evalue=FOLDER, traceback=[f"\x1b[31mE\x1b[0m: {FOLDER}"]),
     ]
@@ -51,7 +53,9 @@ def test_nothing_of_a_path_stays_anywhere_in_the_notebook(executed):
     assert hidden["metadata"]["papermill"] == {
         "input_path": "s.ipynb", "output_path": "s.ipynb", "parameters": {"data_dir": "{data_dir}"}, "exception": True,
     }  # fmt: skip
-    assert hidden["cells"][2]["outputs"][2]["data"] == {"application/json": {"at": ["{data_dir}", 1.5], "{data_dir}": True}}
+    assert hidden["cells"][2]["outputs"][2]["data"] == {
+        "application/json": {"at": ["{data_dir}", 1.5], "{data_dir}": True}
+    }
 
 
 def test_the_page_of_a_notebook_that_plain_papermill_ran_names_nobody(executed, tmp_path):

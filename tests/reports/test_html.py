@@ -17,7 +17,7 @@ NAMES = [
     "$<img src=x onerror=window.injected=1>$",
     "$$\n<img src=x onerror=window.injected=1>\n$$",
     "[x](javascript:window.injected=1) `</code><b>` &lt;b&gt; {{ 7 * 7 }}",
-    "\"; import os; os._exit(3) #\\",
+    '"; import os; os._exit(3) #\\',
     "line\n\n<b>heading</b>\r\nend",
 ]
 
@@ -181,7 +181,11 @@ def test_a_parameters_cell_that_computes_gives_a_page_without_the_table(write, s
 
 def named_everywhere(name):
     """Cells with a name as a class, a column, a message and a label of a plot."""
-    said = words.accuracy(name, 0.5, 0.5, 3, name) + words.listing([name]) + words.failed({name: ValueError(name)})
+    said = (
+        words.accuracy(name, 0.5, 0.5, 3, name)
+        + words.listing([name])
+        + words.failed({name: ValueError(name)})
+    )
     return new_code_cell(
         "x",
         outputs=[
@@ -197,7 +201,9 @@ def named_everywhere(name):
 def test_no_name_becomes_markup_or_code(write, browser):
     declared = new_code_cell("names: list = []")
     declared.metadata["tags"] = ["parameters"]
-    injected = new_code_cell(PythonTranslator.codify({"names": NAMES, "classes": {name: name for name in NAMES}}))
+    injected = new_code_cell(
+        PythonTranslator.codify({"names": NAMES, "classes": {name: name for name in NAMES}})
+    )
     injected.metadata["tags"] = ["injected-parameters"]
     found: dict[str, object] = {}
     exec(injected.source, found)

@@ -1,5 +1,4 @@
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -36,12 +35,17 @@ def test_what_is_a_path(name, value, expected):
     assert is_path(name, value) is expected
 
 
-@pytest.mark.parametrize("path", [f"/home/{NAME}/My Data/ct", rf"\\server\{NAME}\ct", rf"C:\{NAME}\ct", f"{NAME}/ct"])
+@pytest.mark.parametrize(
+    "path", [f"/home/{NAME}/My Data/ct", rf"\\server\{NAME}\ct", rf"C:\{NAME}\ct", f"{NAME}/ct"]
+)
 def test_a_path_is_cut_as_a_whole_in_every_text(path):
     private = Private({"data_dir": path})
     for text in (path, ascii(path)[1:-1], json.dumps(path)[1:-1]):
         assert private.text(f"a {text}/x, b") == "a {data_dir}/x, b"
-    assert private.value({"data_dir": path, "n": [1, path]}) == {"data_dir": "{data_dir}", "n": [1, "{data_dir}"]}
+    assert private.value({"data_dir": path, "n": [1, path]}) == {
+        "data_dir": "{data_dir}",
+        "n": [1, "{data_dir}"],
+    }
 
 
 def test_a_relative_path_is_known_in_full_too(tmp_path, monkeypatch):
@@ -89,14 +93,18 @@ def folder(tmp_path):
     (folder / "Müller^Anna.nii.gz").touch()
     (folder / "sub-007").mkdir()
     (folder / "19630812").mkdir()
-    rows = "id;group;name\n" + "".join(f"MRN-{4700 + i};{'AD' if i % 2 else 'CN'};Erika {i}\n" for i in range(9))
+    rows = "id;group;name\n" + "".join(
+        f"MRN-{4700 + i};{'AD' if i % 2 else 'CN'};Erika {i}\n" for i in range(9)
+    )
     (folder / "people.csv").write_text(rows, encoding="cp1252")
     return folder
 
 
 def test_messages_name_no_file_folder_or_person_of_a_table(folder):
     private = Private({"data_dir": str(folder)})
-    said = f"{folder}/Müller^Anna.nii.gz: 'MRN-4703' (Erika 3, Müller^Anna, 19630812) of sub-007 is AD, not CN"
+    said = (
+        f"{folder}/Müller^Anna.nii.gz: 'MRN-4703' (Erika 3, Müller^Anna, 19630812) of sub-007 is AD, not CN"
+    )
     assert private.message(said) == "{data_dir}/…: '…' (…, …, …) of sub-007 is AD, not CN"
     assert private.message(r"M\xfcller^Anna, Mu\u0308ller^Anna") == "…, …"
     colored = "\x1b[31mDataError\x1b[39m: \x1b[33mMRN-4703\x1b[39m"
@@ -118,5 +126,10 @@ def test_packed_data_that_spell_a_short_path_by_chance_stay(tmp_path, monkeypatc
 
 
 def test_the_root_folder_hides_nothing(monkeypatch):
-    monkeypatch.setattr(os, "getcwd", lambda: "/")
+    monkeypatch.setattr(Path, "cwd", lambda: Path("/"))
     assert Private({"data_dir": "/"}).text("a/b /c") == "a/b /c"
+
+
+@pytest.mark.parametrize("value", ["/" + "a" * 5000, "a/\0", "~nobody/x", "a" * 300 + "/b"])
+def test_what_no_path_can_be_is_no_error(value):
+    assert "nobody" not in Private({"data_dir": value, "other": value}).text(f"in {value}")

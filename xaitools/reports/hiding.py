@@ -18,7 +18,9 @@ def parameters_as_run(notebook: dict[str, Any]) -> dict[str, Any]:
         for cell in notebook["cells"]:
             if tag in cell["metadata"].get("tags", []):
                 with contextlib.suppress(ValueError, SyntaxError, TokenError):
-                    found |= {own.name: own.default for own in parse_parameters(_joined(cell["source"])).values()}
+                    found |= {
+                        own.name: own.default for own in parse_parameters(_joined(cell["source"])).values()
+                    }
     return found | notebook["metadata"].get("papermill", {}).get("parameters", {})
 
 
@@ -54,7 +56,9 @@ def _output(output: dict[str, Any], private: Private) -> dict[str, Any]:
             "evalue": private.message(output["evalue"]),
             "traceback": [private.message(line) for line in output["traceback"]],
         }
-    data = {kind: _joined(value) if _is_text(value) else value for kind, value in output.get("data", {}).items()}
+    data = {
+        kind: _joined(value) if _is_text(value) else value for kind, value in output.get("data", {}).items()
+    }
     return {**private.value({**output, "data": {}}), "data": private.value(data)}
 
 

@@ -102,9 +102,7 @@ def folder_name(point: Mapping[str, Any]) -> str:
     """A readable name for a point of the grid; with a hash where readable would not be unique or too long."""
     text = "_".join(f"{name}-{value}" for name, value in point.items())
     hidden = Private(point).value(point)
-    shown = "_".join(
-        name if value == f"{{{name}}}" else f"{name}-{value}" for name, value in hidden.items()
-    )
+    shown = "_".join(name if value == f"{{{name}}}" else f"{name}-{value}" for name, value in hidden.items())
     plain = re.sub(r"[^\w.-]+", "-", shown)
     if plain == text and len(plain) <= 80:
         return plain

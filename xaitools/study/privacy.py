@@ -16,7 +16,17 @@ from typing import Any
 
 from xaitools.study.spellings import shared_parts, spellings
 
-PATHS = ("data_dir", "output_dir", "table", "masks", "model", "atlas", "label_maps", "brain_mask", "region_names")
+PATHS = (
+    "data_dir",
+    "output_dir",
+    "table",
+    "masks",
+    "model",
+    "atlas",
+    "label_maps",
+    "brain_mask",
+    "region_names",
+)
 """Parameters that hold a path, but for `WORDS`, ``package.module:factory`` and names of networks."""
 WORDS = ("", "auto", "dseg", "heart-and-vessels", "mni", "none", "oasis")
 
@@ -39,7 +49,9 @@ class Private:
 
     def __init__(self, parameters: Mapping[str, Any], folders: Mapping[str, str] | None = None) -> None:
         self._given = {
-            name: value for name, value in parameters.items() if isinstance(value, str) and is_path(name, value)
+            name: value
+            for name, value in parameters.items()
+            if isinstance(value, str) and is_path(name, value)
         }
         own = [(path, f"{{{name}}}") for name, value in parameters.items() for path in _paths(name, value)]
         self._own = [path for path, _ in own]
@@ -55,7 +67,9 @@ class Private:
 
     def source(self, text: str) -> str:
         """As :meth:`text`, of a cell that sets the parameters: a path may be a single word there."""
-        return _replace(self.text(text), {value: f"{{{name}}}" for name, value in self._given.items()}, names=True)
+        return _replace(
+            self.text(text), {value: f"{{{name}}}" for name, value in self._given.items()}, names=True
+        )
 
     def message(self, text: str) -> str:
         """As :meth:`text`, of an error or a warning: it may also name a file, a folder or a cell of a table."""
@@ -65,17 +79,21 @@ class Private:
         return text if hidden == plain else hidden
 
     def value(self, value: Any) -> Any:
-        """`value` with the known paths replaced in all its texts; a parameter's own path also if it is a single word."""
+        """`value` without the known paths in its texts; a parameter's own path also if it is a single word."""
         if isinstance(value, Mapping):
             return {
-                self.text(key): f"{{{key}}}" if key in self._given and item == self._given[key] else self.value(item)
+                self.text(key): f"{{{key}}}"
+                if key in self._given and item == self._given[key]
+                else self.value(item)
                 for key, item in ((str(key), item) for key, item in value.items())
             }
         if isinstance(value, list | tuple | set):
             return [self.value(item) for item in value]
         if not isinstance(value, str) or (hidden := self.text(value)) == value:
             return value
-        return hidden if len(value) > _LONGEST_SENTENCE else self.message(value)  # below the path may stand a file
+        return (
+            hidden if len(value) > _LONGEST_SENTENCE else self.message(value)
+        )  # below the path may stand a file
 
     @cached_property
     def _names(self) -> list[str]:
@@ -104,7 +122,14 @@ def is_path(name: str, value: str) -> bool:
     if name in PATHS or name.endswith(("_dir", "_file", "_path", "_folder")):
         named = value in WORDS or re.fullmatch(r"[A-Za-z_][\w.]+:\w+", value)
         return not named and (name != "model" or bool(re.search(r"[\\/.]", value)))
-    return _is_absolute(value) or (bool(re.search(r"[\\/]", value)) and os.path.exists(value))
+    return _is_absolute(value) or (bool(re.search(r"[\\/]", value)) and _exists(value))
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long for a name, or with a null
+        return False
 
 
 def _is_absolute(value: str) -> bool:
@@ -128,10 +153,10 @@ def _paths(name: str, value: Any) -> Iterator[str]:
 
 def _surroundings() -> Iterator[tuple[str, str]]:
     """Folders of this process that name a user, with what is shown instead."""
-    yield os.getcwd(), "."
+    yield str(Path.cwd()), "."
     yield str(Path(__file__).parents[2]), "python"
     for path in (sys.prefix, *sys.path):
-        if os.path.isabs(path):
+        if Path(path).is_absolute():
             yield path, "python"
     yield str(Path.home()), "~"
 
@@ -139,8 +164,13 @@ def _surroundings() -> Iterator[tuple[str, str]]:
 def _ways(path: str) -> Iterator[str]:
     """The path as given, in full, without links and, as IPython's tracebacks have it, from the home folder."""
     home = str(Path.home())
-    for way in (path, os.path.abspath(os.path.expanduser(path)), os.path.realpath(os.path.expanduser(path))):
-        way = way.rstrip("\\/")
+    ways = [path]
+    with contextlib.suppress(
+        OSError, ValueError, RuntimeError
+    ):  # a name too long, one with a null, no such user
+        full = Path(path).expanduser().absolute()
+        ways += [str(full), str(full.resolve())]
+    for way in (way.rstrip("\\/") for way in ways):
         if re.search(r"[\\/]", way):
             yield way
             if way.startswith(home + os.sep):

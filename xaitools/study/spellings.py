@@ -9,7 +9,10 @@ from html.entities import codepoint2name
 _BACKSLASH = r"(?:\\|%(?:25){0,4}5c)"
 _AND = r"(?:&|%(?:25){0,4}26)(?:amp(?:;|%(?:25){0,4}3b)){0,4}"
 _NUMBER, _END = r"(?:\\{0,8}\#|%(?:25){0,4}23)", r"(?:;|%(?:25){0,4}3b)"
-_SEPARATOR = rf"(?:[\\/]|(?i:%(?:25){{0,4}}(?:2f|5c)|\\(?:x2f|x5c|u002f|u005c)|{_AND}(?:{_NUMBER}(?:47|92|x2f|x5c)|sol|bsol){_END})){{1,16}}"
+_SEPARATOR = (
+    r"(?:[\\/]|(?i:%(?:25){0,4}(?:2f|5c)|\\(?:x2f|x5c|u002f|u005c)|"
+    rf"{_AND}(?:{_NUMBER}(?:47|92|x2f|x5c)|sol|bsol){_END})){{1,16}}"
+)
 _BLANK = rf"(?:\\{{0,8}}\s|\xa0|\+|(?i:%(?:25){{0,4}}(?:20|2b)|{_AND}(?:nbsp|{_NUMBER}(?:32|x20|160)){_END})){{1,16}}"
 
 
@@ -41,7 +44,9 @@ def _token(token: str) -> str:
     if token.isspace():
         return _BLANK
     apart = unicodedata.normalize("NFD", token)
-    return _character(token) if apart == token else f"(?:{_character(token)}|{''.join(map(_character, apart))})"
+    return (
+        _character(token) if apart == token else f"(?:{_character(token)}|{''.join(map(_character, apart))})"
+    )
 
 
 def _character(character: str) -> str:
