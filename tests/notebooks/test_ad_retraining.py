@@ -53,17 +53,22 @@ def real_run(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Synthetic brains as a BIDS folder of patients, AD, and controls, CN; patients come first in the alphabet."""
-    folder = tmp_path_factory.mktemp("bids")
+def bids(tmp_path_factory: pytest.TempPathFactory, person: str) -> Path:
+    """Synthetic brains as a BIDS folder of patients, AD, and controls, CN; patients come first in the alphabet.
+
+    Folder, participants, a column and the headers bear names.
+    """
+    folder = tmp_path_factory.mktemp("bids") / person
     brains = synthetic_brains(60, spacing=5.0, atrophy=0.6, seed=1, shape=[32, 40, 32], progress=False)
-    rows = ["participant_id\tdiagnosis"]
-    for i, name in enumerate(brains.names):
+    rows = ["participant_id\tdiagnosis\tname"]
+    for i, name in enumerate(name.replace("-", "-Mustermann") for name in brains.names):
         path = folder / name / "anat" / f"{name}_T1w.nii.gz"
         path.parent.mkdir(parents=True)
-        nibabel.save(nibabel.Nifti1Image(brains.images[i][0].numpy(), brains.affine), path)
-        rows.append(f"{name}\t{('CN', 'AD')[brains.labels[i]]}")
-    (folder / "participants.tsv").write_text("\n".join(rows) + "\n")
+        scan = nibabel.Nifti1Image(brains.images[i][0].numpy(), brains.affine)
+        scan.header["descrip"] = scan.header["db_name"] = f"Müller {i}".encode()
+        nibabel.save(scan, path)
+        rows.append(f"{name}\t{('CN', 'AD')[brains.labels[i]]}\tMüller {i}")
+    (folder / "participants.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (folder / "dataset_description.json").write_text('{"Name": "synthetic brains", "BIDSVersion": "1.9.0"}')
     return folder
 
@@ -166,7 +171,7 @@ def test_real_heads(real_run) -> None:
     assert max(accuracies) > 0.6
 
 
-def test_patients_are_positive_and_regions_ours_in_a_bids_folder(bids, tmp_path: Path) -> None:
+def test_patients_are_positive_and_regions_ours_in_a_bids_folder(bids, tmp_path: Path, names_nobody) -> None:
     parameters = {
         **TINY,
         "data_dir": str(bids),
@@ -180,6 +185,7 @@ def test_patients_are_positive_and_regions_ours_in_a_bids_folder(bids, tmp_path:
     names = {row["metric"] for row in metrics(tmp_path)}
     assert {"AD found", "CN found", "top-3 coherence, gain"} <= names
     assert not any(name.startswith("planted") for name in names)
+    names_nobody(tmp_path)
 
 
 def test_runs_that_recognise_only_one_class_are_named(tmp_path: Path) -> None:

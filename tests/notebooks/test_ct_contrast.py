@@ -108,8 +108,11 @@ def test_real_report_opens_offline(real_run, browser) -> None:
     assert not leaked
 
 
-def test_no_output_names_a_patient(tmp_path, write_dicom, name_everything, secrets) -> None:
-    """DICOM files whose headers are full of names, through the whole study."""
+def test_no_output_names_a_patient(
+    tmp_path, write_dicom, name_everything, secrets, person, names_nobody
+) -> None:
+    """DICOM files whose folder, names, table and headers are full of names, through the whole study."""
+    folder, rows = tmp_path / person / "b\\c" / "dicom", ["file,label,name"]
     for i in range(24):
         hu, _ = chest_hu(128, enhanced=bool(i % 2), seed=(i,))
 
@@ -118,11 +121,14 @@ def test_no_output_names_a_patient(tmp_path, write_dicom, name_everything, secre
             dataset.PatientID += f"-{i}"
             dataset.ContrastBolusAgent = "Omnipaque" if i % 2 else ""
 
-        write_dicom(
-            tmp_path / "dicom" / f"{i:02d}.dcm", hu, PixelSpacing=[3, 3], series=f"1.2.{i}", change=change
+        path = write_dicom(
+            folder / f"Müller {i:02d}.dcm", hu, PixelSpacing=[3, 3], series=f"1.2.{i}", change=change
         )
+        rows.append(f"{path.name},{('no', 'yes')[i % 2]},Jürgen {i} Söhne")
+    table = folder.parent / "Söhne.csv"
+    table.write_text("\n".join(rows), encoding="utf-8")
     out = tmp_path / "out"
-    parameters = {**TINY, "data_dir": str(tmp_path / "dicom"), "methods": ["gradient+absolute"]}
+    parameters = {**TINY, "data_dir": str(folder), "table": str(table), "methods": ["gradient+absolute"]}
     run_study("ct_contrast", parameters=parameters, out=out, progress=False)
     written = [path for path in out.rglob("*") if path.is_file()]
     assert {"ct_contrast.html", "ct_contrast.ipynb", "manifest.json", "metrics.csv"} <= {
@@ -134,6 +140,7 @@ def test_no_output_names_a_patient(tmp_path, write_dicom, name_everything, secre
             leaked = secret.encode() in content
             assert not leaked, f"{secret} in {path.name}"
             assert secret not in path.name
+    names_nobody(out)
 
 
 def test_slices_without_masks_are_judged_by_fidelity_alone(tmp_path, write_dicom) -> None:

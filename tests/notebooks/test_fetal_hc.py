@@ -119,9 +119,11 @@ def test_real_report_opens_offline(real_run, browser) -> None:
     assert browser.errors == []
 
 
-def test_folds_own_network_and_missing_annotations(tmp_path: Path, real_data: Path, monkeypatch) -> None:
+def test_folds_own_network_and_missing_annotations(
+    tmp_path: Path, real_data: Path, monkeypatch, person, names_nobody
+) -> None:
     """Images without the sonographer's ellipse: the study runs and says why the skull is not judged."""
-    source, folder = real_data / "hc18", tmp_path / "hc18"
+    source, folder = real_data / "hc18", tmp_path / person / "Müller hc18"
     rows = (source / "training_set_pixel_size_and_HC.csv").read_text().splitlines()
     kept = [rows[0], *rows[1:400:10]]
     (folder / "training_set").mkdir(parents=True)
@@ -150,6 +152,7 @@ def test_folds_own_network_and_missing_annotations(tmp_path: Path, real_data: Pa
         in (tmp_path / "out/fetal_hc.html").read_text()
     )
     assert missing
+    names_nobody(tmp_path / "out")
 
 
 def test_a_classifier_is_refused(tmp_path: Path, monkeypatch) -> None:

@@ -1,12 +1,25 @@
 import nbformat
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from papermill.translators import PythonTranslator
 
 from xaitools.reports.html import contents, parameters_table, title, to_html
+from xaitools.study import plain_table, words
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PLOTLY = "application/vnd.plotly.v1+json"
+NAMES = [
+    "<script>window.injected = 1</script>",
+    "</script><script>window.injected = 1</script>",
+    '"><img src=x onerror="window.injected = 1">',
+    "$<img src=x onerror=window.injected=1>$",
+    "$$\n<img src=x onerror=window.injected=1>\n$$",
+    "[x](javascript:window.injected=1) `</code><b>` &lt;b&gt; {{ 7 * 7 }}",
+    '"; import os; os._exit(3) #\\',
+    "line\n\n<b>heading</b>\r\nend",
+]
 
 
 def shown(**data):
@@ -154,6 +167,7 @@ def test_the_table_shows_the_parameters_as_run(write, browser):
     ]
     page = browser.open(write(declared, injected))
     page.click("details.parameters summary")
+    assert page.locator("details.parameters tr td.value").last.inner_text() == "{data_dir}"
     assert page.locator("details.parameters tr").all_inner_texts()[0].split("\t")[:2] == ["seed", "0"]
 
 
@@ -163,3 +177,42 @@ def test_a_parameters_cell_that_computes_gives_a_page_without_the_table(write, s
     cell.metadata["tags"] = ["parameters"]
     assert parameters_table(new_notebook(cells=[cell])) == []
     assert write(cell).exists()
+
+
+def named_everywhere(name):
+    """Cells with a name as a class, a column, a message and a label of a plot."""
+    said = (
+        words.accuracy(name, 0.5, 0.5, 3, name)
+        + words.listing([name])
+        + words.failed({name: ValueError(name)})
+    )
+    return new_code_cell(
+        "x",
+        outputs=[
+            shown(**{"text/markdown": said}),
+            shown(**{"text/html": plain_table(pd.DataFrame({name: [name]})).to_html()}),
+            new_output("stream", name="stderr", text=name),
+            new_output("error", ename="DataError", evalue=name, traceback=[name]),
+            plot(xaxis={"title": {"text": name}}),
+        ],
+    )
+
+
+def test_no_name_becomes_markup_or_code(write, browser):
+    declared = new_code_cell("names: list = []")
+    declared.metadata["tags"] = ["parameters"]
+    injected = new_code_cell(
+        PythonTranslator.codify({"names": NAMES, "classes": {name: name for name in NAMES}})
+    )
+    injected.metadata["tags"] = ["injected-parameters"]
+    found: dict[str, object] = {}
+    exec(injected.source, found)
+    assert (found["names"], found["classes"]) == (NAMES, {name: name for name in NAMES})
+    path = write(declared, injected, *map(named_everywhere, NAMES))
+    page = browser.open(path)
+    page.wait_for_selector(".plot .main-svg")
+    assert page.evaluate("window.injected") is None
+    for markup in ("img", "a[href^=javascript]", "[onerror]", "b", "h1"):
+        assert page.locator(f"main {markup}").count() == 0, markup
+    assert browser.requests == [path.as_uri()]
+    assert browser.errors == []

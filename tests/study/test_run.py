@@ -73,7 +73,7 @@ def test_a_changed_copy_records_the_parameters_that_it_has(copy):
         "data_dir": "",
         "depth": 3,
         "preset": "",
-        "output_dir": "out",
+        "output_dir": "{output_dir}",
         "width": 6,
     }
     assert manifest["seeds"] == {"seed": 4}

@@ -38,3 +38,11 @@ def test_no_map_is_lost_in_the_panel():
     shown = [tile for row in rows.values() for tile in row.values()]
     assert [int(tile[0, 0]) for tile in shown] == list(range(5))
     assert shown[0].shape == (3, 3)
+
+
+def test_a_name_in_a_table_is_no_markup():
+    name = "<script>alert(1)</script>"
+    html = plain_table(pd.DataFrame({name: [name], "auc": [0.5]})).format("{:.1%}", subset=["auc"]).to_html()
+    assert "<script>" not in html
+    assert html.count("&lt;script&gt;") == 2
+    assert "50.0%" in html

@@ -13,8 +13,10 @@ from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
 from xaitools.files import write_text
+from xaitools.reports.hiding import hide, parameters_as_run
 from xaitools.study.manifest import without_paths
 from xaitools.study.notebooks import parse_parameters
+from xaitools.study.privacy import Private
 
 _PLOTLY = "application/vnd.plotly.v1+json"
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -25,7 +27,7 @@ def to_html(notebook: str | Path, path: str | Path) -> Path:
 
     The page makes no request, and forbids the browser to: scripts are inlined, plotly's only once and only if
     there is a plot. A widget shows as the HTML that stands beside it in the same output, and is left out if
-    there is none.
+    there is none. No path that the notebook's parameters name is shown: see :mod:`xaitools.study.privacy`.
 
     Parameters
     ----------
@@ -39,7 +41,8 @@ def to_html(notebook: str | Path, path: str | Path) -> Path:
     Path
         `path`.
     """
-    node = nbformat.read(notebook, as_version=4)
+    raw = nbformat.read(notebook, as_version=4)
+    node = nbformat.from_dict(hide(raw, Private(parameters_as_run(raw))))
     parameters = parameters_table(node)
     has_plots = prepare_outputs(node)
     exporter = HTMLExporter(

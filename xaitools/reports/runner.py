@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +18,12 @@ from tqdm.auto import tqdm
 from xaitools import errors
 from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.files import digest, write_text
+from xaitools.reports.hiding import hide
 from xaitools.reports.html import to_html
 from xaitools.reports.parameters import check_parameters, read_preset
 from xaitools.study.manifest import ending, write_manifest
 from xaitools.study.notebooks import find_notebook, read_parameters
+from xaitools.study.privacy import Private
 
 
 def run_study(
@@ -98,15 +99,16 @@ def run_notebook(
     if "output_dir" in read_parameters(notebook):
         values = {**values, "output_dir": str(folder)}
     key = content_key(notebook, values)
+    private = private_of(notebook, values, folder)
     write_manifest(folder, {"study": notebook.stem, "status": "running"}, fresh=True)
     try:
         try:
             _execute(notebook, executed, values, cwd or Path.cwd(), progress)
         finally:
-            _hide_paths(executed, folder, values)
+            _hide(executed, private)
         to_html(executed, report)
     except BaseException as error:
-        write_manifest(folder, {"key": key, **ending(error)})
+        write_manifest(folder, {"key": key, **ending(error)}, private=private)
         raise
     write_manifest(folder, {"key": key, "status": "done"})
     return report
@@ -202,18 +204,15 @@ def _failure(notebook: Path, executed: Path, error: PapermillExecutionError) -> 
     return kind(f"{notebook.stem} failed {where}: {error.ename}: {message} (the notebook so far: {executed})")
 
 
-def _hide_paths(executed: Path, folder: Path, values: Mapping[str, Any]) -> None:
-    """Cut the absolute paths that the runner and the user brought in: a shared notebook names no user."""
+def private_of(notebook: Path, values: Mapping[str, Any], folder: Path) -> Private:
+    """What a run of `notebook` with `values` into `folder` must not tell."""
+    defaults = {name: parameter.default for name, parameter in read_parameters(notebook).items()}
+    return Private({**defaults, **values, "output_dir": str(folder)}, {str(notebook.resolve().parent): "."})
+
+
+def _hide(executed: Path, private: Private) -> None:
+    """Hide what is private in the executed notebook, if there is one: also that of a run that failed."""
     if not executed.exists():
         return
-    text = executed.read_text(encoding="utf-8")
-    given = [value for value in values.values() if isinstance(value, str) and Path(value).is_absolute()]
-    shown = {path: Path(path).name for path in [str(folder), *given]}
-    shown |= {str(Path.cwd()): ".", sys.prefix: "python", str(Path.home()): "~"}
-    for path in sorted(shown, key=len, reverse=True):
-        if len(path) > 1:
-            text = text.replace(json.dumps(path)[1:-1], shown[path])
-    notebook = json.loads(text)
-    for name in ("input_path", "output_path"):
-        notebook["metadata"]["papermill"][name] = Path(notebook["metadata"]["papermill"][name]).name
+    notebook = hide(json.loads(executed.read_text(encoding="utf-8")), private)
     write_text(executed, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")

@@ -15,9 +15,10 @@ from tqdm.auto import tqdm
 from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.files import digest, write_csv
 from xaitools.reports.parameters import check_parameters
-from xaitools.reports.runner import content_key, inputs, run_notebook
-from xaitools.study.manifest import read_manifest, without_paths
+from xaitools.reports.runner import content_key, inputs, private_of, run_notebook
+from xaitools.study.manifest import read_manifest
 from xaitools.study.notebooks import find_notebook
+from xaitools.study.privacy import Private
 from xaitools.study.run import METRIC_COLUMNS
 
 DASK_TIMEOUT = 20.0  # seconds until a scheduler that does not answer is given up
@@ -100,11 +101,21 @@ def grid_points(notebook: Path, grid: Mapping[str, Sequence[Any]]) -> list[dict[
 def folder_name(point: Mapping[str, Any]) -> str:
     """A readable name for a point of the grid; with a hash where readable would not be unique or too long."""
     text = "_".join(f"{name}-{value}" for name, value in point.items())
-    shown = "_".join(f"{name}-{without_paths(value)}" for name, value in point.items())
+    hidden = Private(point).value(point)
+    shown = "_".join(name if value == f"{{{name}}}" else f"{name}-{value}" for name, value in hidden.items())
     plain = re.sub(r"[^\w.-]+", "-", shown)
     if plain == text and len(plain) <= 80:
         return plain
     return f"{plain[:70].strip('-.')}-{digest([text])[:8]}"
+
+
+def _shown(point: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a point, each path as its parameter and a digest, which tells it from the others."""
+    hidden = Private(point).value(point)
+    return {
+        name: f"{hidden[name]} {digest([str(value)])[:8]}" if hidden[name] == f"{{{name}}}" else hidden[name]
+        for name, value in point.items()
+    }
 
 
 def _run_point(
@@ -117,7 +128,7 @@ def _run_point(
     try:
         run_notebook(notebook, values, folder, cwd=cwd, progress=False)
     except XaitoolsError as error:
-        return index, str(error)
+        return index, private_of(notebook, values, folder).message(str(error))
     return index, ""
 
 
@@ -147,12 +158,12 @@ def _gather(
     metrics: list[dict[str, Any]] = []
     runs: list[dict[str, Any]] = []
     for point, place, error in zip(points, folders, failures, strict=True):
-        columns = dict(zip(grid_columns, map(without_paths, point.values()), strict=True))
+        columns = dict(zip(grid_columns, _shown(point).values(), strict=True))
         manifest = read_manifest(place)
         report = f"{place.name}/{notebook.stem}.html"
         seconds = round(sum(manifest.get("seconds", {}).values()), 3)
         outcome = {"status": manifest["status"], "seconds": seconds, "report": report, "error": error}
-        runs.append({**columns, **without_paths(outcome)})
+        runs.append({**columns, **outcome})
         if manifest["status"] == "done" and (place / "metrics.csv").exists():
             with (place / "metrics.csv").open(encoding="utf-8", newline="") as file:
                 metrics.extend({**columns, **row} for row in csv.DictReader(file))

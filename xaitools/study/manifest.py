@@ -12,16 +12,21 @@ from typing import Any
 
 from xaitools.errors import DataError
 from xaitools.files import write_text
+from xaitools.study.privacy import Private
 
+_PART = r"[^\s\\/'\",;()<>][^\n\r\\/'\",;()<>]*"  # of a path; blanks stand within it
 _ABSOLUTE_PATH = re.compile(
-    r"(?<![\w.~/\\-])(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\",;()<>]+[\\/])*([^\s\\/'\",;()<>]+)"
+    rf"(?<![\w.~/\\-])(?:[A-Za-z]:)?[\\/]{{1,2}}(?:{_PART}[\\/]+)*([^\s\\/'\",;()<>]+)"
 )
 
 
-def write_manifest(output_dir: Path, facts: Mapping[str, Any], *, fresh: bool = False) -> Path:
+def write_manifest(
+    output_dir: Path, facts: Mapping[str, Any], *, private: Private | None = None, fresh: bool = False
+) -> Path:
     """Merge facts into ``manifest.json``, the one way in which it is written: by the notebook and by what runs it.
 
-    Absolute paths are cut to their last part, so that nothing names the user or the machine. The time of the last
+    Nothing in it names the user, the machine or a file: the run's own paths are replaced, and other absolute paths
+    cut to their last part. The time of the last
     word stands in ``updated``: of a run that was killed, and so could not say how it ended, it tells since when.
 
     Parameters
@@ -31,10 +36,16 @@ def write_manifest(output_dir: Path, facts: Mapping[str, Any], *, fresh: bool = 
     facts : mapping
         What is known. `status` is "running", "done", "failed" or "interrupted"; an `error` stays only beside the
         last two.
+    private : Private, optional
+        What the run knows that must not be told.
     fresh : bool
         Whether a run begins, so that nothing of an earlier one may stay.
     """
-    manifest = ({} if fresh else read_manifest(output_dir)) | without_paths(facts) | {"updated": now()}
+    private = private or Private({})
+    shown = private.value(facts)
+    if "error" in shown:
+        shown["error"] = private.message(str(facts["error"]))
+    manifest = ({} if fresh else read_manifest(output_dir)) | without_paths(shown) | {"updated": now()}
     if manifest.get("status") in ("running", "done"):
         manifest.pop("error", None)
     return write_text(output_dir / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
@@ -93,11 +104,23 @@ def now() -> str:
 
 
 def without_paths(value: Any) -> Any:
-    """`value`, made JSON-able, with every absolute path in its texts cut to the path's last part."""
+    r"""`value`, made JSON-able, with every absolute path in its texts cut to the path's last part.
+
+    For paths that nobody has declared. Where one ends inside a sentence cannot be known: its folders may contain
+    blanks, so that of several in one phrase the last part of the last is left.
+
+    Examples
+    --------
+    >>> without_paths([r"\\server\First Last\ct", "no file /home/FIRST LAST/My Data/ct, to a/b"])
+    ['ct', 'no file ct, to a/b']
+    """
     if isinstance(value, Mapping):
         return {str(key): without_paths(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
         return [without_paths(item) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    return _ABSOLUTE_PATH.sub(r"\1", str(value))
+    text = str(value)
+    if re.match(r"[\\/]|[A-Za-z]:[\\/]", text) and "\n" not in text and not re.search(r": |[,;] ", text):
+        return re.split(r"[\\/]+", text.rstrip("\\/"))[-1] or text
+    return _ABSOLUTE_PATH.sub(r"\1", text)

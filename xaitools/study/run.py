@@ -14,6 +14,7 @@ from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.files import write_csv, write_text
 from xaitools.study.manifest import ending, now, read_manifest, surroundings, write_manifest
 from xaitools.study.notebooks import run_parameters
+from xaitools.study.privacy import Private
 from xaitools.study.stills import write_stills
 
 METRIC_COLUMNS = ("study", "model", "run", "fold", "method", "metric", "value", "n")
@@ -54,6 +55,7 @@ class Run:
         for folder in (self.maps_dir, self.figures_dir):
             folder.mkdir(parents=True, exist_ok=True)
         self._study = study
+        self._private = Private({**parameters, "output_dir": str(output_dir)})
         self._metrics: list[dict[str, Any]] = []
         self._seconds: dict[str, float] = {}
         self._figures: dict[Path, Any] = {}
@@ -66,7 +68,7 @@ class Run:
             "seconds": {},
             **surroundings(),
         }
-        write_manifest(self.output_dir, facts, fresh=True)
+        write_manifest(self.output_dir, facts, private=self._private, fresh=True)
         self._save()
         self._watch()
 
@@ -133,7 +135,7 @@ class Run:
             How many samples it comes from.
         """
         row = (self._study, model, run, fold, method, metric, float(value), "" if n is None else index(n))
-        self._metrics.append(dict(zip(METRIC_COLUMNS, row, strict=True)))
+        self._metrics.append(dict(zip(METRIC_COLUMNS, self._private.value(row), strict=True)))
 
     def record_interval(self, interval: Any, *, metric: str, **of: Any) -> None:
         """Add three rows to ``metrics.csv``: a mean and the bounds of its 95 % confidence interval.
@@ -153,7 +155,7 @@ class Run:
 
     def record_images(self, table: Any) -> Path:
         """Write a data frame with a row per image (and method) to ``per_image.csv``."""
-        return write_text(self.output_dir / "per_image.csv", table.to_csv(index=False))
+        return write_text(self.output_dir / "per_image.csv", self._private.text(table.to_csv(index=False)))
 
     def save_figure(self, figure: Any, name: str) -> Path:
         """Write a plotly figure to ``figures/NAME.html``, and at the end of the run to ``figures/NAME.svg``.
@@ -162,6 +164,7 @@ class Run:
         """
         if not re.fullmatch(r"[\w-]+", name):
             raise ParameterError(f"figure name '{name}': use letters, digits, '_' and '-' only")
+        figure = self._without_paths(figure)
         page = figure.to_html(include_plotlyjs="plotly.min.js", include_mathjax=False)
         script = self.figures_dir / "plotly.min.js"
         if not script.exists():
@@ -180,9 +183,18 @@ class Run:
         self._figures.clear()
         self._save(status="done")
 
+    def _without_paths(self, figure: Any) -> Any:
+        text = figure.to_json()
+        hidden = self._private.text(text)
+        if hidden == text:
+            return figure
+        from plotly.io import from_json
+
+        return from_json(hidden)
+
     def _save(self, **facts: Any) -> None:
         write_csv(self.output_dir / "metrics.csv", METRIC_COLUMNS, self._metrics)
-        write_manifest(self.output_dir, facts)
+        write_manifest(self.output_dir, facts, private=self._private)
 
     def _watch(self) -> None:
         """Hear of cells that fail outside of every stage, where IPython runs them, and of the end of the process."""
@@ -195,6 +207,6 @@ class Run:
     def _end(self, error: BaseException | None) -> None:
         try:
             if error is not None and read_manifest(self.output_dir).get("status") == "running":
-                write_manifest(self.output_dir, ending(error))
+                write_manifest(self.output_dir, ending(error), private=self._private)
         except (XaitoolsError, OSError):
             return  # the folder has been moved or its manifest damaged: nothing is left to be said there

@@ -18,10 +18,11 @@ def saved(run: Run, figure: go.Figure, name: str) -> go.Figure:
 
 
 def plain_table(frame: pd.DataFrame) -> Any:
-    """The table without its row numbers, texts to the left; nothing for a table without rows."""
+    """The table without its row numbers, texts to the left and never as markup; nothing for a table without rows."""
     if frame.empty:
         return None
-    return frame.reset_index(drop=True).style.hide(axis="index").set_properties(**{"text-align": "left"})
+    style = frame.reset_index(drop=True).style.hide(axis="index").set_properties(**{"text-align": "left"})
+    return style.format(escape="html").format_index(escape="html", axis="columns")
 
 
 def say(*sentences: str) -> Markdown:
