@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from xaitools.data.dicom import is_dicom, read_dicom
 from xaitools.data.grids import Grid
-from xaitools.data.unlabelled_pictures import read_picture
 from xaitools.data.resampling import resample
 from xaitools.data.samples import Samples
 from xaitools.data.slices import slice_of_volume
+from xaitools.data.unlabelled_pictures import read_picture
 from xaitools.data.volume_set import Volumes
 from xaitools.data.volumes import LPS_TO_RAS, Volume, is_nifti, is_volume, read_volume
 from xaitools.errors import DataError
