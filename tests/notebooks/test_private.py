@@ -24,7 +24,7 @@ def data(tmp_path: Path, person, write_dicom, name_everything) -> dict[str, str]
     table = folder.parent / "Söhne.csv"
     table.write_text(
         "subject,file,label,name\n"
-        + "".join(f"Mustermann{i},Jürgen Müller {i}.dcm,{i},Söhne {i}\n" for i in (0, 1, 2, 2)),
+        + "".join(f"Mustermann{i},Jürgen Müller {i}.dcm,{i % 2},Söhne {i}\n" for i in (0, 1, 2, 2)),
         encoding="utf-8",
     )
     return {"data_dir": str(folder), "table": str(table)}
@@ -41,6 +41,7 @@ def test_a_failing_run_names_nobody(data, notebooks, tmp_path, names_nobody, sec
     assert manifest["status"] == "failed"
     assert manifest["parameters"] == {name: f"{{{name}}}" for name in ("data_dir", "table", "output_dir")}
     assert "{table}" in manifest["error"]
+    assert "{data_dir}/… belongs to several rows" in manifest["error"]
     assert set(manifest) >= {"ct", "ct_table", "ct_no_table", "ct_masks", "fetal", "brains"}
     to_html(out / "private.ipynb", out / "private.html")
     names_nobody(out, *(secret for secret in secrets if len(secret) > 6))

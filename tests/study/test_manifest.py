@@ -24,7 +24,17 @@ def test_nothing_written_names_the_user_or_the_machine(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["heart/vessels", "../data", "a/b/c", "~/ct", "1/2", "package.module:factory"]
+    "text",
+    [
+        "heart/vessels",
+        "../data",
+        "a/b/c",
+        "~/ct",
+        "1/2",
+        "package.module:factory",
+        "{data_dir}/…: no",
+        "**/*.nii",
+    ],
 )
 def test_relative_paths_and_other_texts_stay(text):
     assert without_paths(text) == text
@@ -48,3 +58,17 @@ def test_a_damaged_manifest_is_named_and_a_new_run_replaces_it(tmp_path):
         read_manifest(tmp_path)
     write_manifest(tmp_path, {"status": "running"}, fresh=True)
     assert read_manifest(tmp_path)["status"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/FIRST LAST/My Data/ct", "ct"),
+        (r"C:\Users\FIRST LAST\My Data\ct", "ct"),
+        (r"\\server\FIRST LAST\ct", "ct"),
+        ("no file /home/FIRST LAST/My Data/ct, see '/home/FIRST LAST/My Data/log'", "no file ct, see 'log'"),
+        (r"in \\server\FIRST LAST\ct: nothing", "in ct: nothing"),
+    ],
+)
+def test_a_blank_or_a_server_does_not_end_the_cut(text, shown):
+    assert without_paths(text) == shown

@@ -16,7 +16,7 @@ from xaitools.study.privacy import Private
 
 _PART = r"[^\s\\/'\",;()<>][^\n\r\\/'\",;()<>]*"  # of a path; blanks stand within it
 _ABSOLUTE_PATH = re.compile(
-    rf"(?<![\w.~/\\-])(?:[A-Za-z]:)?[\\/]{{1,2}}(?:{_PART}[\\/]+)*([^\s\\/'\",;()<>]+)"
+    rf"(?<![\w.~/\\*}}…-])(?:[A-Za-z]:)?[\\/]{{1,2}}(?:{_PART}[\\/]+)*([^\s\\/'\",;()<>]+)"
 )
 
 
