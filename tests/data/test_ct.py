@@ -632,3 +632,24 @@ def test_real_slices_that_are_turned_in_the_file_are_turned_back(real_data):
         seen += path.name[:7] in TURNED
         np.testing.assert_allclose(image[0], apply_window(turn(stored), (60, 400)), atol=1e-5)
     assert seen == len(TURNED)
+
+
+def test_volumes_that_do_not_say_how_they_lie_are_refused_or_read_as_stated(tmp_path, ramp):
+    write_nifti(tmp_path / "said.nii", ramp)
+    said = nibabel.load(tmp_path / "said.nii")
+    silent = nibabel.Nifti1Image(np.asarray(said.dataobj), None)
+    silent.header.set_zooms(said.header.get_zooms())
+    silent.header.set_sform(None, code=0)
+    silent.header.set_qform(None, code=0)
+    nibabel.save(silent, tmp_path / "silent.nii")
+    labels = write_labels(tmp_path, ["said.nii,0", "silent.nii,1"])
+    with pytest.raises(DataError, match="state on purpose how the axes run with orientation"):
+        load(tmp_path, table=labels)
+    axes = "".join(nibabel.aff2axcodes(said.affine))
+    samples = load(tmp_path, table=labels, orientation=axes)
+    assert torch.equal(samples.images[0], samples.images[1])
+    assert samples.info["volumes_with_stated_orientation"] == 1
+    turned = load(tmp_path, table=labels, orientation={"R": "L", "L": "R"}[axes[0]] + axes[1:])
+    assert not torch.equal(turned.images[0], turned.images[1])
+    with pytest.raises(ParameterError, match="orientation='RAP'"):
+        load(tmp_path, table=labels, orientation="RAP")

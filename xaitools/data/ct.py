@@ -16,11 +16,12 @@ from xaitools.data.folders import check_folder
 from xaitools.data.intensity import MEDIASTINUM, apply_window
 from xaitools.data.layouts import Item, find_items
 from xaitools.data.masks import find_mask, heart_and_vessels, mask_doubt, read_mask
+from xaitools.data.orientation import check_orientation
 from xaitools.data.samples import Samples
 from xaitools.data.slices import resize, slice_of_volume, to_image
 from xaitools.data.subjects import check_n_subjects, in_turn, study_names
 from xaitools.data.tables import shown_values
-from xaitools.data.volumes import is_volume, read_volume
+from xaitools.data.volumes import assumed_orientation, is_volume, read_volume
 from xaitools.errors import DataError, DataFileError, ParameterError
 
 HEART_AND_VESSELS = "heart-and-vessels"
@@ -39,6 +40,7 @@ def load_ct(
     masks: str | Path | None = None,
     skip_unknown: bool = False,
     check_hu: bool = True,
+    orientation: str = "",
     n_subjects: int | None = None,
     progress: bool = True,
 ) -> Samples:
@@ -83,6 +85,9 @@ def load_ct(
     check_hu : bool
         Refuse a slice or volume whose values cannot be Hounsfield units, as nothing in it is air or nothing is tissue.
         False takes values as they are; ``info["n_not_hu"]`` counts the doubtful ones.
+    orientation : str
+        What to take of volumes whose header does not say where its voxels lie, which are refused otherwise: "sform",
+        "qform", or the letters of the axes as stored, such as "LPS"; ``info`` counts them.
     n_subjects : int, optional
         Take at most so many subjects, alternating between the classes, in the order of their ids.
     progress : bool
@@ -108,6 +113,7 @@ def load_ct(
     """
     folder = Path(data_dir)
     check_counts(size=size)
+    check_orientation(orientation)
     check_n_subjects(n_subjects, least=2)
     apply_window(np.zeros(1), window)
     if not 0 <= slice_fraction <= 1:
@@ -134,6 +140,7 @@ def load_ct(
         fraction=slice_fraction,
         masks=masks,
         check_hu=check_hu,
+        orientation=orientation,
         progress=progress,
     )
     info = {
@@ -142,6 +149,7 @@ def load_ct(
         "size": size,
         "slice_fraction": slice_fraction,
         **agents,
+        **assumed_orientation(paths, orientation),
     }
     if not check_hu:
         info["n_not_hu"] = n_not_hu
@@ -198,13 +206,14 @@ def _read_all(
     fraction: float,
     masks: str | Path | None,
     check_hu: bool,
+    orientation: str,
     progress: bool,
 ) -> tuple[Tensor, Tensor | None, int]:
     """Images and masks (or None), each (n, 1, size, size), and how many are in doubt of being in HU."""
     drawn = None if masks in (None, HEART_AND_VESSELS) else _find_masks(paths, folder, Path(str(masks)))
     image_list, mask_list, doubts, n_not_hu = [], [], [], 0
     for position, path in enumerate(tqdm(paths, desc="CT slices", disable=not progress)):
-        volume = read_volume(path) if is_volume(path) else None
+        volume = read_volume(path, orientation) if is_volume(path) else None
         ct_slice = read_dicom(path) if volume is None else slice_of_volume(volume, fraction, path)
         image_list.append(to_image(ct_slice, path, window, size))
         n_not_hu += bool(ct_slice.doubt)
@@ -216,7 +225,7 @@ def _read_all(
         if masks == HEART_AND_VESSELS:
             mask = heart_and_vessels(ct_slice)
         elif drawn and (mask_path := drawn[position]):
-            mask = read_mask(mask_path, ct_slice, volume, fraction)
+            mask = read_mask(mask_path, ct_slice, volume, fraction, orientation)
             if doubt := mask_doubt(mask, ct_slice):
                 doubts.append(f"{mask_path}: the mask {doubt}")
         else:

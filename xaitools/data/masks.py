@@ -34,7 +34,9 @@ def find_mask(folder: Path, source: Path, root: Path) -> Path | None:
     return None
 
 
-def read_mask(path: Path, ct_slice: CtSlice, volume: Volume | None, fraction: float) -> np.ndarray:
+def read_mask(
+    path: Path, ct_slice: CtSlice, volume: Volume | None, fraction: float, orientation: str = ""
+) -> np.ndarray:
     """Read the mask of a slice, non-zero inside.
 
     A PNG file is on the grid stored in a DICOM file, or on the displayed slice of a volume, see
@@ -57,7 +59,7 @@ def read_mask(path: Path, ct_slice: CtSlice, volume: Volume | None, fraction: fl
     if path.suffix.lower() == ".png":
         mask = ct_slice.display(drawn_pixels(read_picture(path), path) > 0)
     else:
-        mask = _read_slice(path, ct_slice, volume, fraction) != 0
+        mask = _read_slice(path, ct_slice, volume, fraction, orientation) != 0
     if mask.shape != ct_slice.hu.shape:
         raise ShapeError(
             f"{path}: a mask of {mask.shape} pixels for a slice of {ct_slice.hu.shape}; draw it at full resolution"
@@ -73,9 +75,11 @@ def read_mask(path: Path, ct_slice: CtSlice, volume: Volume | None, fraction: fl
     return mask
 
 
-def _read_slice(path: Path, ct_slice: CtSlice, volume: Volume | None, fraction: float) -> np.ndarray:
+def _read_slice(
+    path: Path, ct_slice: CtSlice, volume: Volume | None, fraction: float, orientation: str
+) -> np.ndarray:
     """The slice of a NIfTI mask, (row, column), that lies where the CT slice does."""
-    drawn = read_volume(path)
+    drawn = read_volume(path, orientation)
     if volume is not None:
         if not drawn.grid.turned().same_as(volume.grid.turned()):
             raise ShapeError(

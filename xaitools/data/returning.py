@@ -62,7 +62,8 @@ def to_source(values: np.ndarray, samples: Samples, position: int) -> Returned:
         shape, spacing = _picture(path)
         return Returned(_resized(values, shape, spacing if "channels" in samples.info else None), None)
     if is_volume(path):
-        return _on_volume(values, path, float(samples.info["slice_fraction"]))
+        orientation = str(samples.info.get("stated_orientation", ""))
+        return _on_volume(values, path, float(samples.info["slice_fraction"]), orientation)
     ct_slice = read_dicom(path)
     shown = _resized(values, ct_slice.hu.shape, ct_slice.spacing)
     header = pydicom.dcmread(path, stop_before_pixels=True)
@@ -73,9 +74,9 @@ def to_source(values: np.ndarray, samples: Samples, position: int) -> Returned:
     return Returned(stored_values, _dicom_grid(header, shape), 1)
 
 
-def _on_volume(values: np.ndarray, path: Path, fraction: float) -> Returned:
+def _on_volume(values: np.ndarray, path: Path, fraction: float, orientation: str) -> Returned:
     """The map of one slice within the volume that it was taken of."""
-    volume = read_volume(path)
+    volume = read_volume(path, orientation)
     grid = volume.grid.turned("LPS")
     ct_slice = slice_of_volume(volume, fraction, path)
     whole = np.zeros(grid.shape, dtype=np.float32)
