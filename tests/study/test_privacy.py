@@ -120,9 +120,9 @@ def test_a_table_is_read_in_any_encoding(tmp_path, encoding):
 
 
 def test_packed_data_that_spell_a_short_path_by_chance_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "home", lambda: Path("/root"))
+    monkeypatch.setattr(Path, "home", lambda: Path("/anna"))
     private = Private({})
-    assert private.text("aQ/root+x /rootfs /root/a '/root'") == "aQ/root+x /rootfs ~/a '~'"
+    assert private.text("aQ/anna+x /annafs /anna/a '/anna'") == "aQ/anna+x /annafs ~/a '~'"
 
 
 def test_the_root_folder_hides_nothing(monkeypatch):
