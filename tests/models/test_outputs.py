@@ -160,6 +160,8 @@ def test_a_forward_pass_that_works_in_place_on_its_input(images, name) -> None:
     before, model = images.clone(), InPlace().eval()
     maps = attribute(model, images, 1, [name], draws=2, steps=3, progress=False)[name]
     predict(model, images)
+    network = Network(model, images)
+    torch.testing.assert_close(network.plain(images), network.quick(images))
     assert torch.equal(images, before)
     torch.testing.assert_close(maps[2], maps[0], rtol=1e-5, atol=1e-8)
     if name == "occlusion[2]":
