@@ -11,8 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xaitools.attribution import attribute, deconvolution, guided_backprop
-from xaitools.attribution.captum_methods import KNOWN, REFUSED, _seeded
+from xaitools.attribution._stream import Batch
+from xaitools.attribution.captum_methods import KNOWN, REFUSED, _agree, _seeded
+from xaitools.attribution.registry import Setting
 from xaitools.errors import MethodError, ShapeError, UnsupportedModelError
+from xaitools.models.network import Network
 
 SHAPE = (8, 6)
 REGIONS = (torch.arange(8)[:, None] // 4 * 2 + torch.arange(6) // 3)[None, None]
@@ -400,3 +403,20 @@ def test_a_model_that_explains_nothing_is_refused(small, images, targets) -> Non
     net.head.weight.data *= 1e-3
     with pytest.raises(UnsupportedModelError, match=r"gives every region the weight 0.*alpha below 0.01"):
         explain(net, images, targets, "captum.Lime", {"feature_mask": REGIONS})
+
+
+def test_a_difference_of_rounding_is_settled_in_float64(small, images, targets) -> None:
+    """Near-equal maxima make it: float32 maps that differ say nothing where those of float64 agree."""
+    for relus in ("modules", "functional"):
+        network = Network(small(relus), images[:1])
+        setting = Setting(network, images, targets, "captum.GuidedBackprop")
+        batch = Batch(images, targets, list(range(len(images))), lambda done: None, list(range(len(images))))
+        rounded = 1.05 * guided_backprop(network, images, targets)
+        given = (setting, batch, rounded, "guided_backprop", captum.attr.GuidedBackprop)
+        if relus == "modules":
+            _agree(*given, network.plain)
+        else:
+            with pytest.raises(UnsupportedModelError, match=r"would be wrong on Net: its map differs by"):
+                _agree(*given, network.plain)
+        weights = next(network.plain.parameters())
+        assert weights.dtype == torch.float32

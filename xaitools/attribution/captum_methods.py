@@ -10,7 +10,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +23,7 @@ from xaitools.attribution._stream import AT_THE_IMAGE, Batch, Passes, Plan
 from xaitools.attribution.registry import FAMILIES, METHODS, Kind, Method, Setting, method_of
 from xaitools.errors import MethodError, ShapeError, UnsupportedModelError, XaitoolsError
 from xaitools.models.network import Network, select
-from xaitools.models.surgery import frozen_copy
+from xaitools.models.surgery import frozen_copy, twin
 
 PREFIX = "captum."
 
@@ -323,13 +323,19 @@ def _not_empty(
         )
 
 
+def _class(name: str) -> Any:
+    import captum.attr
+
+    return getattr(captum.attr, name.removeprefix(PREFIX))
+
+
 def _as_ours(name: str) -> Check:
     """Raise unless the maps are those of our own method of that name."""
 
     def check(
         setting: Setting, batch: Batch, maps: Tensor, options: Mapping[str, Any], network: nn.Module
     ) -> None:
-        _agree(setting, batch, maps, name)
+        _agree(setting, batch, maps, name, _class(setting.name), network)
 
     return check
 
@@ -341,7 +347,7 @@ def _guided(
     from captum.attr import GuidedBackprop
 
     found = _attribute(setting.name, lambda: GuidedBackprop(network), batch, {"target": batch.target})
-    _agree(setting, batch, found, "guided_backprop")
+    _agree(setting, batch, found, "guided_backprop", GuidedBackprop, network)
 
 
 def _relevance(
@@ -351,20 +357,47 @@ def _relevance(
     if not any(
         hasattr(module, "rule") or isinstance(module, nn.Tanh) for module in setting.network.plain.modules()
     ):
-        _agree(setting, batch, maps, "input_x_gradient")
+        _agree(setting, batch, maps, "input_x_gradient", _class(setting.name), network)
 
 
-def _agree(setting: Setting, batch: Batch, maps: Tensor, name: str) -> None:
+SAME = 0.01
+"""Most that two maps which have to agree may differ by, as a fraction of their norm."""
+
+
+def _agree(setting: Setting, batch: Batch, maps: Tensor, name: str, kind: Any, network: nn.Module) -> None:
+    """Raise unless captum's maps are those of our method `name`.
+
+    Where rounding decides a maximum or the side of a ReLU, float32 tells nothing: what differs there is compared once
+    more in float64, on maps by the class `kind` of captum's.
+    """
+    missed = _missed(maps, _ours(setting, batch, name))
+    if missed > SAME and batch.points.dtype != torch.float64:
+        exact = replace(batch, points=batch.points.double())
+        theirs = _attribute(
+            setting.name, lambda: kind(twin(network).double()), exact, {"target": batch.target}
+        )
+        given = setting.network
+        double = Network(frozen_copy(given.model).double(), exact.points, output=given.output)
+        missed = _missed(theirs, _ours(replace(setting, network=double, images=exact.points), exact, name))
+    if missed > SAME:
+        raise UnsupportedModelError(
+            f"{setting.name} would be wrong on {setting.network.name}: its map differs by {missed:.2g} of the norm "
+            f"from that of {name}, where both have to agree; captum misses activations that are not modules called "
+            f"once. Use {name}."
+        )
+
+
+def _ours(setting: Setting, batch: Batch, name: str) -> Tensor:
     plan = METHODS[name].plan(setting)
     found = plan.passes.run(batch)
-    expected = torch.stack([plan.finish(x, map_) for x, map_ in zip(batch.points, found, strict=True)])
-    missed, size = ((part.flatten(1) ** 2).sum(1).sqrt() for part in (maps - expected, expected))
-    if not (missed <= 0.01 * size).all():
-        raise UnsupportedModelError(
-            f"{setting.name} would be wrong on {setting.network.name}: its map differs by "
-            f"{float((missed / size).max()):.2g} of the norm from that of {name}, where both have to agree; captum "
-            f"misses activations that are not modules called once. Use {name}."
-        )
+    return torch.stack([plan.finish(x, map_) for x, map_ in zip(batch.points, found, strict=True)])
+
+
+def _missed(maps: Tensor, expected: Tensor) -> float:
+    """The largest difference of two maps of an image as a fraction of the second's norm; infinite if one is NaN."""
+    difference, size = ((part.flatten(1) ** 2).sum(1).sqrt() for part in (maps - expected, expected))
+    share = torch.where(difference == 0, 0, difference / size)
+    return float(torch.nan_to_num(share, nan=torch.inf).max())
 
 
 def _of_a_chain(network: Network) -> nn.Module:
