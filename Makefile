@@ -26,7 +26,7 @@ reports: $(VENV)/installed
 	@set -e; for study in $(studies); do $(bin)/xaitools report $$study --preset $(PRESET); done
 
 test: $(VENV)/installed-dev
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest --numprocesses auto --dist loadfile
 
 matrix: $(VENV)/installed-dev
 	XAITOOLS_WRITE_MATRIX=1 $(bin)/python -m pytest tests/matrix
