@@ -1,5 +1,6 @@
 """What messages call the files of persons: a study id once it is known, before that a number; the name is private."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,12 +27,12 @@ def called(names: Mapping[Path, str]) -> Iterator[None]:
     try:
         yield
     except XaitoolsError as error:
-        text = str(error)
-        found = sorted((path for path in names if str(path) in text), key=lambda path: text.index(str(path)))
-        error.file = error.file or next(iter(found), None)
-        for path in sorted(found, key=lambda path: -len(str(path))):
-            text = text.replace(str(path), names[path])
-        error.args = (text,)
+        paths = sorted((path for path in names if str(path) in str(error)), key=lambda path: -len(str(path)))
+        if paths:
+            pattern = re.compile("|".join(re.escape(str(path)) for path in paths))
+            found = pattern.search(str(error))
+            error.file = error.file or (Path(found[0]) if found else None)
+            error.args = (pattern.sub(lambda match: names[Path(match[0])], str(error)),)
         raise
 
 
