@@ -92,8 +92,8 @@ def _with_ids(rows: pd.DataFrame, where: Path, subject_column: str, session_colu
     ids = find_column(rows, subject_column, ID_COLUMNS, where)
     if ids is None:
         raise DataError(
-            f"{where}: no column of participants among {list(rows.columns)}; rename it to "
-            "participant_id (in a call of load_brains, subject_column= names it)"
+            f"{where}: no column of participants among {list(rows.columns)}; rename it to participant_id, or name it "
+            "with subject_column"
         )
     check_subject_cells(rows[ids].tolist(), where)
     sessions = find_column(rows, session_column, SESSION_COLUMNS, where)
