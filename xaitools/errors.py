@@ -3,16 +3,9 @@
 Each message says what came, what was expected, and what to do about it.
 """
 
-from pathlib import Path
-
 
 class XaitoolsError(Exception):
-    """Base class: catch this to catch everything below.
-
-    `path` is the file that an error of a loader is about; its message tells no path, which may name a person.
-    """
-
-    path: Path | None = None
+    """Base class: catch this to catch everything below."""
 
 
 class DataError(XaitoolsError, ValueError):

@@ -19,7 +19,6 @@ from xaitools.data.missing import without_missing
 from xaitools.data.mni import likeness, warn_if_unregistered
 from xaitools.data.orientation import check_orientation
 from xaitools.data.participants import OWN_COLUMNS, read_rows
-from xaitools.data.places import without_names
 from xaitools.data.preparation import Settings, common_grid, placement, prepare_image, prepare_labels
 from xaitools.data.scans import Scan, add_maps, find_scans, pair, recognise_layout, spelling_hint
 from xaitools.data.subjects import check_n_subjects, in_turn, study_names
@@ -163,12 +162,9 @@ def load_brains(
     check_orientation(orientation, in_mni="mni" in (space, brain_mask))
     folder = Path(data_dir)
     layout = recognise_layout(folder)
-    with without_names(folder=folder):
-        rows = read_rows(folder, layout, Path(table) if table else None, subject_column, session_column)
-        scans = find_scans(folder, layout, image, rows)
-        chosen = _choose(
-            rows, scans, folder, label_column, classes, numbers, missing, skip_missing, n_subjects
-        )
+    rows = read_rows(folder, layout, Path(table) if table else None, subject_column, session_column)
+    scans = find_scans(folder, layout, image, rows)
+    chosen = _choose(rows, scans, folder, label_column, classes, numbers, missing, skip_missing, n_subjects)
     scans = chosen.scans
     if label_maps == "auto":
         label_maps = folder / "dseg" if layout == "flat" and (folder / "dseg").is_dir() else "none"
@@ -183,7 +179,7 @@ def load_brains(
     if mask not in MASKS:
         scans, mask = add_maps(scans, Path(brain_mask), layout, rows, "mask"), "files"
     settings = Settings(
-        grid=common_grid(scans, space, spacing, shape, orientation),
+        grid=common_grid([scan.path for scan in scans], space, spacing, shape, orientation),
         space=space,
         intensity=_usual_intensity(scans) if intensity is None else intensity,
         brain_mask=mask,
@@ -246,7 +242,7 @@ def load_oasis(
         classes = CONTROL_AND_DEMENTIA
     where = Path("OASIS")
     chosen = _choose(rows, scans, where, label_column, classes, numbers, None, False, n_subjects)
-    grid = common_grid(chosen.scans, "file", spacing, shape)
+    grid = common_grid([scan.path for scan in chosen.scans], "file", spacing, shape)
     settings = Settings(grid, space="file", intensity=intensity, brain_mask="none")
     options: dict[str, Any] = {"unit": unit, "cache_dir": cache_dir, "n_jobs": n_jobs, "progress": progress}
     return _volumes(chosen, settings, "OASIS-1 grey-matter maps", **options)
@@ -299,7 +295,7 @@ def _choose(
     chosen = in_turn(subjects, labels if class_names else [0] * len(scans), n_subjects)
     found = {column: codes, **{name: counts for name, (_, counts) in columns.items()}}
     return _Chosen(
-        scans=[replace(scans[position], name=names[position]) for position in chosen],
+        scans=[scans[position] for position in chosen],
         rows=rows.iloc[chosen],
         subjects=tuple(subjects[position] for position in chosen),
         names=tuple(names[position] for position in chosen),

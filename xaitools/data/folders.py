@@ -70,18 +70,18 @@ def layout_error(folder: Path, missing: str, layouts: Sequence[str], remedy: str
 def _contents(folder: Path) -> str:
     """How many files of each ending are below a folder, the most frequent first; no names."""
     files = find_files(folder, lambda _: True)
-    endings = Counter(map(ending, files))
-    shown = [f"{count} {kind}" for kind, count in endings.most_common(MOST_ENDINGS)]
+    endings = Counter(map(_ending, files))
+    shown = [f"{count} {ending}" for ending, count in endings.most_common(MOST_ENDINGS)]
     if (others := len(files) - sum(count for _, count in endings.most_common(MOST_ENDINGS))) > 0:
         shown.append(f"{others} with other endings")
     n_folders = len({path.parent for path in files})
     return f"{', '.join(shown)}, in {n_folders} folder{'s' * (n_folders != 1)}" if files else "no file"
 
 
-def ending(path: Path) -> str:
+def _ending(path: Path) -> str:
     """The ending of a file's name, if it is one and no part of a name or number: ``.nii.gz``, ``.jpg``."""
-    found = re.search(r"(\.nii)?\.[a-z][a-z0-9]{0,6}$", path.name.lower())
-    return found[0] if found else "without an ending"
+    ending = re.search(r"(\.nii)?\.[a-z][a-z0-9]{0,6}$", path.name.lower())
+    return ending[0] if ending else "without an ending"
 
 
 def composed(name: str) -> str:

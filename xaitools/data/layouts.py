@@ -7,15 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xaitools.data.contrast import LabelTable
-from xaitools.data.dicom import (
-    Header,
-    axial_slices,
-    check_identities,
-    is_dicom,
-    read_header,
-    read_headers,
-    slice_of_series,
-)
+from xaitools.data.dicom import Header, check_identities, is_dicom, read_header, read_headers, slice_of_series
 from xaitools.data.folders import by_name, composed, find_files, find_listed, layout_error, stem
 from xaitools.data.subjects import check_spellings, check_subject_cells, spelling
 from xaitools.data.volumes import is_volume
@@ -41,10 +33,8 @@ class Item:
     header: Header | None = None
 
 
-def find_items(
-    folder: Path, table: LabelTable | None, fraction: float, *, progress: bool
-) -> tuple[list[Item], list[Header]]:
-    """Find one file a sample: as a table lists them, or by the headers of DICOM series, which are returned as well.
+def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progress: bool) -> list[Item]:
+    """Find one file a sample: as a table lists them, or by the headers of DICOM series.
 
     Parameters
     ----------
@@ -69,53 +59,46 @@ def find_items(
         remedy = "Give the folder of the images, or convert them"
         raise layout_error(folder, "no DICOM, NIfTI or MetaImage (.mhd) file", LAYOUTS, remedy)
     if table is None:
-        items, headers = _tagged(folder, dicoms, fraction, progress)
+        items = _tagged(folder, dicoms, fraction, progress)
         _check_patients(items, folder)
-        return items, headers
+        return items
     if table.subjects is not None:
         check_subject_cells(table.subjects, table.path)
     if table.files is not None:
-        items, headers = _listed_files(folder, [*dicoms, *volumes], table, table.files, fraction)
+        items = _listed_files(folder, [*dicoms, *volumes], table, table.files, fraction)
     else:
-        subjects = table.subjects or []
-        items, headers = _listed_subjects(folder, dicoms, volumes, table, subjects, fraction, progress)
+        items = _listed_subjects(folder, dicoms, volumes, table, table.subjects or [], fraction, progress)
     _check_unique(items, table.path)
     _check_patients(items, table.path)
-    return items, headers
+    return items
 
 
-def _tagged(
-    folder: Path, dicoms: Sequence[Path], fraction: float, progress: bool
-) -> tuple[list[Item], list[Header]]:
+def _tagged(folder: Path, dicoms: Sequence[Path], fraction: float, progress: bool) -> list[Item]:
     if not dicoms:
         raise DataError(f"{folder}: only DICOM files carry a label (ContrastBolusAgent); give a label table")
     patients = defaultdict(list)
-    headers = read_headers(dicoms, progress=progress)
-    slices = axial_slices(headers, folder)
-    check_identities(slices)
-    for header in slices:
+    headers = read_headers(folder, dicoms, progress=progress)
+    check_identities(headers)
+    for header in headers:
         patients[_patient(header)].append(header)
     chosen = [(patient, slice_of_series(patients[patient], fraction)) for patient in sorted(patients)]
-    items = [
+    return [
         Item(header.path, patient, int(header.contrast_kind == "vessels"), header)
         for patient, header in chosen
     ]
-    return items, headers
 
 
 def _listed_files(
     folder: Path, files: Sequence[Path], table: LabelTable, listed: Sequence[str], fraction: float
-) -> tuple[list[Item], list[Header]]:
+) -> list[Item]:
     named = by_name(files, folder)
-    items, headers, read = [], [], []
+    items, headers = [], []
     for row, (name, label) in enumerate(zip(listed, table.labels, strict=True)):
         path = find_listed(name, folder, named, table.path)
         header = None
         if path.is_dir():
-            own = read_headers(find_files(path, is_dicom), progress=False)
-            header = slice_of_series(axial_slices(own, path), fraction)
+            header = slice_of_series(read_headers(path, find_files(path, is_dicom), progress=False), fraction)
             path = header.path
-            read += own
         if table.subjects is not None:
             patient = table.subjects[row]
         elif is_volume(path):
@@ -125,7 +108,7 @@ def _listed_files(
             patient = _patient(headers[-1])
         items.append(Item(path, patient, label))
     check_identities(headers)
-    return items, read
+    return items
 
 
 def _listed_subjects(
@@ -136,12 +119,11 @@ def _listed_subjects(
     subjects: Sequence[str],
     fraction: float,
     progress: bool,
-) -> tuple[list[Item], list[Header]]:
-    headers = read_headers(dicoms, progress=progress)
-    slices = axial_slices(headers, folder, needed=not volumes)
-    check_identities(slices)
+) -> list[Item]:
+    headers = read_headers(folder, dicoms, progress=progress, needed=not volumes)
+    check_identities(headers)
     series = defaultdict(list)
-    for header in slices:
+    for header in headers:
         for key in {composed(header.patient), header.series}:
             series[key].append(header)
     named = _named(volumes, subjects, table.path)
@@ -160,7 +142,7 @@ def _listed_subjects(
                 f"{table.path}: {found} for the subject in row {row + 1} below the header; expected one volume named "
                 f"after it or a DICOM series with its PatientID. Add a column of files or remove the row{hint}"
             )
-    return items, headers
+    return items
 
 
 def _named(volumes: Sequence[Path], subjects: Sequence[str], table: Path) -> dict[str, list[Path]]:
@@ -181,8 +163,8 @@ def _named(volumes: Sequence[Path], subjects: Sequence[str], table: Path) -> dic
         candidates = {subject for subject in words if name == subject or name.startswith(f"{subject}_")}
         if len(candidates) > 1 or (not candidates and len(found) > 1 and found & numbers.keys()):
             raise DataError(
-                f"{path.name}: whose it is, is not clear: it may be named after {sorted(candidates or found)}; "
-                f"expected one candidate. Add a column of files to {table}"
+                f"{path}: whose it is, is not clear: it may be named after {sorted(candidates or found)}; expected "
+                f"one candidate. Add a column of files to {table}"
             )
         for subject in candidates or {numbers[number] for number in found & numbers.keys()}:
             named[subject].append(path)

@@ -2,11 +2,10 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -15,13 +14,11 @@ from scipy import ndimage
 from xaitools.data.grids import Grid, centered_grid, mni_grid
 from xaitools.data.lazy import STEPS, file_key
 from xaitools.data.mni import check_signal, outside_of_mni
-from xaitools.data.places import without_names
 from xaitools.data.resampling import resample
 from xaitools.data.scans import Scan
 from xaitools.data.volumes import Volume, check_one_grid, read_grid, read_label_map, read_volume
 from xaitools.errors import DataError, ShapeError
 
-Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 VERSION = 3
@@ -83,7 +80,7 @@ class Settings:
 
 
 def common_grid(
-    scans: Sequence[Scan],
+    paths: Sequence[Path],
     space: str,
     spacing: float | None = None,
     shape: Sequence[int] | None = None,
@@ -92,36 +89,17 @@ def common_grid(
     """The one grid onto which volumes are brought, see :func:`~xaitools.data.brain.load_brains`."""
     if space == "mni":
         common = mni_grid(spacing or 2)
+    elif space == "file":
+        common = check_one_grid(paths, orientation)
+        common = common if spacing is None else common.respaced(spacing)
     else:
-        with without_names({path: name for scan in scans for path, name in scan.ids.items()}):
-            common = _grid_of_files([scan.path for scan in scans], space, spacing, orientation)
+        first = read_grid(paths[0], orientation).turned()
+        step = spacing or float(first.spacing.min())
+        lengths = np.rint(np.array(first.shape) * first.spacing / step)
+        common = centered_grid(lengths.astype(int).tolist(), step)
     return common if shape is None else common.resized(shape)
 
 
-def _grid_of_files(paths: Sequence[Path], space: str, spacing: float | None, orientation: str) -> Grid:
-    if space == "file":
-        shared = check_one_grid(paths, orientation)
-        return shared if spacing is None else shared.respaced(spacing)
-    first = read_grid(paths[0], orientation).turned()
-    step = spacing or float(first.spacing.min())
-    lengths = np.rint(np.array(first.shape) * first.spacing / step)
-    return centered_grid(lengths.astype(int).tolist(), step)
-
-
-def _calling_by_ids(
-    make: Callable[[Scan, Settings], Result],
-) -> Callable[[Scan, Settings], Result]:
-    """Errors of `make` name the study id of the scan, once it has one, in place of its files."""
-
-    @wraps(make)
-    def named(scan: Scan, settings: Settings) -> Result:
-        with without_names(scan.ids):
-            return make(scan, settings)
-
-    return named
-
-
-@_calling_by_ids
 def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
     """The volume of a scan on the grid of the settings, float32 in [0, 1].
 
@@ -142,7 +120,7 @@ def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
             f"{scan.path}: {count} voxels are NaN or infinite; set them to 0, or leave the volume out"
         )
     mask = _brain(scan, settings, grid)
-    voxels = _without_outliers(voxels, scan.name or scan.path)
+    voxels = _without_outliers(voxels, scan.path)
     scaled = _scale(voxels, mask, settings.intensity, scan.path)
     if mask is not None:
         scaled *= mask
@@ -158,7 +136,6 @@ def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
     return prepared
 
 
-@_calling_by_ids
 def prepare_labels(scan: Scan, settings: Settings) -> np.ndarray:
     """The label map of a scan on the grid of its image, int64."""
     grid = read_grid(scan.path, settings.orientation).turned()
@@ -167,14 +144,13 @@ def prepare_labels(scan: Scan, settings: Settings) -> np.ndarray:
     return resample(labels, placed, settings.grid, labels=True)
 
 
-@_calling_by_ids
 def placement(scan: Scan, settings: Settings) -> tuple[Grid, Grid]:
     """The grid of a scan as it is stored, and turned where it lies in the space of the prepared volumes."""
     stored = read_grid(scan.path, settings.orientation)
     grid = stored.turned()
     if settings.space != "centered":
         return stored, grid
-    voxels = _without_outliers(_read(scan.path, settings).voxels, scan.name or scan.path)
+    voxels = _without_outliers(_read(scan.path, settings).voxels, scan.path)
     return stored, _placed(scan, settings, grid, voxels, _brain(scan, settings, grid))
 
 
@@ -240,7 +216,7 @@ def _mni_brain(grid: Grid) -> np.ndarray:
     return np.asarray(image.dataobj) > 0
 
 
-def _without_outliers(voxels: np.ndarray, volume: str | Path) -> np.ndarray:
+def _without_outliers(voxels: np.ndarray, path: Path) -> np.ndarray:
     """Voxels brought back to where the others end, if at most 1 in 1000 lies far from them, as a broken one does.
 
     Far is more than `FAR` times the range from the 0.1st to the 99.9th percentile beyond it: such a voxel would rule
@@ -254,7 +230,7 @@ def _without_outliers(voxels: np.ndarray, volume: str | Path) -> np.ndarray:
         return voxels
     logger.warning(
         "%s: %d of %d voxels, up to %g, lie far beyond the others, which run from %g to %g, and become these ends",
-        volume,
+        path,
         int(far.sum()),
         voxels.size,
         np.abs(voxels).max(),

@@ -35,10 +35,7 @@ PARTICIPANT, SESSION = re.compile(r"sub-([A-Za-z0-9]+)"), re.compile(r"ses-([A-Z
 
 @dataclass(frozen=True)
 class Scan:
-    """A volume's file, and what belongs to it; `row` is the table's row that lists the file, if one does.
-
-    `name` is the sample's study id, once it has one.
-    """
+    """A volume's file, and what belongs to it; `row` is the table's row that lists the file, if one does."""
 
     path: Path
     participant: str
@@ -46,13 +43,6 @@ class Scan:
     label_map: Path | None = None
     mask: Path | None = None
     row: int | None = None
-    name: str = ""
-
-    @property
-    def ids(self) -> dict[Path, str]:
-        """What messages call its files, see :mod:`xaitools.data.places`."""
-        own = {self.path: "", self.label_map: "the label map of ", self.mask: "the mask of "}
-        return {path: what + self.name for path, what in own.items() if path and self.name}
 
 
 def recognise_layout(folder: Path) -> str:

@@ -79,11 +79,10 @@ def load_volumes(
         raise DataFileError(
             f"{folder}: no NIfTI file (.nii, .nii.gz) that fits {image!r}; give the folder of some"
         )
-    owners = [_owner(path) for path in paths]
-    subjects, names = study_names(owners)
-    scans = [Scan(path, owner, name=name) for path, owner, name in zip(paths, owners, names, strict=True)]
-    grid = common_grid(scans, space, spacing, shape, orientation)
-    settings = Settings(grid, space, intensity, brain_mask, orientation)
+    settings = Settings(
+        common_grid(paths, space, spacing, shape, orientation), space, intensity, brain_mask, orientation
+    )
+    scans = [Scan(path, _owner(path)) for path in paths]
     items = cached(
         cache_dir,
         "volumes",
@@ -92,6 +91,7 @@ def load_volumes(
         partial(likeness, grid=settings.grid) if settings.in_mni else None,
     )
     prepare(items, n_jobs=n_jobs, progress=progress)
+    subjects, names = study_names([scan.participant for scan in scans])
     if settings.in_mni:
         warn_if_unregistered([item.measured() for item in items], names)
     return Volumes(
