@@ -135,7 +135,7 @@ def test_a_placeholder_for_everybody_is_refused(tmp_path, write_dicom, placehold
             ContrastBolusAgent="Isovue" if number else None,
         )
     message = (
-        f"0.dcm and others: the placeholder '{placeholder}' is the PatientID of several studies.*of subjects"
+        rf"file 1 of 2 \(sorted\) and others: the placeholder '{placeholder}' is the PatientID of several studies.*of subjects"
     )
     with pytest.raises(DataError, match=message):
         load(tmp_path)
@@ -211,7 +211,7 @@ def test_a_volume_with_several_numbers_in_its_name_is_nobodys(tmp_path, ramp):
     write_nifti(tmp_path / "T1_of_all.nii.gz", ramp)
     with pytest.raises(
         DataError,
-        match=r"patient1_2\.nii\.gz: whose it is.*named after \[1, 2\].*column of files to .*labels",
+        match=r"file 2 of 5 \(sorted\): whose it is.*named after \[1, 2\].*column of files to .*labels",
     ):
         load(tmp_path, table=write_labels(tmp_path, rows, "subject,contrast"))
     rows = [f"patient{patient}_{scan},{patient % 2},{patient}" for patient, scan in ((1, 2), (2, 1))]
@@ -224,7 +224,7 @@ def test_a_volume_whose_name_begins_with_two_subjects_is_nobodys(tmp_path, ramp)
     write_nifti(tmp_path / "A_B_ct.nii", ramp)
     write_nifti(tmp_path / "C_3.nii", ramp)
     labels = write_labels(tmp_path, ["A,1", "A_B,0"], "subject,contrast")
-    with pytest.raises(DataError, match=r"A_B_ct\.nii: .*named after \['A', 'A_B'\]"):
+    with pytest.raises(DataError, match=r"file 1 of 2 .*named after \['A', 'A_B'\]"):
         load(tmp_path, table=labels)
     labels = write_labels(tmp_path, ["A_B,1", "C,0"], "subject,contrast")
     assert [path.name for path in load(tmp_path, table=labels).sources] == ["A_B_ct.nii", "C_3.nii"]
@@ -415,7 +415,7 @@ def test_an_empty_or_missing_folder_is_named(tmp_path):
     ("rows", "header", "error", "message"),
     [
         (["a.dcm,1", "b.dcm,1"], "file,contrast", DataError, "one class, 'contrast'"),
-        (["a.dcm,1", "gone.dcm,0"], "file,contrast", DataFileError, "no image 'gone.dcm'"),
+        (["a.dcm,1", "gone.dcm,0"], "file,contrast", DataFileError, "row 2 below the header: no image of that name"),
         (["a.dcm,1", "a.dcm,0"], "file,contrast", DataError, "several rows"),
         (["zoe,1", "nobody,0"], "subject,contrast", DataFileError, "no file for the subject in row 2"),
     ],
@@ -429,7 +429,7 @@ def test_a_table_that_does_not_fit_the_folder(listed, rows, header, error, messa
 def test_a_name_that_fits_two_files_is_refused(listed, write_dicom):
     folder, labels = listed
     write_dicom(folder / "more" / "c.dcm")
-    with pytest.raises(DataError, match="'c' fits 2 files"):
+    with pytest.raises(DataError, match="row 3 below the header: its file fits 2 files"):
         load(folder, table=labels)
 
 
@@ -492,8 +492,8 @@ def test_volumes_alone_ask_for_a_table(tmp_path, ramp):
     ("subjects", "message"),
     [
         (["A", "", "B", "C"], r"labels\.csv: no subject in row 2 below the header \(1 of 4 rows\)"),
-        (["A", "B", "a", "C"], r"labels\.csv: the subjects of .*a\.dcm and .*c\.dcm are written in two ways"),
-        (["7", "B", "7.0", "C"], r"the subjects of .*a\.dcm and .*c\.dcm are written in two ways"),
+        (["A", "B", "a", "C"], r"labels\.csv: the subjects of file 1 of 4 .* and file 3 of 4 .* are written in two ways"),
+        (["7", "B", "7.0", "C"], r"the subjects of file 1 of 4 .* and file 3 of 4 .* are written in two ways"),
     ],
 )
 def test_patients_without_an_id_or_with_two_are_refused(listed, subjects, message):
@@ -506,7 +506,7 @@ def test_patients_without_an_id_or_with_two_are_refused(listed, subjects, messag
 def test_patient_ids_of_headers_in_two_spellings_are_refused_unnamed(listed, write_dicom):
     folder, labels = listed
     write_dicom(folder / "a.dcm", patient="ZOE")
-    with pytest.raises(DataError, match=r"a\.dcm and .*c\.dcm are written in two ways") as caught:
+    with pytest.raises(DataError, match=r"file 1 of 4 .* and file 3 of 4 .* are written in two ways") as caught:
         load(folder, table=labels)
     assert "zoe" not in str(caught.value).lower()
 
@@ -514,7 +514,7 @@ def test_patient_ids_of_headers_in_two_spellings_are_refused_unnamed(listed, wri
 def test_dicom_without_patient_id_asks_for_subjects(listed, write_dicom):
     folder, labels = listed
     write_dicom(folder / "a.dcm", patient="")
-    with pytest.raises(DataError, match=r"a\.dcm: no PatientID.*subjects"):
+    with pytest.raises(DataError, match=r"file 1 of 4 .*: no PatientID.*subjects"):
         load(folder, table=labels)
 
 
@@ -597,7 +597,7 @@ def test_no_error_quotes_the_header(listed, write_dicom, name_everything, secret
     start = raw.index(tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little"))
     name = secrets[0].encode()
     path.write_bytes(raw[: start + 8] + name + raw[start + 8 + len(name) :])
-    with pytest.raises(DataFileError, match=r"a\.dcm") as caught:
+    with pytest.raises(DataFileError, match=r"file 1 of 4 \(sorted\)|a\.dcm") as caught:
         load(folder, table=labels)
     shown = "".join(traceback.format_exception(caught.value))
     assert not [secret for secret in secrets if secret in shown]
@@ -653,3 +653,26 @@ def test_volumes_that_do_not_say_how_they_lie_are_refused_or_read_as_stated(tmp_
     assert not torch.equal(turned.images[0], turned.images[1])
     with pytest.raises(ParameterError, match="orientation='RAP'"):
         load(tmp_path, table=labels, orientation="RAP")
+
+
+@pytest.mark.parametrize(
+    "name", ["patient{}/T1.nii", "patient{}/ct_1mm.nii", "LNDb-000{}_ses-M12_MNI152NLin6Asym_1.5T.nii", "{}/{}.nii"]
+)
+def test_numbers_of_well_known_words_are_no_subjects(tmp_path, ramp, name):
+    for patient in (1, 2, 3):
+        (tmp_path / name.format(patient, patient)).parent.mkdir(exist_ok=True)
+        write_nifti(tmp_path / name.format(patient, patient), ramp + patient)
+    labels = write_labels(tmp_path, [f"{patient},{patient % 2}" for patient in (1, 2, 3)], "subject,contrast")
+    samples = load(tmp_path, table=labels)
+    assert samples.labels.tolist() == [1, 0, 1]
+    expected = [tmp_path / name.format(patient, patient) for patient in (1, 2, 3)]
+    assert list(samples.sources) == expected
+
+
+@pytest.mark.parametrize("name", ["patient{}/scan2.nii", "2019/patient{}.nii", "patient{}_7b.nii"])
+def test_a_number_of_a_folder_beside_one_of_a_file_is_nobodys(tmp_path, ramp, name):
+    for patient in (1, 3):
+        (tmp_path / name.format(patient)).parent.mkdir(exist_ok=True)
+        write_nifti(tmp_path / name.format(patient), ramp + patient)
+    with pytest.raises(DataError, match=r"file 1 of 2 \(sorted\): whose it is.*named after \["):
+        load(tmp_path, table=write_labels(tmp_path, ["1,1", "3,0"], "subject,contrast"))

@@ -17,10 +17,20 @@ from xaitools.data.classes import Classes, column_labels
 from xaitools.data.lazy import LazyTensor, cached, prepare
 from xaitools.data.missing import without_missing
 from xaitools.data.mni import likeness, warn_if_unregistered
+from xaitools.data.naming import called
 from xaitools.data.orientation import check_orientation
 from xaitools.data.participants import OWN_COLUMNS, read_rows
 from xaitools.data.preparation import Settings, common_grid, placement, prepare_image, prepare_labels
-from xaitools.data.scans import Scan, add_maps, find_scans, pair, recognise_layout, spelling_hint
+from xaitools.data.scans import (
+    Scan,
+    add_maps,
+    find_scans,
+    names_of,
+    of_scan,
+    pair,
+    recognise_layout,
+    spelling_hint,
+)
 from xaitools.data.subjects import check_n_subjects, in_turn, study_names
 from xaitools.data.tables import find_column, is_number, number
 from xaitools.data.volume_set import Volumes
@@ -178,8 +188,10 @@ def load_brains(
     mask = str(brain_mask)
     if mask not in MASKS:
         scans, mask = add_maps(scans, Path(brain_mask), layout, rows, "mask"), "files"
+    with called(names_of(scans)):
+        grid = common_grid([scan.path for scan in scans], space, spacing, shape, orientation)
     settings = Settings(
-        grid=common_grid([scan.path for scan in scans], space, spacing, shape, orientation),
+        grid=grid,
         space=space,
         intensity=_usual_intensity(scans) if intensity is None else intensity,
         brain_mask=mask,
@@ -242,7 +254,8 @@ def load_oasis(
         classes = CONTROL_AND_DEMENTIA
     where = Path("OASIS")
     chosen = _choose(rows, scans, where, label_column, classes, numbers, None, False, n_subjects)
-    grid = common_grid([scan.path for scan in chosen.scans], "file", spacing, shape)
+    with called(names_of(chosen.scans)):
+        grid = common_grid([scan.path for scan in chosen.scans], "file", spacing, shape)
     settings = Settings(grid, space="file", intensity=intensity, brain_mask="none")
     options: dict[str, Any] = {"unit": unit, "cache_dir": cache_dir, "n_jobs": n_jobs, "progress": progress}
     return _volumes(chosen, settings, "OASIS-1 grey-matter maps", **options)
@@ -295,7 +308,7 @@ def _choose(
     chosen = in_turn(subjects, labels if class_names else [0] * len(scans), n_subjects)
     found = {column: codes, **{name: counts for name, (_, counts) in columns.items()}}
     return _Chosen(
-        scans=[scans[position] for position in chosen],
+        scans=[replace(scans[position], name=names[position]) for position in chosen],
         rows=rows.iloc[chosen],
         subjects=tuple(subjects[position] for position in chosen),
         names=tuple(names[position] for position in chosen),
@@ -341,7 +354,7 @@ def _volumes(
         what: str, make: Callable[[Scan, Settings], np.ndarray], dtype: torch.dtype, measure: Any = None
     ) -> LazyTensor:
         keys = [settings.key(scan, what) for scan in scans]
-        items = cached(cache_dir, "brains", keys, [partial(make, scan, settings) for scan in scans], measure)
+        items = cached(cache_dir, "brains", keys, [partial(of_scan, make, scan, settings) for scan in scans], measure)
         prepare(items, n_jobs=n_jobs, desc=f"{what}s", progress=progress)
         return LazyTensor(items, settings.grid.shape, dtype)
 
@@ -362,7 +375,7 @@ def _volumes(
         affine=settings.grid.affine,
         label_maps=label_maps,
         sources=tuple(scan.path for scan in chosen.scans),
-        placements=tuple(partial(placement, scan, settings) for scan in chosen.scans),
+        placements=tuple(partial(of_scan, placement, scan, settings) for scan in scans),
         unit=unit,
         numbers=chosen.numbers,
         info={
@@ -395,6 +408,7 @@ def _fetch_oasis(
     rows = table.where(table.notna(), "").astype(str)
     ids = rows["id"].str.split("_MR", n=1, expand=True)
     rows = rows.assign(participant=ids[0], session="MR" + ids[1], file="", required=False)
+    rows["table_row"] = [f"row {number} below the header" for number in range(1, len(rows) + 1)]
     scans = []
     for path in map(Path, fetched["gray_matter_maps"]):
         found = OASIS_ID.search(path.name)

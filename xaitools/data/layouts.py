@@ -9,7 +9,8 @@ from pathlib import Path
 from xaitools.data.contrast import LabelTable
 from xaitools.data.dicom import Header, check_identities, is_dicom, read_header, read_headers, slice_of_series
 from xaitools.data.folders import by_name, composed, find_files, find_listed, layout_error, stem
-from xaitools.data.subjects import check_spellings, check_subject_cells, spelling
+from xaitools.data.naming import called, numbered
+from xaitools.data.subjects import check_spellings, check_subject_cells, spelling, without_known_words
 from xaitools.data.volumes import is_volume
 from xaitools.errors import DataError, DataFileError
 
@@ -58,6 +59,18 @@ def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progr
     if not dicoms and not volumes:
         remedy = "Give the folder of the images, or convert them"
         raise layout_error(folder, "no DICOM, NIfTI or MetaImage (.mhd) file", LAYOUTS, remedy)
+    with called(numbered(sorted({*dicoms, *volumes}))):
+        return _items(folder, dicoms, volumes, table, fraction, progress)
+
+
+def _items(
+    folder: Path,
+    dicoms: Sequence[Path],
+    volumes: Sequence[Path],
+    table: LabelTable | None,
+    fraction: float,
+    progress: bool,
+) -> list[Item]:
     if table is None:
         items = _tagged(folder, dicoms, fraction, progress)
         _check_patients(items, folder)
@@ -94,7 +107,7 @@ def _listed_files(
     named = by_name(files, folder)
     items, headers = [], []
     for row, (name, label) in enumerate(zip(listed, table.labels, strict=True)):
-        path = find_listed(name, folder, named, table.path)
+        path = find_listed(name, folder, named, f"{table.path}, row {row + 1} below the header")
         header = None
         if path.is_dir():
             header = slice_of_series(read_headers(path, find_files(path, is_dicom), progress=False), fraction)
@@ -126,7 +139,7 @@ def _listed_subjects(
     for header in headers:
         for key in {composed(header.patient), header.series}:
             series[key].append(header)
-    named = _named(volumes, subjects, table.path)
+    named = _named(volumes, folder, subjects, table.path)
     items = []
     for row, (subject, label) in enumerate(zip(subjects, table.labels, strict=True)):
         if subject and subject in series:
@@ -145,22 +158,28 @@ def _listed_subjects(
     return items
 
 
-def _named(volumes: Sequence[Path], subjects: Sequence[str], table: Path) -> dict[str, list[Path]]:
+def _named(
+    volumes: Sequence[Path], folder: Path, subjects: Sequence[str], table: Path
+) -> dict[str, list[Path]]:
     """The volumes that are named after each subject: ``LNDb-0007`` after 7, ``sub-01_ct`` after ``sub-01``.
+
+    A file's name and those of its folders below `folder` count alike. A subject that is a number is any number in them
+    but those of well-known words, see :func:`~xaitools.data.subjects.without_known_words`.
 
     Raises
     ------
     DataError
-        A name has several numbers, or begins with several subjects, so that it is unknown whose it is.
+        The names have several numbers, or begin with several subjects, so that it is unknown whose it is.
     """
-    numbers = {int(subject): subject for subject in subjects if subject.isdecimal()}
-    words = {subject for subject in subjects if subject and not subject.isdecimal()}
+    numbers = {int(subject): subject for subject in subjects if re.fullmatch(r"\d{1,99}", subject)}
+    words = {subject for subject in subjects if subject} - set(numbers.values())
     named = defaultdict(list)
     for path in volumes:
-        name = composed(stem(path))
-        at_an_end = re.search(r"\d$|^\d+_", name)
-        found = {int(digits) for digits in re.findall(r"\d+", name)} if at_an_end else set()
-        candidates = {subject for subject in words if name == subject or name.startswith(f"{subject}_")}
+        names = [composed(name) for name in (stem(path), *path.relative_to(folder).parts[:-1])]
+        found = {int(digits) for name in names for digits in re.findall(r"\d+", without_known_words(name))}
+        candidates = {
+            subject for subject in words if any(f"{name}_".startswith(f"{subject}_") for name in names)
+        }
         if len(candidates) > 1 or (not candidates and len(found) > 1 and found & numbers.keys()):
             raise DataError(
                 f"{path}: whose it is, is not clear: it may be named after {sorted(candidates or found)}; expected "
