@@ -16,12 +16,12 @@ from tqdm.auto import tqdm
 from xaitools.checks import check_counts
 from xaitools.data.contrast import CLASS_NAMES, read_label_table
 from xaitools.data.dicom import Header, n_mixed_series, others_in_words, read_dicom
-from xaitools.data.folders import check_folder
+from xaitools.data.folders import check_folder, find_files
 from xaitools.data.intensity import MEDIASTINUM, apply_window
 from xaitools.data.layouts import Item, find_items
 from xaitools.data.masks import find_masks, heart_and_vessels, mask_doubt, read_mask
+from xaitools.data.naming import called, numbered
 from xaitools.data.orientation import check_orientation
-from xaitools.data.places import without_names
 from xaitools.data.samples import Samples
 from xaitools.data.slices import resize, slice_of_volume, to_image
 from xaitools.data.subjects import check_n_subjects, in_turn, study_names
@@ -135,8 +135,7 @@ def load_ct(
     if not table and (folder / "overview.csv").is_file():
         table = folder / "overview.csv"
     labels = read_label_table(Path(table), label_column, file_column, subject_column) if table else None
-    with without_names(folder=folder):
-        items, headers = find_items(folder, labels, slice_fraction, progress=progress)
+    items, headers = find_items(folder, labels, slice_fraction, progress=progress)
     items, agents = (items, {}) if labels else _with_known_agent(items, folder, skip_unknown)
     subjects, names = study_names([item.patient for item in items])
     _check_two_classes(items, folder)
@@ -270,13 +269,12 @@ def _read_all(
     images, masks, doubts, n_not_hu = [], [], [], 0
     files = zip(paths, names, mask_paths, strict=True)
     for path, name, mask_path in tqdm(files, desc="CT slices", total=len(paths), disable=not progress):
-        ids = {path: name} if mask_path is None else {path: name, mask_path: f"the mask of {name}"}
-        with without_names(ids):
+        with called({path: name} | ({mask_path: f"{name}'s mask"} if mask_path else {})):
             image, mask, not_hu, doubt = reading.read(path, mask_path)
         images.append(image)
         masks.append(mask)
         n_not_hu += bool(not_hu)
-        doubts += [f"the mask of {name} {doubt}"] if doubt else []
+        doubts += [f"{name}'s mask {doubt}"] if doubt else []
     if doubts:
         n_masks = sum(path is not None for path in mask_paths)
         warnings.warn(f"{doubts[0]}. Masks in doubt: {len(doubts)} of {n_masks}", stacklevel=3)
@@ -285,7 +283,7 @@ def _read_all(
 
 def _find_masks(paths: Sequence[Path], names: Sequence[str], root: Path, folder: Path) -> list[Path | None]:
     check_folder(folder, f"give one, or {HEART_AND_VESSELS!r} for the rule", "folder of masks")
-    with without_names(folder=folder):
+    with called(numbered(find_files(folder, lambda _: True))):
         found = find_masks(folder, paths, root)
     if not any(found):
         raise DataFileError(

@@ -134,19 +134,19 @@ def read_headers(paths: Sequence[Path], *, progress: bool) -> list[Header]:
     return [read_header(path) for path in tqdm(paths, desc="DICOM headers", disable=not progress)]
 
 
-def axial_slices(headers: Sequence[Header], folder: Path, *, needed: bool = True) -> list[Header]:
+def axial_slices(headers: Sequence[Header], where: str | Path, *, needed: bool = True) -> list[Header]:
     """Those of axial CT slices only: no localizers, reformatted series, other modalities, DICOMDIR.
 
     Raises
     ------
     DataError
-        There is none, though one is `needed`; says what there is in `folder`.
+        There is none, though one is `needed`; says what there is, and `where`.
     """
     slices = [header for header in headers if not header.other]
     if not slices and needed:
         found = others_in_words(headers) or "no DICOM file"
         raise DataError(
-            f"{folder}: {found}; expected axial CT slices. Give a folder of these, or name it in the table"
+            f"{where}: {found}; expected axial CT slices. Give a folder of these, or name it in the table"
         )
     return slices
 

@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from xaitools.checks import check_choice, check_counts
 from xaitools.data.folders import by_name, check_folder, find_files, layout_error
 from xaitools.data.missing import without_missing
+from xaitools.data.naming import called, numbered
 from xaitools.data.pictures import DEEPEST, brightness, drawn_pixels, is_deep, luma, read_picture
-from xaitools.data.places import without_names
 from xaitools.data.samples import Samples
 from xaitools.data.subjects import check_n_subjects, check_spellings, evenly_spaced, study_names
 from xaitools.data.tables import number, plain, read_table
@@ -100,8 +100,7 @@ def load_fetal(
     check_options(size, unit, contour_width)
     check_n_subjects(n_subjects)
     place, table = _find_files(Path(data_dir))
-    with without_names(folder=place):
-        rows = _read_rows(table, place)
+    rows = _read_rows(table, place)
     subjects, names = study_names(rows["fetus"].tolist())
     chosen = evenly_spaced(subjects, n_subjects)
     rows = rows.iloc[chosen]
@@ -213,7 +212,7 @@ def _read_rows(table: Path, place: Path) -> pd.DataFrame:
     rows["file name"] = listed
     _check_listed(listed, pictures, table, place)
     rows["fetus"] = [_fetus(file, table) for file in listed]
-    check_spellings(rows["fetus"].tolist(), [f"row {row}" for row in range(1, len(listed) + 1)], table)
+    check_spellings(rows["fetus"].tolist(), [f"row {row} below the header" for row in range(1, len(listed) + 1)], table)
     for what in ("pixel size", "head circumference"):
         known = without_missing(rows[what].tolist(), f"{table}, {what}")[0]
         given = zip(rows[what], known, strict=True)
@@ -239,8 +238,8 @@ def _check_listed(listed: Sequence[str], pictures: Sequence[Path], table: Path, 
         )
     if unlisted := [path for name, path in files.items() if name not in rows]:
         raise DataError(
-            f"{table}: no row for {len(unlisted)} of {len(files)} images in {place}, the first is {unlisted[0]}; "
-            "add the rows or remove the images"
+            f"{table}: no row for {len(unlisted)} of {len(files)} images in {place}, the first is "
+            f"{numbered(pictures)[unlisted[0]]}; add the rows or remove the images"
         )
 
 
@@ -292,8 +291,8 @@ def _read_pictures(
     deep, highest = [], 0.0
     for position, path in enumerate(tqdm(paths, desc="ultrasound images", disable=not progress)):
         annotation = path.with_name(path.stem + _ANNOTATION + path.suffix)
-        ids = {path: names[position], annotation: f"the annotation of {names[position]}"}
-        with without_names(ids):
+        name = names[position]
+        with called({path: name, annotation: f"{name}'s annotation"}):
             picture = read_picture(path)
             gray, colored = _gray(picture, path)
             images[position, 0] = _squash(gray, size, path)

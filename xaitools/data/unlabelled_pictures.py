@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 from xaitools.checks import check_counts
 from xaitools.data.dicom import is_dicom
 from xaitools.data.folders import check_folder, find_files
+from xaitools.data.naming import called
 from xaitools.data.pictures import DEEPEST, brightness, is_deep, luma, read_picture, unreadable
-from xaitools.data.places import without_names
 from xaitools.data.samples import Samples
 from xaitools.data.slices import resize
 from xaitools.data.subjects import study_names
@@ -66,8 +66,7 @@ def load_pictures(
         raise ParameterError(f"channels={channels!r}; expected 1, grey, or 3, red, green and blue.")
     folder = Path(data_dir)
     check_folder(folder, "give the folder of the pictures")
-    with without_names(folder=folder):
-        paths = find_files(folder, lambda path: path.suffix.lower() in PICTURES or is_dicom(path), image)
+    paths = find_files(folder, lambda path: path.suffix.lower() in PICTURES or is_dicom(path), image)
     if not paths:
         raise DataFileError(
             f"{folder}: no PNG, JPEG or DICOM file that fits {image!r}; give the folder of some"
@@ -75,7 +74,7 @@ def load_pictures(
     subjects, names = study_names([str(path) for path in paths])
     images = []
     for path, name in zip(tqdm(paths, desc="pictures", disable=not progress), names, strict=True):
-        with without_names({path: name}):
+        with called({path: name}):
             images.append(_to_image(*read_values(path), size, channels))
     return Samples(
         images=torch.stack(images),
