@@ -135,7 +135,10 @@ def test_a_placeholder_for_everybody_is_refused(tmp_path, write_dicom, placehold
             StudyInstanceUID=f"1.3.{number}",
             ContrastBolusAgent="Isovue" if number else None,
         )
-    message = rf"file 1 of 2 \(sorted\) and others: the placeholder '{placeholder}' is the PatientID of several studies.*of subjects"
+    message = (
+        rf"file 1 of 2 \(sorted\) and others: the placeholder '{placeholder}' is the PatientID of "
+        "several studies.*of subjects"
+    )
     with pytest.raises(DataError, match=message):
         load(tmp_path)
     rows = ["0.dcm,0", "1.dcm,1"]
@@ -350,7 +353,7 @@ def test_a_nifti_mask_for_a_slice_without_position_is_refused(listed, write_dico
     write_nifti(folder.parent / "masks" / "a.nii", np.eye(20, 28))
     with pytest.raises(
         DataError,
-        match=r"^sub-003_img-1's mask: a NIfTI mask for a DICOM file without ImagePositionPatient.*PNG",
+        match=r"^sub-003's mask: a NIfTI mask for a DICOM file without ImagePositionPatient.*PNG",
     ):
         load(folder, table=labels, masks=folder.parent / "masks")
 
@@ -680,7 +683,7 @@ def test_no_error_quotes_the_header(listed, write_dicom, name_everything, secret
     start = raw.index(tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little"))
     name = secrets[0].encode()
     path.write_bytes(raw[: start + 8] + name + raw[start + 8 + len(name) :])
-    with pytest.raises(DataFileError, match=r"^file 1 of 4 \(sorted\): |^sub-003_img-1: ") as caught:
+    with pytest.raises(DataFileError, match=r"^file 1 of 4 \(sorted\): |^sub-00\d(_img-1)?: ") as caught:
         load(folder, table=labels)
     shown = "".join(traceback.format_exception(caught.value))
     assert not [secret for secret in secrets if secret in shown]
