@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xaitools.data.contrast import LabelTable
-from xaitools.data.dicom import Header, check_identities, is_dicom, read_header, read_headers, slice_of_series
+from xaitools.data.dicom import (
+    Header,
+    axial_slices,
+    check_identities,
+    is_dicom,
+    read_header,
+    read_headers,
+    slice_of_series,
+)
 from xaitools.data.folders import by_name, composed, find_files, find_listed, layout_error, stem
 from xaitools.data.naming import called, numbered
 from xaitools.data.subjects import check_spellings, check_subject_cells, spelling, without_known_words
@@ -34,8 +42,10 @@ class Item:
     header: Header | None = None
 
 
-def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progress: bool) -> list[Item]:
-    """Find one file a sample: as a table lists them, or by the headers of DICOM series.
+def find_items(
+    folder: Path, table: LabelTable | None, fraction: float, *, progress: bool
+) -> tuple[list[Item], list[Header]]:
+    """Find one file a sample: as a table lists them, or by the headers of DICOM series, which are returned as well.
 
     Parameters
     ----------
@@ -70,48 +80,56 @@ def _items(
     table: LabelTable | None,
     fraction: float,
     progress: bool,
-) -> list[Item]:
+) -> tuple[list[Item], list[Header]]:
     if table is None:
-        items = _tagged(folder, dicoms, fraction, progress)
+        items, headers = _tagged(folder, dicoms, fraction, progress)
         _check_patients(items, folder)
-        return items
+        return items, headers
     if table.subjects is not None:
         check_subject_cells(table.subjects, table.path)
     if table.files is not None:
-        items = _listed_files(folder, [*dicoms, *volumes], table, table.files, fraction)
+        items, headers = _listed_files(folder, [*dicoms, *volumes], table, table.files, fraction)
     else:
-        items = _listed_subjects(folder, dicoms, volumes, table, table.subjects or [], fraction, progress)
+        subjects = table.subjects or []
+        items, headers = _listed_subjects(folder, dicoms, volumes, table, subjects, fraction, progress)
     _check_unique(items, table.path)
     _check_patients(items, table.path)
-    return items
+    return items, headers
 
 
-def _tagged(folder: Path, dicoms: Sequence[Path], fraction: float, progress: bool) -> list[Item]:
+def _tagged(
+    folder: Path, dicoms: Sequence[Path], fraction: float, progress: bool
+) -> tuple[list[Item], list[Header]]:
     if not dicoms:
         raise DataError(f"{folder}: only DICOM files carry a label (ContrastBolusAgent); give a label table")
     patients = defaultdict(list)
-    headers = read_headers(folder, dicoms, progress=progress)
-    check_identities(headers)
-    for header in headers:
+    headers = read_headers(dicoms, progress=progress)
+    slices = axial_slices(headers, folder)
+    check_identities(slices)
+    for header in slices:
         patients[_patient(header)].append(header)
     chosen = [(patient, slice_of_series(patients[patient], fraction)) for patient in sorted(patients)]
-    return [
+    items = [
         Item(header.path, patient, int(header.contrast_kind == "vessels"), header)
         for patient, header in chosen
     ]
+    return items, headers
 
 
 def _listed_files(
     folder: Path, files: Sequence[Path], table: LabelTable, listed: Sequence[str], fraction: float
-) -> list[Item]:
+) -> tuple[list[Item], list[Header]]:
     named = by_name(files, folder)
-    items, headers = [], []
+    items, headers, read = [], [], []
     for row, (name, label) in enumerate(zip(listed, table.labels, strict=True)):
-        path = find_listed(name, folder, named, f"{table.path}, row {row + 1} below the header")
+        where = f"{table.path}, row {row + 1} below the header"
+        path = find_listed(name, folder, named, where)
         header = None
         if path.is_dir():
-            header = slice_of_series(read_headers(path, find_files(path, is_dicom), progress=False), fraction)
+            own = read_headers(find_files(path, is_dicom), progress=False)
+            header = slice_of_series(axial_slices(own, where), fraction)
             path = header.path
+            read += own
         if table.subjects is not None:
             patient = table.subjects[row]
         elif is_volume(path):
@@ -121,7 +139,7 @@ def _listed_files(
             patient = _patient(headers[-1])
         items.append(Item(path, patient, label))
     check_identities(headers)
-    return items
+    return items, read
 
 
 def _listed_subjects(
@@ -132,11 +150,12 @@ def _listed_subjects(
     subjects: Sequence[str],
     fraction: float,
     progress: bool,
-) -> list[Item]:
-    headers = read_headers(folder, dicoms, progress=progress, needed=not volumes)
-    check_identities(headers)
+) -> tuple[list[Item], list[Header]]:
+    headers = read_headers(dicoms, progress=progress)
+    slices = axial_slices(headers, folder, needed=not volumes)
+    check_identities(slices)
     series = defaultdict(list)
-    for header in headers:
+    for header in slices:
         for key in {composed(header.patient), header.series}:
             series[key].append(header)
     named = _named(volumes, folder, subjects, table.path)
@@ -155,7 +174,7 @@ def _listed_subjects(
                 f"{table.path}: {found} for the subject in row {row + 1} below the header; expected one volume named "
                 f"after it or a DICOM series with its PatientID. Add a column of files or remove the row{hint}"
             )
-    return items
+    return items, headers
 
 
 def _named(
