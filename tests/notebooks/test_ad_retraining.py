@@ -272,7 +272,14 @@ def test_the_loader_gets_all_that_it_can_be_told(tmp_path, monkeypatch) -> None:
     assert given[0] == OFFERED
     assert given[0].keys() | OWN == known.keys() - {"data_dir"}
     usual = {name for name, value in given[1].items() if value == known[name].default}
-    assert {"missing", "intensity", "orientation", "subject_column", "session_column", "skip_missing"} <= usual
+    assert {
+        "missing",
+        "intensity",
+        "orientation",
+        "subject_column",
+        "session_column",
+        "skip_missing",
+    } <= usual
 
 
 def test_real_heads_that_do_not_fit(tmp_path, real_data) -> None:

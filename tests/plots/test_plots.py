@@ -584,17 +584,30 @@ MARK = "<b>x</b> & y"
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda own: plots.quality_plot(own["quality"], metric=MARK, title=MARK, finding=MARK, chance=0.5, chance_name=MARK),
+        lambda own: plots.quality_plot(
+            own["quality"], metric=MARK, title=MARK, finding=MARK, chance=0.5, chance_name=MARK
+        ),
         lambda own: plots.score_plot(own["scores"], metric=MARK, title=MARK, finding=MARK),
-        lambda own: plots.error_plot(own["errors"].replace({"network": dict.fromkeys(own["errors"]["network"], MARK)}).drop_duplicates(["method", "step"]), unit=MARK, title=MARK, finding=MARK),
+        lambda own: plots.error_plot(
+            own["errors"]
+            .replace({"network": dict.fromkeys(own["errors"]["network"], MARK)})
+            .drop_duplicates(["method", "step"]),
+            unit=MARK,
+            title=MARK,
+            finding=MARK,
+        ),
         lambda own: plots.region_plot(own["regions"], value=MARK, title=MARK, finding=MARK),
         lambda own: plots.prediction_plot(
             own["predictions"].assign(split=MARK), quantity=MARK, unit=MARK, title=MARK, finding=MARK
         ),
         lambda own: plots.comparison_plot(own["pairs"], metric=MARK, title=MARK, finding=MARK),
-        lambda own: plots.matrices_plot({MARK: {MARK: np.eye(2)}}, unit=MARK, title=MARK, finding=MARK, names=[MARK, "b"]),
+        lambda own: plots.matrices_plot(
+            {MARK: {MARK: np.eye(2)}}, unit=MARK, title=MARK, finding=MARK, names=[MARK, "b"]
+        ),
         lambda own: plots.training_plot(
-            pd.DataFrame({"epoch": [1, 2], f"validation {MARK} ({MARK})": [1.0, 2.0]}), title=MARK, subtitle=MARK
+            pd.DataFrame({"epoch": [1, 2], f"validation {MARK} ({MARK})": [1.0, 2.0]}),
+            title=MARK,
+            subtitle=MARK,
         ),
         lambda own: plots.map_panel(
             np.eye(3), {MARK: {MARK: np.eye(3)}}, np.eye(3) > 0, mask_name=MARK, title=MARK, subtitle=MARK
@@ -609,10 +622,19 @@ def test_no_text_that_a_figure_is_given_is_markup(draw, quality, scores, errors)
         "errors": errors,
         "quality": quality,
         "scores": scores,
-        "regions": pd.DataFrame({"method": ["a"], "region": ["b"], "value": [1.0], "low": [0.5], "high": [2.0]}),
+        "regions": pd.DataFrame(
+            {"method": ["a"], "region": ["b"], "value": [1.0], "low": [0.5], "high": [2.0]}
+        ),
         "predictions": pd.DataFrame({"truth": [1.0, 2.0], "predicted": [1.5, 2.5]}),
         "pairs": pd.DataFrame(
-            {"first": ["a"], "second": ["b"], "difference": [1.0], "low": [0.5], "high": [2.0], "verdict": ["a"]}
+            {
+                "first": ["a"],
+                "second": ["b"],
+                "difference": [1.0],
+                "low": [0.5],
+                "high": [2.0],
+                "verdict": ["a"],
+            }
         ),
     }
     found = texts(json.loads(draw(own).to_json()))

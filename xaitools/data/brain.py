@@ -354,7 +354,9 @@ def _volumes(
         what: str, make: Callable[[Scan, Settings], np.ndarray], dtype: torch.dtype, measure: Any = None
     ) -> LazyTensor:
         keys = [settings.key(scan, what) for scan in scans]
-        items = cached(cache_dir, "brains", keys, [partial(of_scan, make, scan, settings) for scan in scans], measure)
+        items = cached(
+            cache_dir, "brains", keys, [partial(of_scan, make, scan, settings) for scan in scans], measure
+        )
         prepare(items, n_jobs=n_jobs, desc=f"{what}s", progress=progress)
         return LazyTensor(items, settings.grid.shape, dtype)
 

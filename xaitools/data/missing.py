@@ -70,7 +70,9 @@ def without_missing(
     else:
         named = [str(code).strip().lower() for code in codes]
         values = set(map(number, filter(is_number, named)))
-        missing = {cell for cell in found if cell.lower() in named or (is_number(cell) and number(cell) in values)}
+        missing = {
+            cell for cell in found if cell.lower() in named or (is_number(cell) and number(cell) in values)
+        }
     counts = Counter(cell for cell in cells if cell in missing)
     return ["" if cell in missing else cell for cell in cells], dict(sorted(counts.items()))
 

@@ -16,7 +16,8 @@ from xaitools.data.subjects import spelling, without_known_words
 from xaitools.data.volumes import is_nifti
 from xaitools.errors import DataError, DataFileError, ParameterError
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 # Clinica's names, newest first: https://aramislab.paris.inria.fr/clinica/docs/public/latest/CAPS/Specifications
 CAPS_IMAGES = {

@@ -117,7 +117,9 @@ def training_plot(
             "expected 'epoch' and one column for each curve."
         )
     long = history.melt("epoch", var_name="curve").dropna()
-    long = long.assign(panel=long["curve"].map(_training_panel), curve=long["curve"].str.replace("_", " ").map(plain))
+    long = long.assign(
+        panel=long["curve"].map(_training_panel), curve=long["curve"].str.replace("_", " ").map(plain)
+    )
     panels = sorted(long["panel"].unique(), key=lambda panel: (panel != "loss", panel))
     fig = px.line(
         long.sort_values("panel", key=lambda column: column.map(panels.index), kind="stable"),

@@ -251,9 +251,7 @@ def prediction_plot(
     fig.add_scatter(x=bounds, y=bounds, mode="lines", line=line, name="identity", hoverinfo="skip")
     fig.data = fig.data[-1:] + fig.data[:-1]
     fig.update_xaxes(title=f"true {axis}", range=bounds, constrain="domain", nticks=8)
-    fig.update_yaxes(
-        title=f"predicted {axis}", range=bounds, constrain="domain", nticks=8, scaleanchor="x"
-    )
+    fig.update_yaxes(title=f"predicted {axis}", range=bounds, constrain="domain", nticks=8, scaleanchor="x")
     plain_facets(fig).update_layout(width=720, height=640)
     errors = (table["predicted"] - table["truth"]).abs().groupby(given["split"].to_numpy(), sort=False)
     subtitle = "Mean absolute error: " + ", ".join(
