@@ -573,7 +573,7 @@ def test_a_participant_of_a_table_of_sessions_lacks_one(caps):
             "name,Sex\nP0-HH,F\n",
             {},
             DataError,
-            "no column of participants.*rename it to participant_id.*subject_column=",
+            "no column of participants.*rename it to participant_id, or name it with subject_column",
         ),
         ("name,Sex\nP0-HH,F\n", {"subject_column": "ID"}, DataError, "no column 'ID'"),
         ("MRID,Sex\nP0-HH,F\nP1-HH,F\n", {}, DataError, "only value"),
