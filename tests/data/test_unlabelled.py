@@ -156,12 +156,12 @@ def test_pictures_that_cannot_be_loaded(tmp_path):
     }
     for name, (picture, words) in cases.items():
         picture.save(tmp_path / f"{name}.png")
-        with pytest.raises(DataError, match=rf"{name}\.png: {words}"):
+        with pytest.raises(DataError, match=f"^sub-001: {words}"):
             load_pictures(tmp_path, image=f"{name}.png", progress=False)
     (tmp_path / "cut.png").write_bytes((tmp_path / "clear.png").read_bytes()[:90])
     (tmp_path / "text.dcm").write_text("no DICOM")
     for name in ("cut.png", "text.dcm"):
-        with pytest.raises(DataFileError, match=rf"{name}: cannot be read as a picture"):
+        with pytest.raises(DataFileError, match=r"^sub-001: cannot be read as a picture"):
             load_pictures(tmp_path, image=name, progress=False)
     for wrong in ({"channels": 2}, {"size": 0}):
         with pytest.raises(ParameterError):

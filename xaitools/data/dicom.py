@@ -1,5 +1,6 @@
 """DICOM files: headers without identities in any message, slices in Hounsfield units."""
 
+import math
 import re
 import warnings
 from collections import Counter, defaultdict
@@ -49,20 +50,27 @@ HEADER_TAGS = [
     "PatientSex",
     "StudyInstanceUID",
     "SeriesInstanceUID",
+    "SOPInstanceUID",
+    "AcquisitionNumber",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "ContrastBolusAgent",
     "ContrastBolusRoute",
     "ContrastBolusVolume",
 ]
+STACK = ("ImageOrientationPatient", "Rows", "Columns", "PixelSpacing")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What chooses and labels a slice. `patient`, `person`, `study` and `series` stay in memory: they are never shown.
+    """What chooses and labels a slice. `patient`, `person` and the UIDs stay in memory: they are never shown.
 
     `other` says what it is instead of an axial CT slice, and is empty for one. `person` is the patient's birth date and
-    sex. `contrast_kind` is that of :func:`xaitools.data.agents.agent_kind`.
+    sex; `stack` are orientation, rows, columns and pixel spacing, which slices one above the other share.
+    `contrast_kind` is that of :func:`xaitools.data.agents.agent_kind`.
     """
 
     path: Path
@@ -70,6 +78,9 @@ class Header:
     person: tuple[str, str]
     study: str
     series: str
+    instance: str
+    acquisition: str
+    stack: tuple[float, ...]
     other: str
     height: float | None
     contrast_agent: str
@@ -104,35 +115,46 @@ def read_header(path: Path) -> Header:
             person=(_text(dataset, "PatientBirthDate"), _text(dataset, "PatientSex")),
             study=_text(dataset, "StudyInstanceUID"),
             series=_text(dataset, "SeriesInstanceUID"),
+            instance=_text(dataset, "SOPInstanceUID"),
+            acquisition=_text(dataset, "AcquisitionNumber"),
+            stack=tuple(float(value) for tag in STACK for value in _values(dataset, tag)),
             other=other,
             height=_height(dataset),
             contrast_agent=_text(dataset, "ContrastBolusAgent"),
             contrast_kind=agent_kind(
-                _text(dataset, "ContrastBolusAgent"),
+                _text(dataset, "ContrastBolusAgent") if "ContrastBolusAgent" in dataset else None,
                 _text(dataset, "ContrastBolusRoute"),
                 _number(dataset, "ContrastBolusVolume", 0.0),
             ),
         )
 
 
-def read_headers(folder: Path, paths: Sequence[Path], *, progress: bool, needed: bool = True) -> list[Header]:
-    """Read many headers, those of axial CT slices only: no localizers, reformatted series, other modalities, DICOMDIR.
+def read_headers(paths: Sequence[Path], *, progress: bool) -> list[Header]:
+    """Read many headers."""
+    return [read_header(path) for path in tqdm(paths, desc="DICOM headers", disable=not progress)]
+
+
+def axial_slices(headers: Sequence[Header], where: str | Path, *, needed: bool = True) -> list[Header]:
+    """Those of axial CT slices only: no localizers, reformatted series, other modalities, DICOMDIR.
 
     Raises
     ------
     DataError
-        There is none, though one is `needed`; says what there is in `folder`.
+        There is none, though one is `needed`; says what there is, and `where`.
     """
-    bar = tqdm(paths, desc="DICOM headers", disable=not progress)
-    headers = [read_header(path) for path in bar]
     slices = [header for header in headers if not header.other]
     if not slices and needed:
-        counts = Counter(header.other for header in headers).most_common()
-        found = ", ".join(f"{what} ({n})" for what, n in counts) or "no DICOM file"
+        found = others_in_words(headers) or "no DICOM file"
         raise DataError(
-            f"{folder}: {found}; expected axial CT slices. Give a folder of these, or name it in the table"
+            f"{where}: {found}; expected axial CT slices. Give a folder of these, or name it in the table"
         )
     return slices
+
+
+def others_in_words(headers: Sequence[Header]) -> str:
+    """What there is besides axial CT slices, with counts: ``"SR (2), localizer (1)"``."""
+    counts = Counter(header.other for header in headers if header.other)
+    return ", ".join(f"{what} ({n})" for what, n in counts.most_common())
 
 
 def check_identities(headers: Sequence[Header]) -> None:
@@ -162,17 +184,16 @@ def check_identities(headers: Sequence[Header]) -> None:
 
 
 def slice_of_series(headers: Sequence[Header], fraction: float) -> Header:
-    """The slice at a fraction of the longest series' height: 0 the lowest, 1 nearest to the head.
+    """The slice at a fraction of the height of the longest stack, see :func:`stacks`: 0 the lowest, 1 nearest the head.
 
     Raises
     ------
     DataFileError
-        A file of that series has no position.
+        A file of that stack has no position.
+    DataError
+        Two slices lie there.
     """
-    series = defaultdict(list)
-    for header in headers:
-        series[header.series].append(header)
-    longest = max(series.values(), key=lambda members: (len(members), members[0].series))
+    longest = max(stacks(headers), key=lambda stack: (len(stack), stack[0].series))
     if len(longest) == 1:
         return longest[0]
     for header in longest:
@@ -181,8 +202,67 @@ def slice_of_series(headers: Sequence[Header], fraction: float) -> Header:
                 f"{header.path}: no ImagePositionPatient or ImageOrientationPatient, so its place in the series "
                 "is unknown; remove the file or list single files in a label table"
             )
-    ordered = sorted(longest, key=lambda header: (header.height, header.path))
-    return ordered[round(fraction * (len(ordered) - 1))]
+    heights = sorted({_place_in_stack(header) for header in longest})
+    height = heights[round(fraction * (len(heights) - 1))]
+    chosen = sorted(
+        (header for header in longest if _place_in_stack(header) == height), key=lambda own: own.path
+    )
+    if len(chosen) > 1:
+        raise DataError(
+            f"{chosen[0].path} and {chosen[1].path}: {len(chosen)} slices of one series at one position; expected one, "
+            "as they may differ in contrast agent. Take the others out, or list single files in a label table"
+        )
+    return chosen[0]
+
+
+def stacks(headers: Sequence[Header]) -> list[list[Header]]:
+    """Slices that lie one above the other, though one SeriesInstanceUID may hold several such stacks.
+
+    Those of a stack share series, orientation, size and spacing. Where positions repeat, acquisitions are taken apart
+    if that leaves none that does. A copy of a slice, with its SOPInstanceUID and position, counts once.
+    """
+    found: list[list[Header]] = []
+    copies = {(header.series, header.instance or header.path, header.height): header for header in headers}
+    for header in copies.values():
+        stack = next((own for own in found if _stacked(own[0], header)), None)
+        if stack is None:
+            found.append([header])
+        else:
+            stack.append(header)
+    return [part for stack in found for part in _acquisitions(stack)]
+
+
+def n_mixed_series(headers: Sequence[Header]) -> int:
+    """How many SeriesInstanceUIDs hold several stacks."""
+    series = defaultdict(list)
+    for header in headers:
+        series[header.patient, header.series].append(header)
+    return sum(len(stacks(own)) > 1 for own in series.values())
+
+
+def _stacked(one: Header, other: Header) -> bool:
+    if one.series != other.series or len(one.stack) != len(other.stack):
+        return False
+    pairs = zip(one.stack, other.stack, strict=True)
+    return all(math.isclose(*pair, rel_tol=1e-3, abs_tol=0.01) for pair in pairs)
+
+
+def _acquisitions(stack: list[Header]) -> list[list[Header]]:
+    acquisitions = defaultdict(list)
+    for header in stack:
+        acquisitions[header.acquisition].append(header)
+    parts = list(acquisitions.values())
+    return parts if _repeats(stack) and not any(map(_repeats, parts)) else [stack]
+
+
+def _repeats(stack: Sequence[Header]) -> bool:
+    """Whether two slices lie at one position."""
+    return len({_place_in_stack(header) for header in stack}) < len(stack)
+
+
+def _place_in_stack(header: Header) -> float:
+    """The height in whole hundredths of a millimetre; -inf where it is unknown."""
+    return -math.inf if header.height is None else round(header.height * 100)
 
 
 def read_dicom(path: Path) -> CtSlice:
@@ -302,6 +382,14 @@ def _check_single_frame(dataset: pydicom.Dataset, path: Path) -> None:
 
 def _text(dataset: pydicom.Dataset, tag: str) -> str:
     return str(dataset.get(tag) or "").strip()
+
+
+def _values(dataset: pydicom.Dataset, tag: str) -> list[Any]:
+    """All values of an element, none where it is absent or empty."""
+    value = dataset.get(tag)
+    if value is None or value == "":
+        return []
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
 def _number(dataset: pydicom.Dataset, tag: str, default: float) -> float:

@@ -106,7 +106,7 @@ def by_name(paths: Iterable[Path], folder: Path | None = None) -> dict[str, list
     return dict(found)
 
 
-def find_listed(name: str, folder: Path, files: Mapping[str, Sequence[Path]], table: str | Path) -> Path:
+def find_listed(name: str, folder: Path, files: Mapping[str, Sequence[Path]], where: str) -> Path:
     """The file or folder that a cell of a table names: by its path below `folder`, or by its name alone.
 
     Parameters
@@ -116,8 +116,8 @@ def find_listed(name: str, folder: Path, files: Mapping[str, Sequence[Path]], ta
     folder : Path
     files : mapping
         Of :func:`by_name`, of the same folder.
-    table : str or Path
-        Names the table in messages.
+    where : str
+        Names the cell in messages, which do not show it: ``"a.csv, row 3 below the header"``.
 
     Raises
     ------
@@ -136,6 +136,9 @@ def find_listed(name: str, folder: Path, files: Mapping[str, Sequence[Path]], ta
         return matches[0]
     if matches:
         raise DataError(
-            f"{table}: {name!r} fits {len(matches)} files in {folder}; list paths below that folder"
+            f"{where}: its file fits {len(matches)} files in {folder}; expected one. List paths below that folder"
         )
-    raise DataFileError(f"{folder}: no image {name!r}, which {table} lists; add the file or remove the row")
+    raise DataFileError(
+        f"{where}: no image of that name in {folder}; expected the name of one, or its path below that folder. Add "
+        "the file or remove the row"
+    )

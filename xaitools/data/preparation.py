@@ -120,7 +120,7 @@ def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
             f"{scan.path}: {count} voxels are NaN or infinite; set them to 0, or leave the volume out"
         )
     mask = _brain(scan, settings, grid)
-    voxels = _without_outliers(voxels, scan.path)
+    voxels = _without_outliers(voxels, scan)
     scaled = _scale(voxels, mask, settings.intensity, scan.path)
     if mask is not None:
         scaled *= mask
@@ -150,7 +150,7 @@ def placement(scan: Scan, settings: Settings) -> tuple[Grid, Grid]:
     grid = stored.turned()
     if settings.space != "centered":
         return stored, grid
-    voxels = _without_outliers(_read(scan.path, settings).voxels, scan.path)
+    voxels = _without_outliers(_read(scan.path, settings).voxels, scan)
     return stored, _placed(scan, settings, grid, voxels, _brain(scan, settings, grid))
 
 
@@ -216,7 +216,7 @@ def _mni_brain(grid: Grid) -> np.ndarray:
     return np.asarray(image.dataobj) > 0
 
 
-def _without_outliers(voxels: np.ndarray, path: Path) -> np.ndarray:
+def _without_outliers(voxels: np.ndarray, scan: Scan) -> np.ndarray:
     """Voxels brought back to where the others end, if at most 1 in 1000 lies far from them, as a broken one does.
 
     Far is more than `FAR` times the range from the 0.1st to the 99.9th percentile beyond it: such a voxel would rule
@@ -230,7 +230,7 @@ def _without_outliers(voxels: np.ndarray, path: Path) -> np.ndarray:
         return voxels
     logger.warning(
         "%s: %d of %d voxels, up to %g, lie far beyond the others, which run from %g to %g, and become these ends",
-        path,
+        scan.name or scan.path,
         int(far.sum()),
         voxels.size,
         np.abs(voxels).max(),

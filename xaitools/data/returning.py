@@ -11,10 +11,11 @@ from torch.nn import functional
 
 from xaitools.data.dicom import is_dicom, read_dicom
 from xaitools.data.grids import Grid
+from xaitools.data.pictures import read_picture
 from xaitools.data.resampling import resample
 from xaitools.data.samples import Samples
 from xaitools.data.slices import slice_of_volume
-from xaitools.data.unlabelled_pictures import read_picture
+from xaitools.data.unlabelled_pictures import read_values
 from xaitools.data.volume_set import Volumes
 from xaitools.data.volumes import LPS_TO_RAS, Volume, is_nifti, is_volume, read_volume
 from xaitools.errors import DataError
@@ -105,8 +106,11 @@ def _resized(values: np.ndarray, shape: tuple[int, ...], spacing: tuple[float, f
 
 
 def _picture(path: Path) -> tuple[tuple[int, int], tuple[float, float]]:
-    values, spacing = read_picture(path)
-    return (values.shape[0], values.shape[1]), spacing
+    if is_dicom(path):
+        values, spacing = read_values(path)
+        return (values.shape[0], values.shape[1]), spacing
+    width, height = read_picture(path).size
+    return (height, width), (1.0, 1.0)
 
 
 def _dicom_grid(header: pydicom.Dataset, shape: tuple[int, int]) -> Grid:

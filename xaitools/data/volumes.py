@@ -125,10 +125,13 @@ def check_one_grid(paths: Sequence[Path], orientation: str = "") -> Grid:
     return first
 
 
-def in_scanner_space(path: Path) -> bool:
-    """Whether a NIfTI file says that it is in the coordinates of a scanner, code 1, and not in those of a template."""
+def space_code(path: Path) -> int:
+    """In whose coordinates a NIfTI file says it is.
+
+    0: unknown, 1: a scanner, 2: another file, 3: Talairach, 4: MNI152, 5: another template.
+    """
     header: Any = nibabel.load(path).header
-    return 1 in (int(header["sform_code"]), int(header["qform_code"])) and int(header["sform_code"]) < 2
+    return int(header["sform_code"]) or int(header["qform_code"])
 
 
 def assumed_orientation(paths: Sequence[Path], orientation: str) -> dict[str, Any]:
