@@ -116,8 +116,8 @@ def incomplete(shares: Mapping[str, float], steps: int, network: str = "") -> st
     do = "does" if len(far) == 1 else "do"
     return (
         f"**With {count(steps, 'point')} on a path, {listing(far, len(far))} {do} not add up to the change of the "
-        f"output**{of}: {missed} is missing or too much. These maps, and the numbers made of them, are rough. Run it with more "
-        f"points (`steps`, for instance {max(4 * steps, 50)})."
+        f"output**{of}: {missed} is missing or too much. These maps, and the numbers made of them, are rough. Run it "
+        f"with more points (`steps`, for instance {max(4 * steps, 50)})."
     )
 
 
