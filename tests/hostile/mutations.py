@@ -9,19 +9,43 @@ import zipfile
 import zlib
 from collections.abc import Callable
 
-NUMBERS = (0, 1, -1, 2, 3, 4, 7, 8, 16, 64, 99, 127, 128, 255, 256, 32767, 32768, 65535, 2**31 - 1, -(2**31), 2**32 - 1)
+NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    3,
+    4,
+    7,
+    8,
+    16,
+    64,
+    99,
+    127,
+    255,
+    256,
+    32767,
+    32768,
+    65535,
+    2**31 - 1,
+    -(2**31),
+    2**32 - 1,
+)
 REALS = (0.0, -0.0, 1.0, -1.0, 1e-40, 1e30, -1e30, float("nan"), float("inf"), float("-inf"), 3e38, 30000.0)
 WORDS = (
     b'"', b"'", b",", b";", b"\t", b"\n", b"\r\n", b"\0", b"=", b"<", b">", b"</label>", b"&a;", b"<!ENTITY a 'b'>",
-    b"nan", b"inf", b"1e999", b"-", b"--1", b"0x1", b"1_0", b"9" * 30, b"9" * 5000, b"-9999", b"\xff\xfe", b"\xef\xbb\xbf",
-    b"\xc3\xa9", b"\xd9\xa1", b"\xe2\x80\xae", b"../../../etc/passwd", b"/dev/zero", b"~", b"*", b"%s%n", b"LIST", b"LOCAL",
-    b"a" * 300, b"n/a", b"True", b"null", b"[]", b"{}", b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.1.99",
+    b"nan", b"inf", b"1e999", b"-", b"--1", b"0x1", b"1_0", b"9" * 30, b"9" * 5000, b"-9999", b"\xff\xfe",
+    b"\xef\xbb\xbf", b"\xc3\xa9", b"\xd9\xa1", b"\xe2\x80\xae", b"../../../etc/passwd", b"/dev/zero", b"~", b"*",
+    b"%s%n", b"LIST", b"LOCAL", b"a" * 300, b"n/a", b"True", b"null", b"[]", b"{}",
+    b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.1.99",
 )  # fmt: skip
 
 
 def mutated(content: bytes, name: str, chance: random.Random) -> bytes:
     """The content of a file called `name`, changed; where it is packed, mostly inside of the packing."""
-    unpack, pack = PACKINGS[kind] if (kind := _kind(name)) in PACKINGS and chance.random() < 0.8 else (None, None)
+    unpack, pack = (
+        PACKINGS[kind] if (kind := _kind(name)) in PACKINGS and chance.random() < 0.8 else (None, None)
+    )
     if unpack is None:
         return _changed(content, chance)
     return pack(_changed(unpack(content), chance))

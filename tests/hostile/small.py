@@ -249,9 +249,7 @@ def _atlas(folder: Path) -> None:
 def _atlas_xml(folder: Path) -> None:
     _atlas(folder)
     (folder / "a.tsv").unlink()
-    rows = "".join(
-        f"<label><index>{number}</index><name>n{number}</name></label>" for number in (1, 2)
-    )
+    rows = "".join(f"<label><index>{number}</index><name>n{number}</name></label>" for number in (1, 2))
     text(folder / "a.xml", f'<?xml version="1.0"?><atlas><data>{rows}</data></atlas>')
 
 
@@ -345,7 +343,7 @@ def _save_maps(folder: Path) -> object:
     for samples in _sources(folder):
         maps = np.ones((len(samples), *samples.images.shape[2:]), dtype=np.float32)
         try:
-            save_maps(maps, samples, folder.parent / "out")
+            save_maps(maps, samples, folder.parent / "out", dicom="agent" in str(samples.info))
         except XaitoolsError as error:
             errors.append(error)
     if errors:
