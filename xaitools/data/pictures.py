@@ -6,7 +6,34 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from xaitools.errors import DataError, DataFileError
+from xaitools.data.sizes import MOST_PIXELS, check_size
+from xaitools.errors import DataError, DataFileError, XaitoolsError
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A PNG or JPEG picture, its pixels not yet read, that fits into memory; no other form is tried.
+
+    Raises
+    ------
+    DataFileError
+        Missing, no regular file, or of more pixels than memory should be spent on.
+    OSError
+        No such picture.
+    """
+    if not path.is_file():
+        raise DataFileError(f"{path}: no such file; expected a picture. Check the folder")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            picture = Image.open(path, formats=("PNG", "JPEG"))
+        except Image.DecompressionBombError:
+            raise DataFileError(f"{path}: more than {MOST_PIXELS} pixels; give a smaller picture") from None
+    try:
+        check_size(path, picture.size[::-1], most=MOST_PIXELS)
+    except DataFileError:
+        picture.close()
+        raise
+    return picture
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -18,15 +45,11 @@ def read_picture(path: Path) -> Image.Image:
         Missing, no picture, truncated, or of more pixels than memory should be spent on.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                file.load()
-                return file.copy()
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise DataFileError(
-            f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels; give a smaller picture"
-        ) from None
+        with open_picture(path) as file:
+            file.load()
+            return file.copy()
+    except XaitoolsError:
+        raise
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataFileError(
             f"{path}: cannot be read as a PNG image ({error}); export or download it again"

@@ -4,16 +4,16 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import torch
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut, convert_color_space
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from xaitools.checks import check_counts
-from xaitools.data.dicom import is_dicom
+from xaitools.data.dicom import is_dicom, open_dicom, read_pixels
 from xaitools.data.folders import check_folder, find_files
+from xaitools.data.pictures import open_picture
 from xaitools.data.samples import Samples
 from xaitools.data.slices import resize
 from xaitools.data.subjects import study_names
@@ -93,7 +93,6 @@ def read_picture(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom quotes header values
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             values, spacing = _read_dicom(path) if is_dicom(path) else (_read_file(path), (1.0, 1.0))
     except XaitoolsError:
         raise
@@ -110,7 +109,7 @@ def read_picture(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
 
 
 def _read_file(path: Path) -> np.ndarray:
-    with Image.open(path) as file:
+    with open_picture(path) as file:
         frames = getattr(file, "n_frames", 1)
         if frames != 1:
             raise DataError(f"{path}: {frames} frames; expected one picture a file. Take them apart")
@@ -140,13 +139,13 @@ def _of_16_bits(stored: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _read_dicom(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
-    dataset = pydicom.dcmread(path)
+    dataset = open_dicom(path)
     if "PixelData" not in dataset or int(dataset.get("NumberOfFrames") or 1) != 1:
         raise DataError(f"{path}: no pixels, or several frames; expected one picture a file. Remove it")
     color = str(dataset.PhotometricInterpretation)
     row, column = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing") or (1, 1)
     spacing = (float(row), float(column))
-    stored = dataset.pixel_array
+    stored = read_pixels(dataset, path)
     if color == "PALETTE COLOR":
         lut = apply_color_lut(stored, dataset)
         return lut.astype(np.float32) / np.iinfo(lut.dtype).max, spacing
