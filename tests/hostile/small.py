@@ -359,6 +359,11 @@ LOADERS = {
         lambda folder: load_ct(folder / "ct", masks=folder / "masks", size=16, progress=False),
         ("masks/a.png", "masks/b.nii.gz", "ct/b.dcm"),
     ),
+    "ct_rule": Loader(
+        _ct_dicom,
+        lambda folder: load_ct_folder(folder, masks="heart-and-vessels", check_hu=False),
+        ("b.dcm",),
+    ),
     "ct_nifti": Loader(_ct_nifti, load_ct_folder, ("a.nii.gz", "b.nii", "labels.csv")),
     "ct_meta": Loader(_ct_meta, load_ct_folder, ("a.mhd", "a.raw", "b.mha")),
     "brains_flat": Loader(
