@@ -27,6 +27,7 @@ from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 UNITS = ("px", "mm")
 CONTOUR_WIDTH = 7.0
+LONGEST = 4096  # smoothing takes a time that grows with the square of it
 PIXEL_SIZE, CIRCUMFERENCE = "pixel size (mm)", "head circumference (mm)"
 
 _TABLE, _TEST_TABLE = "training_set_pixel_size_and_HC.csv", "test_set_pixel_size.csv"
@@ -321,6 +322,11 @@ def _gray(picture: Image.Image, path: Path) -> tuple[np.ndarray, bool]:
 
 
 def _squash(gray: np.ndarray, size: int, path: Path) -> np.ndarray:
+    if max(gray.shape) > LONGEST:
+        raise DataError(
+            f"{path}: {gray.shape[0]} x {gray.shape[1]} pixels; expected an ultrasound image, {LONGEST} each way at "
+            "most. Make it smaller, and its pixel size in the table larger"
+        )
     if gray.min() == gray.max():
         raise DataError(f"{path}: all pixels have the value {gray.max():.3g}; expected an ultrasound image")
     return np.clip(resize(gray, (size, size), order=1, anti_aliasing=True), 0, 1)
