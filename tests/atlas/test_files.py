@@ -225,17 +225,22 @@ def test_real_segmentation_of_a_subject(real_data, caplog):
 
 
 @pytest.mark.parametrize(
-    ("sform", "qform", "space"), [(1, 1, "own"), (0, 1, "own"), (2, 1, "mni"), (2, 0, "mni"), (4, 1, "mni"), (0, 4, "mni")]
+    ("sform", "qform", "space"),
+    [(1, 1, "own"), (0, 1, "own"), (2, 1, "mni"), (2, 0, "mni"), (4, 1, "mni"), (0, 4, "mni")],
 )
 def test_the_header_tells_the_space(sform, qform, space, tmp_path):
     path = with_codes(tmp_path, sform, qform)
     assert load_atlas(path, {1: "A", 300: "B"}).space == space
 
 
-@pytest.mark.parametrize(("sform", "qform", "words"), [(3, 1, "Talairach"), (0, 3, "Talairach"), (5, 4, "not MNI152")])
+@pytest.mark.parametrize(
+    ("sform", "qform", "words"), [(3, 1, "Talairach"), (0, 3, "Talairach"), (5, 4, "not MNI152")]
+)
 def test_an_atlas_of_another_template_is_not_taken_for_one_in_mni_space(sform, qform, words, tmp_path):
     path = with_codes(tmp_path, sform, qform)
-    with pytest.raises(DataError, match=rf"labels\.nii\.gz: .*{words}.*expected an atlas in MNI space.*space='own'"):
+    with pytest.raises(
+        DataError, match=rf"labels\.nii\.gz: .*{words}.*expected an atlas in MNI space.*space='own'"
+    ):
         load_atlas(path, {1: "A", 300: "B"})
     for space in ("mni", "own"):
         assert load_atlas(path, {1: "A", 300: "B"}, space=space).space == space

@@ -280,7 +280,7 @@ def test_a_session_that_no_row_is_about_has_not_the_participants_diagnosis(bids,
     sessions(bids, "sub-00", ["ses-M0\tCN", "ses-M01\tCN", "ses-M12\tAD"])
     with pytest.raises(
         DataError,
-        match=r"file 3 of 6 \(sorted\): the session 'M2', where .* sessions \['M0', 'M01', 'M12'\].*\(1 of 6 volumes\).*skip_m",
+        match=r"file 3 of 6 \(sorted\): the session 'M2', where .* sessions \['M0', 'M01', 'M12'\].*\(1 of 6 volumes\)",
     ):
         load(bids)
     volumes = load(bids, skip_missing=True)
@@ -312,7 +312,9 @@ def test_volumes_whose_row_has_no_label_are_counted(bids):
 
 def test_a_table_of_sessions_of_somebody_else_is_refused(bids):
     sessions(bids, "sub-00", ["ses-M0\tCN"]).rename(bids / "sub-00" / "sub-01_sessions.tsv")
-    with pytest.raises(DataError, match=r"sessions 1 of 1 \(sorted\): .* folder of another participant; .*move it"):
+    with pytest.raises(
+        DataError, match=r"sessions 1 of 1 \(sorted\): .* folder of another participant; .*move it"
+    ):
         load(bids)
 
 
@@ -425,7 +427,9 @@ def test_a_column_of_files_decides(tmp_path):
     assert [path.name for path in volumes.sources] == ["0.nii", "3.nii", "1.nii", "2.nii"]
     assert volumes.names == ("sub-001_img-1", "sub-001_img-2", "sub-002", "sub-003")
     write(tmp_path / "table.csv", "file,subject,diagnosis\n3.nii,a,CN\n7.nii,b,AD\n")
-    with pytest.raises(DataFileError, match=r"its table, row 2 below the header: no image of that name.* Add the file"):
+    with pytest.raises(
+        DataFileError, match=r"its table, row 2 below the header: no image of that name.* Add the file"
+    ):
         load(tmp_path)
 
 
@@ -528,14 +532,15 @@ def test_missing_files_and_rows_are_counted(flat, bids):
     (flat / "t1" / "P1-HH_T1.nii.gz").unlink()
     with pytest.raises(
         DataFileError,
-        match=r"no volume of the participant in row 2 below the header \(1 of 6 participants\); add files.*skip_missing=True.*image",
+        match=r"participant in row 2 below the header \(1 of 6 participants\); add files.*skip_missing=True.*image",
     ):
         load(flat, label_column="Sex")
     volumes = load(flat, label_column="Sex", skip_missing=True)
     assert (len(volumes), volumes.info["participants_without_volume"]) == (5, 1)
     save(flat / "t1" / "Q_T1.nii.gz", voxels(0))
     with pytest.raises(
-        DataError, match=r"file 6 of 6 \(sorted\): no row of the table is about it \(1 of 6 volumes\); add rows.*skip_missing="
+        DataError,
+        match=r"file 6 of 6 \(sorted\): no row .* is about it \(1 of 6 volumes\); add rows.*skip_missing=",
     ):
         load(flat, label_column="Sex")
     assert load(flat, label_column="Sex", skip_missing=True).info["volumes_without_row"] == 1
@@ -548,14 +553,21 @@ def test_missing_files_and_rows_are_counted(flat, bids):
 def test_a_participant_of_a_table_of_sessions_lacks_one(caps):
     folder, table = caps
     write(table, table.read_text() + "sub-ADNI1\tses-M024\tAD\n")
-    with pytest.raises(DataFileError, match="no volume of the participant in row 4 below the header, session 'M024'"):
+    with pytest.raises(
+        DataFileError, match="no volume of the participant in row 4 below the header, session 'M024'"
+    ):
         load(folder, table=table)
 
 
 @pytest.mark.parametrize(
     ("rows", "arguments", "error", "message"),
     [
-        ("MRID,Sex\nP0-HH,F\nP0-HH,M\n", {}, DataError, "row 1 below the header and row 2 below the header are about one participant"),
+        (
+            "MRID,Sex\nP0-HH,F\nP0-HH,M\n",
+            {},
+            DataError,
+            "row 1 below .* and row 2 below .* are about one participant",
+        ),
         ("MRID,Age\nP0-HH,3\n", {}, DataError, r"no column 'Sex'; its columns are \['MRID', 'Age'\]"),
         (
             "name,Sex\nP0-HH,F\n",
@@ -595,8 +607,14 @@ AGES = [20, 30, 40, 50, -9999, 999]
     ("ids", "message"),
     [
         (["P0-HH", "", "P2-HH"], r"no subject in row 2 below the header \(1 of 3 rows\)"),
-        (["P0-HH", "p0-hh", "P2-HH"], "the subjects of row 1 below the header and row 2 below the header are written in two ways"),
-        (["7", "P1-HH", "7.0"], "the subjects of row 1 below the header and row 3 below the header are written in two ways"),
+        (
+            ["P0-HH", "p0-hh", "P2-HH"],
+            "the subjects of row 1 below .* and row 2 below .* are written in two ways",
+        ),
+        (
+            ["7", "P1-HH", "7.0"],
+            "the subjects of row 1 below .* and row 3 below .* are written in two ways",
+        ),
     ],
 )
 def test_persons_without_an_id_or_with_two_are_refused(flat, ids, message):
@@ -635,7 +653,7 @@ def test_bad_volumes_are_refused(flat):
             load(flat, label_column="Sex")
     for kept in (len(whole) - 40, 200, 0):
         path.write_bytes(whole[:kept])
-        with pytest.raises(DataFileError, match="^sub-003: ") as caught:
+        with pytest.raises(DataFileError, match=r"^sub-003: ") as caught:
             load(flat, label_column="Sex")
         assert caught.value.file == path
     path.write_bytes(whole)
@@ -656,7 +674,9 @@ def test_bad_maps_are_refused(flat):
     with pytest.raises(DataError, match="brain mask is empty"):
         load(flat, label_column="Sex", brain_mask="dseg")
     path.unlink()
-    with pytest.raises(DataFileError, match=r"no files named after .* of sub-004 \(1 of 6 volumes\).*label map"):
+    with pytest.raises(
+        DataFileError, match=r"no files named after .* of sub-004 \(1 of 6 volumes\).*label map"
+    ):
         load(flat, label_column="Sex")
     assert load(flat, label_column="Sex", label_maps="none").label_maps is None
     with pytest.raises(ParameterError, match=r"without label maps.*'dseg'.*label_maps names"):
@@ -665,11 +685,15 @@ def test_bad_maps_are_refused(flat):
 
 def test_two_volumes_of_one_session_need_a_choice(flat, bids):
     save(flat / "t1" / "P0-HH_T2.nii.gz", voxels(0))
-    with pytest.raises(DataError, match=r"file 1 of 7 \(sorted\) and file 2 of 7 \(sorted\): .*column 'file'.*with image"):
+    with pytest.raises(
+        DataError, match=r"file 1 of 7 .* and file 2 of 7 \(sorted\): .*column 'file'.*with image"
+    ):
         load(flat, label_column="Sex")
     assert len(load(flat, label_column="Sex", image="t1/*_T1.nii.gz")) == 6
     save(bids / "sub-00" / "ses-M0" / "anat" / "sub-00_ses-M0_run-2_T1w.nii.gz", voxels(0))
-    with pytest.raises(DataError, match=r"file 1 of 7 .* and file 2 of 7 .*: .*move one out of the folder, or .*with image"):
+    with pytest.raises(
+        DataError, match=r"file 1 of 7 .* and file 2 of 7 .*: .*move one out of .*, or .*with image"
+    ):
         load(bids)
 
 

@@ -59,7 +59,9 @@ def test_a_cell_that_names_no_file_or_several_is_refused(files):
     with pytest.raises(DataError, match=r"the table: its file fits 2 files in .*images; .*List paths below"):
         find_listed("b", files, named, "the table")
     for cell in ("d.nii", ""):
-        with pytest.raises(DataFileError, match=r"the table: no image of that name in .*images; .*Add the file"):
+        with pytest.raises(
+            DataFileError, match=r"the table: no image of that name in .*images; .*Add the file"
+        ):
             find_listed(cell, files, named, "the table")
 
 

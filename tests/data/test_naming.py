@@ -22,14 +22,14 @@ def test_errors_call_files_by_their_names_and_keep_the_first(kind) -> None:
 
 
 def test_the_innermost_name_stands() -> None:
-    with pytest.raises(DataError, match=r"^sub-001: ") as caught, called({JANE: "file 1"}):
-        with called({JANE: "sub-001"}):
-            raise DataError(f"{JANE}: NaN")
+    outer, inner = called({JANE: "file 1"}), called({JANE: "sub-001"})
+    with pytest.raises(DataError, match=r"^sub-001: ") as caught, outer, inner:
+        raise DataError(f"{JANE}: NaN")
     assert caught.value.file == JANE
 
 
 def test_other_errors_stay() -> None:
-    with pytest.raises(DataError, match="^the table: no rows$") as caught, called(numbered([JANE])):
+    with pytest.raises(DataError, match=r"^the table: no rows$") as caught, called(numbered([JANE])):
         raise DataError("the table: no rows")
     assert caught.value.file is None
 

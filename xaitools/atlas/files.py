@@ -117,7 +117,7 @@ def _space(path: Path) -> str:
 
 def _of_another_template(what: str, template: str) -> DataError:
     return DataError(
-        f"{what}: in the coordinates of {template}, where regions lie up to a centimetre or two from those of MNI space; "
+        f"{what}: in the coordinates of {template}, where regions lie up to two centimetres from those of MNI space; "
         "expected an atlas in MNI space. Give one, or one that was moved there; where its header is wrong say "
         "space='mni' in a call of load_atlas, and space='own' for images of that very template"
     )

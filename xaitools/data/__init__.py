@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "fetal": ["load_fetal"],
         "samples": ["Samples", "two_classes"],
         "splits": ["check_disjoint", "folds", "split"],
-        "pictures": ["load_pictures"],
+        "unlabelled_pictures": ["load_pictures"],
         "unlabelled": ["load_volumes"],
         "volume_set": ["Volumes"],
     },

@@ -52,7 +52,7 @@ def load_brains(
     classes: Classes | None = None,
     unit: str = "",
     numbers: Sequence[str] = (),
-    missing: Sequence[str] | None = None,
+    missing: Sequence[str | float] | None = None,
     subject_column: str = "",
     session_column: str = "",
     image: str = "",
@@ -101,7 +101,7 @@ def load_brains(
         Unit of a regression's labels.
     numbers : sequence of str
         More columns of numbers to keep, as ``Volumes.numbers``; NaN where one is missing.
-    missing : sequence of str, optional
+    missing : sequence of str or numbers, optional
         Numbers that stand for a missing value in these columns, besides empty cells and words such as ``n/a``. By
         default the usual codes (-1, -4, -9999, 999, ...) where they can be no value of their column, which ``info``
         counts; an empty sequence takes every number as a value.
@@ -281,7 +281,7 @@ def _choose(
     label_column: str,
     classes: Classes | None,
     numbers: Sequence[str],
-    missing: Sequence[str] | None,
+    missing: Sequence[str | float] | None,
     skip_missing: bool,
     n_subjects: int | None,
 ) -> _Chosen:
@@ -326,7 +326,7 @@ def _choose(
 
 
 def _numbers(
-    table: pd.DataFrame, name: str, folder: Path, missing: Sequence[str] | None
+    table: pd.DataFrame, name: str, folder: Path, missing: Sequence[str | float] | None
 ) -> tuple[np.ndarray, dict[str, int]]:
     """A column of numbers, (n,), NaN where one is missing, and how often each code for that was met."""
     column = find_column(table, name, (), folder)
@@ -354,7 +354,9 @@ def _volumes(
         what: str, make: Callable[[Scan, Settings], np.ndarray], dtype: torch.dtype, measure: Any = None
     ) -> LazyTensor:
         keys = [settings.key(scan, what) for scan in scans]
-        items = cached(cache_dir, "brains", keys, [partial(of_scan, make, scan, settings) for scan in scans], measure)
+        items = cached(
+            cache_dir, "brains", keys, [partial(of_scan, make, scan, settings) for scan in scans], measure
+        )
         prepare(items, n_jobs=n_jobs, desc=f"{what}s", progress=progress)
         return LazyTensor(items, settings.grid.shape, dtype)
 

@@ -37,5 +37,5 @@ def called(names: Mapping[Path, str]) -> Iterator[None]:
 
 
 def numbered(paths: Sequence[Path], what: str = "file") -> dict[Path, str]:
-    """Names of files before there are study ids: ``file 2 of 30 (sorted)``, in the order given, which is that of paths."""
+    """Names of files before there are study ids: ``file 2 of 30 (sorted)``; `paths` are sorted."""
     return {path: f"{what} {number} of {len(paths)} (sorted)" for number, path in enumerate(paths, start=1)}

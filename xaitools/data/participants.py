@@ -19,9 +19,7 @@ ID_COLUMNS = ("participant_id", "subject_id", "subject", "participant", "mrid", 
 def read_rows(
     folder: Path, layout: str, table: Path | None, subject_column: str, session_column: str
 ) -> pd.DataFrame:
-    """The rows of the tables, with the added columns ``participant``, ``session``, ``file``, ``required`` and ``table_row``.
-
-    The last is what messages call a row, since ids and names stay out of them.
+    """The rows of the tables, with the columns of ``OWN_COLUMNS``; messages call a row by its ``table_row``.
 
     A row without a session is about all sessions of a participant who has no other row. In BIDS and CAPS folders the
     tables ``sub-X_sessions.tsv`` add a row a session, with the columns of ``participants.tsv`` where they lack one; a
@@ -92,8 +90,8 @@ def _with_ids(rows: pd.DataFrame, where: Path, subject_column: str, session_colu
     ids = find_column(rows, subject_column, ID_COLUMNS, where)
     if ids is None:
         raise DataError(
-            f"{where}: no column of participants among {list(rows.columns)}; rename it to "
-            "participant_id (in a call of load_brains, subject_column= names it)"
+            f"{where}: no column of participants among {list(rows.columns)}; rename it to participant_id, or name it "
+            "with subject_column"
         )
     check_subject_cells(rows[ids].tolist(), where)
     sessions = find_column(rows, session_column, SESSION_COLUMNS, where)

@@ -16,7 +16,8 @@ from xaitools.data.subjects import spelling, without_known_words
 from xaitools.data.volumes import is_nifti
 from xaitools.errors import DataError, DataFileError, ParameterError
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 # Clinica's names, newest first: https://aramislab.paris.inria.fr/clinica/docs/public/latest/CAPS/Specifications
 CAPS_IMAGES = {
@@ -219,8 +220,8 @@ def _check_complete(
     if strangers:
         raise DataError(
             f"{strangers[0].path}: no row of the table is about it ({len(strangers)} of {n_scans} volumes); add "
-            "rows, move such volumes out of the folder, or leave them out with skip_missing=True (in a call of "
-            f"load_brains, subject_column= names the column of participants).{spelling_hint(strangers, rows)}"
+            "rows, move such volumes out of the folder, name another column of participants with subject_column, or "
+            f"leave them out with skip_missing=True.{spelling_hint(strangers, rows)}"
         )
     if len(alone):
         place, session = alone.iloc[0][["table_row", "session"]]

@@ -21,7 +21,9 @@ def spelling(patient: str) -> str:
 
 
 # Words of file names whose numbers are nobody's, see without_known_words.
-_ENTITIES = "ses|run|acq|ce|rec|dir|task|echo|inv|flip|mt|part|space|res|den|desc|label|hemi|split|chunk|tpl|group"
+_ENTITIES = (
+    "ses|run|acq|ce|rec|dir|task|echo|inv|flip|mt|part|space|res|den|desc|label|hemi|split|chunk|tpl|group"
+)
 _KNOWN_WORDS = (
     rf"(?:{_ENTITIES})-[a-z0-9]+",
     r"t[12](?:w|map|star|starw|rho|rhow)?",
@@ -39,9 +41,9 @@ KNOWN_WORDS = re.compile(rf"(?<![^\W_])(?:{'|'.join(_KNOWN_WORDS)})(?![^\W_])", 
 def without_known_words(name: str) -> str:
     """A file's or folder's name without the words that have numbers and tell nothing of whose it is.
 
-    These are T1, T2, T1w, T2star and their like, MP2RAGE, templates (MNI152NLin2009cAsym, ICBM152, Ixi549Space), lengths
-    (1mm, 1.5mm, 1x1x1), field strengths (1.5T, 3T, 7T), 2D to 4D, SPM's warped tissues (wc1, mwp1) and BIDS' entities but sub-
-    (ses-M12, run-1, space-..., desc-...); a number in any other word may be a subject's.
+    These are T1, T2, T1w, T2star and their like, MP2RAGE, templates (MNI152NLin2009cAsym, ICBM152, Ixi549Space),
+    lengths (1mm, 1.5mm, 1x1x1), field strengths (1.5T, 3T, 7T), 2D to 4D, SPM's warped tissues (wc1, mwp1) and BIDS'
+    entities but sub- (ses-M12, run-1, space-..., desc-...); a number in any other word may be a subject's.
 
     Examples
     --------
