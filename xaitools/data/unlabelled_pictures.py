@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from xaitools.checks import check_counts
 from xaitools.data.dicom import is_dicom, open_dicom, read_pixels
 from xaitools.data.folders import check_folder, find_files
-from xaitools.data.naming import called
+from xaitools.data.naming import called, numbered
 from xaitools.data.pictures import DEEPEST, brightness, is_deep, luma, read_picture, unreadable
 from xaitools.data.samples import Samples
 from xaitools.data.slices import resize
@@ -65,7 +65,9 @@ def load_pictures(
         raise ParameterError(f"channels={channels!r}; expected 1, grey, or 3, red, green and blue.")
     folder = Path(data_dir)
     check_folder(folder, "give the folder of the pictures")
-    paths = find_files(folder, lambda path: path.suffix.lower() in PICTURES or is_dicom(path), image)
+    files = find_files(folder, lambda _: True, image)
+    with called(numbered(files)):
+        paths = [path for path in files if path.suffix.lower() in PICTURES or is_dicom(path)]
     if not paths:
         raise DataFileError(
             f"{folder}: no PNG, JPEG or DICOM file that fits {image!r}; give the folder of some"
