@@ -22,7 +22,7 @@ from xaitools.data.missing import without_missing
 from xaitools.data.pictures import drawn_pixels, read_picture
 from xaitools.data.samples import Samples
 from xaitools.data.subjects import check_n_subjects, check_spellings, evenly_spaced, study_names
-from xaitools.data.tables import number, plain, read_table
+from xaitools.data.tables import number, plain, read_table, shown_columns
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 UNITS = ("px", "mm")
@@ -248,7 +248,7 @@ def _column(cells: pd.DataFrame, what: str, table: Path) -> str:
     fitting = [column for column in cells if plain(column).startswith(_COLUMNS[what])]
     if len(fitting) != 1:
         raise DataError(
-            f"{table}: {len(fitting)} columns for the {what} among {list(cells)}; expected the columns "
+            f"{table}: {len(fitting)} columns for the {what} among {shown_columns(cells)}; expected the columns "
             "'filename', 'pixel size(mm)' and 'head circumference (mm)', once each"
         )
     return fitting[0]
@@ -257,7 +257,7 @@ def _column(cells: pd.DataFrame, what: str, table: Path) -> str:
 def _fetus(file: str, table: Path) -> str:
     if not (match := _FILE_NAME.fullmatch(file)):
         raise DataError(
-            f"{table}: a file named {file!r}; expected names like 010_HC.png and 010_2HC.png, where the number "
+            f"{table}: a file named {file[:80]!r}; expected names like 010_HC.png and 010_2HC.png, where the number "
             "tells the fetus"
         )
     return match[1]
@@ -266,7 +266,7 @@ def _fetus(file: str, table: Path) -> str:
 def _positive(cell: str, known: str, file: str, table: Path, what: str) -> float:
     if not (value := number(known)) > 0:
         raise DataError(
-            f"{table}: {file} has the {what} {cell!r}; expected a positive number of mm. Correct the row"
+            f"{table}: {file} has the {what} {cell[:80]!r}; expected a positive number of mm. Correct the row"
         )
     return value
 
