@@ -82,15 +82,12 @@ def deep(folder: Path) -> None:
 def cases() -> Iterator[Case]:
     """What stands in place of each loader's files, and names beside them."""
     for loader, kind in LOADERS.items():
-        for target in kind.targets:
-            for name, damage in OTHERS.items():
-                if loader not in ("cache", "save_maps"):
-                    yield Case(
-                        loader,
-                        f"{name} as {Path(target).name}",
-                        lambda folder, target=target, damage=damage: damage(folder / target),
-                        "?",
-                    )
+        for number, (name, damage) in enumerate(OTHERS.items()):
+            target = kind.targets[number % len(kind.targets)]
+            if loader not in ("cache", "save_maps"):  # their files are made by the package itself
+                yield Case(
+                    loader, name, lambda folder, target=target, damage=damage: damage(folder / target), "?"
+                )
         if loader in SUFFIXES:
             yield Case(loader, "folders that lead back", loops, "?")
             yield Case(loader, "deep folders", deep, "?")

@@ -79,7 +79,9 @@ def header(**fields: str | None) -> Callable[[Path], None]:
 def packed_bomb(folder: Path) -> None:
     """A MetaImage file of some MB that inflates to 2 GiB."""
     deflater = zlib.compressobj(9)
-    part = b"".join(deflater.compress(bytes(2**24)) for _ in range(128)) + deflater.flush()
+    start = deflater.compress(b"\0") + deflater.flush(zlib.Z_FULL_FLUSH)
+    zeros = deflater.compress(bytes(2**24)) + deflater.flush(zlib.Z_FULL_FLUSH)
+    part = start + zeros * 128 + deflater.flush()
     text = "ObjectType = Image\nNDims = 3\nCompressedData = True\nDimSize = 2048 1024 1024\nElementType = MET_UCHAR\n"
     (folder / "b.mha").write_bytes((text + "ElementDataFile = LOCAL\n").encode() + part)
 
@@ -116,14 +118,22 @@ def torch_file(value: object) -> bytes:
     return out.getvalue()
 
 
+def described(header: str, data: bytes = b"") -> bytes:
+    """A safetensors file by its header."""
+    return struct.pack("<Q", len(header)) + header.encode() + data
+
+
+WHOLE = {"identity": {"seed": 0}, "history": {}, "model": {}, "optimizer": {}, "best": {}}
 SAFETENSORS = {
     "empty": b"",
     "a header of 2**63 bytes": struct.pack("<Q", 2**63) + b"{}",
     "a header of 0 bytes": struct.pack("<Q", 0),
     "a header that is no JSON": struct.pack("<Q", 5) + b"{{{{{",
     "a header 100000 deep": struct.pack("<Q", 10**5) + b"[" * 10**5,
-    "a tensor out of the file": struct.pack("<Q", 60) + b'{"array":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'.ljust(60),
-    "a tensor of 2**64 values": struct.pack("<Q", 90) + b'{"array":{"dtype":"U8","shape":[4294967296,4294967296],"data_offsets":[0,4]}}'.ljust(90) + bytes(4),
+    "a tensor out of the file": described('{"array":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'),
+    "a tensor of 2**64 values": described(
+        '{"array":{"dtype":"U8","shape":[4294967296,4294967296],"data_offsets":[0,4]}}', bytes(4)
+    ),
     "noise": np.random.default_rng(0).bytes(500),
     "pickle": pickle.dumps(_Code()),
 }  # fmt: skip
@@ -159,10 +169,10 @@ CHECKPOINTS = {
     **TORCH,
     "identity of a list": torch_file({"identity": [1]}),
     "identity alone": torch_file({"identity": {"seed": 0}}),
-    "a history of another": torch_file({"identity": {"seed": 0}, "history": {"a": 1}, "model": {}, "optimizer": {}, "best": {}}),
-    "a model of nothing": torch_file({"identity": {"seed": 0}, "history": {}, "model": {}, "optimizer": {}, "best": {}}),
-    "a model of a number": torch_file({"identity": {"seed": 0}, "history": {}, "model": 5, "optimizer": 6, "best": {}}),
-}  # fmt: skip
+    "a history of another": torch_file(WHOLE | {"history": {"a": 1}}),
+    "a model of nothing": torch_file(WHOLE),
+    "a model of a number": torch_file(WHOLE | {"model": 5, "optimizer": 6}),
+}
 MAPS = {
     "empty": b"",
     "another array": archive("other.npy", npy("(6, 7)")),

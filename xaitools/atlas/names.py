@@ -36,7 +36,7 @@ def read_names(path: Path) -> dict[int, str]:
         )
     table: dict[int, str] = {}
     for index, name in rows:
-        if name and table.setdefault(index, name) != name:
+        if name.strip() and table.setdefault(index, name) != name:
             raise DataError(
                 f"{path}: index {index} is named {table[index]!r} and {name!r}; correct the table"
             )

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from xaitools.data.agents import agent_kind
 from xaitools.data.grids import Grid
 from xaitools.data.intensity import LOWEST_HU, hu_doubt
+from xaitools.data.orientation import LONGEST, SHORTEST
 from xaitools.data.sizes import MOST_PIXELS, check_size
 from xaitools.data.slices import AIR_HU, CtSlice, stored_slice
 from xaitools.data.volumes import LPS_TO_RAS
@@ -346,10 +347,27 @@ def read_dicom(path: Path) -> CtSlice:
         row_spacing, column_spacing = (float(value) for value in dataset.PixelSpacing)
         axes = np.array(dataset.ImageOrientationPatient, dtype=float).reshape(2, 3)
         position = np.array(dataset.get("ImagePositionPatient") or [], dtype=float)
+        _check_geometry(path, (row_spacing, column_spacing), axes, position)
     if not _is_axial(axes):
         raise DataError(f"{path}: not an axial slice; expected one across the patient's long axis. Remove it")
     grid = _grid(hu.shape, axes, row_spacing, column_spacing)
     return stored_slice(hu, grid, doubt, _place(grid, axes, position) if position.size else None)
+
+
+def _check_geometry(path: Path, spacing: tuple[float, float], axes: np.ndarray, position: np.ndarray) -> None:
+    """Raise DataError unless the tags that place a slice can be those of one."""
+    lengths = np.linalg.norm(axes, axis=1) if np.abs(axes).max() < 2 else np.inf
+    if not all(SHORTEST <= length <= LONGEST for length in spacing):
+        found = (
+            f"PixelSpacing is {spacing[0]:g} and {spacing[1]:g} mm; expected {SHORTEST:g} to {LONGEST:g} mm"
+        )
+    elif not np.all(np.abs(lengths - 1) < 0.1) or abs(float(axes[0] @ axes[1])) > 0.1:
+        found = "ImageOrientationPatient is not two directions at a right angle; expected these"
+    elif position.size and not (position.shape == (3,) and np.isfinite(position).all()):
+        found = "ImagePositionPatient is not three finite numbers; expected these"
+    else:
+        return
+    raise DataError(f"{path}: its {found}. Correct the tag or remove the file")
 
 
 def _place(grid: Grid, axes: np.ndarray, position: np.ndarray) -> Grid:

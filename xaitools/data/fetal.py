@@ -22,7 +22,7 @@ from xaitools.data.naming import called, numbered
 from xaitools.data.pictures import DEEPEST, brightness, drawn_pixels, is_deep, luma, read_picture
 from xaitools.data.samples import Samples
 from xaitools.data.subjects import check_n_subjects, check_spellings, evenly_spaced, study_names
-from xaitools.data.tables import number, plain, read_table
+from xaitools.data.tables import number, plain, read_table, shown_columns
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 UNITS = ("px", "mm")
@@ -213,7 +213,9 @@ def _read_rows(table: Path, place: Path) -> pd.DataFrame:
     rows["file name"] = listed
     _check_listed(listed, pictures, table, place)
     rows["fetus"] = [_fetus(file, table) for file in listed]
-    check_spellings(rows["fetus"].tolist(), [f"row {row} below the header" for row in range(1, len(listed) + 1)], table)
+    check_spellings(
+        rows["fetus"].tolist(), [f"row {row} below the header" for row in range(1, len(listed) + 1)], table
+    )
     for what in ("pixel size", "head circumference"):
         known = without_missing(rows[what].tolist(), f"{table}, {what}")[0]
         given = zip(rows[what], known, strict=True)
@@ -259,7 +261,7 @@ def _column(cells: pd.DataFrame, what: str, table: Path) -> str:
     fitting = [column for column in cells if plain(column).startswith(_COLUMNS[what])]
     if len(fitting) != 1:
         raise DataError(
-            f"{table}: {len(fitting)} columns for the {what} among {list(cells)}; expected the columns "
+            f"{table}: {len(fitting)} columns for the {what} among {shown_columns(cells)}; expected the columns "
             "'filename', 'pixel size(mm)' and 'head circumference (mm)', once each"
         )
     return fitting[0]
@@ -268,7 +270,7 @@ def _column(cells: pd.DataFrame, what: str, table: Path) -> str:
 def _fetus(file: str, table: Path) -> str:
     if not (match := _FILE_NAME.fullmatch(file)):
         raise DataError(
-            f"{table}: a file named {file!r}; expected names like 010_HC.png and 010_2HC.png, where the number "
+            f"{table}: a file named {file[:80]!r}; expected names like 010_HC.png and 010_2HC.png, where the number "
             "tells the fetus"
         )
     return match[1]
@@ -277,7 +279,7 @@ def _fetus(file: str, table: Path) -> str:
 def _positive(cell: str, known: str, where: str, what: str) -> float:
     if not (value := number(known)) > 0:
         raise DataError(
-            f"{where} below the header: the {what} {cell!r}; expected a positive number of mm. Correct it"
+            f"{where} below the header: the {what} {cell[:80]!r}; expected a positive number of mm. Correct it"
         )
     return value
 

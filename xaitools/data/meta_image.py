@@ -64,17 +64,17 @@ def read_meta_image(path: Path) -> MetaImage:
     """
     fields, after = _header(path)
     n_axes = int(fields["NDims"])
-    shape = _numbers(fields["DimSize"], int)
+    shape = [int(length) for length in fields["DimSize"].split()]
     if n_axes not in (2, 3) or len(shape) != n_axes or int(fields.get("ElementNumberOfChannels", "1")) != 1:
         raise DataError(f"{path}: expected one value a voxel in two or three dimensions. Convert it")
     if not _is_true(fields, "BinaryData", "True"):
         raise DataError(f"{path}: voxels as text; expected binary ones. Convert it")
-    spacing = _numbers(fields.get("ElementSpacing") or fields.get("ElementSize") or " ".join("1" * n_axes))
-    origin = _numbers(_first(fields, "Offset", "Position", "Origin") or " ".join("0" * n_axes))
+    spacing = _numbers(_first(fields, "ElementSpacing", "ElementSize"), n_axes, 1.0)
+    origin = _numbers(_first(fields, "Offset", "Position", "Origin"), n_axes, 0.0)
     turn = _first(fields, "TransformMatrix", "Rotation", "Orientation")
     direction = np.eye(3)
     if turn is not None:
-        direction[:n_axes, :n_axes] = np.reshape(_numbers(turn), (n_axes, n_axes)).T
+        direction[:n_axes, :n_axes] = np.reshape(_numbers(turn, n_axes**2), (n_axes, n_axes)).T
     if min(spacing) <= 0:
         raise ValueError("a voxel of no length")
     whole = np.ones(3), np.zeros(3)
@@ -138,5 +138,9 @@ def _is_true(fields: Mapping[str, str], name: str, default: str = "False") -> bo
     return fields.get(name, default)[:1].upper() in ("T", "1")
 
 
-def _numbers(text: str, kind: type = float) -> list:
-    return [kind(word) for word in text.split()]
+def _numbers(text: str | None, n: int, default: float = 0.0) -> list[float]:
+    """The n numbers of a field, or the usual one n times where there is no such field."""
+    numbers = [default] * n if text is None else [float(word) for word in text.split()]
+    if len(numbers) != n or not np.isfinite(numbers).all():
+        raise ValueError("a field of other numbers")
+    return numbers

@@ -16,7 +16,8 @@ import pandas as pd
 from xaitools.errors import DataError, DataFileError
 
 FILE_COLUMNS = ("file", "filename", "file_name", "path", "dicom_name", "image")
-MOST_BYTES, MOST_COLUMNS = 2**26, 2**15
+MOST_BYTES, MOST_COLUMNS = 2**26, 2**14
+MOST_SHOWN = 50
 SESSION_COLUMNS = ("session_id", "session", "visit")
 # No text has these: files of Excel, zip files, pictures.
 CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f]")
@@ -173,7 +174,7 @@ def find_column(table: pd.DataFrame, wanted: str, usual: Sequence[str], where: s
         )
     if wanted and found is None:
         raise DataError(
-            f"{where}: no column {wanted!r}; its columns are {list(table.columns)}. Name one of these"
+            f"{where}: no column {wanted!r}; its columns are {shown_columns(table)}. Name one of these"
         )
     return found
 
@@ -195,6 +196,12 @@ def number(cell: str) -> float:
 def is_number(cell: str) -> bool:
     """Whether a cell is a finite number."""
     return not np.isnan(number(cell))
+
+
+def shown_columns(table: pd.DataFrame) -> str:
+    """The names of a table's columns for a message, the first fifty of many."""
+    names, more = list(table.columns), len(table.columns) - MOST_SHOWN
+    return f"{names[:MOST_SHOWN]}{f' and {more} more' if more > 0 else ''}"
 
 
 def shown_values(values: Sequence[str]) -> str:

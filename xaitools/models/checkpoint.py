@@ -66,6 +66,8 @@ class Checkpoint:
             return
         remedy = "delete it to start the training anew, or choose another file"
         try:
+            if not self.path.is_file():  # a FIFO never ends
+                raise OSError("no file")
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
             theirs, history = dict(saved["identity"]), History(**saved["history"])
             model, optimizer, best = (saved[part] for part in ("model", "optimizer", "best"))

@@ -254,7 +254,9 @@ def _torch_state(path: Path) -> dict[str, Tensor]:
             f"{path} is damaged or holds more than tensors ({type(error).__name__}), "
             "which is not read; expected a file written by torch.save(model.state_dict(), file)"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         found = (
             f"a dict with {', '.join(map(repr, list(state)[:4]))}" if isinstance(state, dict) else type(state)
         )
