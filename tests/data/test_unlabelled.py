@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from xaitools import Samples, load_brains, load_pictures, load_volumes, split, two_classes
+from xaitools import Samples, load_brains, load_ct, load_pictures, load_volumes, split, two_classes
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 AFFINE = np.array([[-2.0, 0, 0, 7], [0, 2, 0, -8], [0, 0, 2, -9], [0, 0, 0, 1]])
@@ -144,6 +145,25 @@ def test_16_bits_and_the_turn_of_a_camera(tmp_path):
     turned.save(tmp_path / "b.jpg", exif=exif)
     (image,) = load_pictures(tmp_path, image="*.jpg", size=16, progress=False).images[:, 0]
     assert image[:7].min() > 0.9 > 0.1 > image[9:].max()
+
+
+@pytest.mark.parametrize("load", [load_ct, load_pictures])
+def test_a_file_that_cannot_be_opened_is_called_by_its_number(tmp_path, monkeypatch, load):
+    for name in ("Jane", "John"):
+        (tmp_path / name).write_text("no image")
+    is_open = Path.open
+
+    def closed(path, *arguments, **options):
+        if path.name == "John":
+            raise PermissionError(path)
+        return is_open(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(
+        DataFileError, match=r"^file 2 of 2 \(sorted\): cannot be opened \(PermissionError\)"
+    ) as caught:
+        load(tmp_path, progress=False)
+    assert caught.value.file == tmp_path / "John"
 
 
 def test_pictures_that_cannot_be_loaded(tmp_path):

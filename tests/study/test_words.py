@@ -68,6 +68,30 @@ def test_accuracy_stands_beside_that_of_the_larger_class():
     assert "50.0%" in text
 
 
+def test_where_a_network_comes_from_is_said_as_it_is():
+    own = words.origin("my*net", "the file")
+    assert own.startswith(r"**my\*net** is the network that you gave")
+    assert "nothing is trained" in own
+    assert "Training stops" not in own
+    trained = words.origin("resnet10", "random weights", "MAE")
+    assert trained.startswith(
+        "**resnet10** starts from random weights. Training stops when the MAE on the validation"
+    )
+
+
+def test_maps_that_do_not_add_up_are_named_with_the_remedy():
+    assert words.incomplete({}, 8) == words.incomplete({"IGB": 0.05, "IGBW": 0.0}, 8) == ""
+    text = words.incomplete({"IG*": 2.96, "IGBW": 0.04}, 8)
+    assert text.startswith(
+        r"**With 8 points on a path, IG\* does not add up to the change of the output**: up to 296%"
+    )
+    assert "`steps`, for instance 50" in text
+    both = words.incomplete({"A": 0.051, "B": float("inf")}, 20, "my_net")
+    assert r"A and B do not add up to the change of the output** of **my\_net**: all of it is missing" in both
+    assert "for instance 80" in both
+    assert "all of it" in words.incomplete({"A": float("nan")}, 1)
+
+
 def published_table():
     columns = ["method", "metric", "network", "value", "sd", "unit", "where"]
     nan = float("nan")

@@ -3,12 +3,13 @@
 import math
 import re
 import warnings
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -16,6 +17,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
     MediaStorageDirectoryStorage,
@@ -25,12 +27,16 @@ from tqdm.auto import tqdm
 from xaitools.data.agents import agent_kind
 from xaitools.data.grids import Grid
 from xaitools.data.intensity import LOWEST_HU, hu_doubt
+from xaitools.data.orientation import LONGEST, SHORTEST
+from xaitools.data.sizes import MOST_PIXELS, check_size
 from xaitools.data.slices import AIR_HU, CtSlice, stored_slice
 from xaitools.data.volumes import LPS_TO_RAS
 from xaitools.errors import DataError, DataFileError, XaitoolsError
 
 SUFFIXES = {".dcm", ".dicom", ".ima"}
 MODALITIES = ("CT", "")
+DEFLATED = str(DeflatedExplicitVRLittleEndian).encode()
+LONGEST_META, MOST_BYTES = 2**16, 2**28
 # What else than a modality or a unit stands there may be a name.
 CODE = re.compile(r"[A-Z_]{1,8}")
 # US: unspecified.
@@ -87,6 +93,52 @@ class Header:
     contrast_kind: str
 
 
+def open_dicom(path: Path, **options: Any) -> pydicom.Dataset:
+    """What pydicom reads, with its `options`, of a file that fits into memory.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file, or no regular one, which may never end.
+    DataFileError
+        Larger than one image can be, as it is or when it is inflated.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    with path.open("rb") as file:
+        largest = path.stat().st_size
+        if DEFLATED in file.read(LONGEST_META):
+            file.seek(0)
+            pydicom.filereader.read_preamble(file, False)
+            pydicom.filereader._read_file_meta_info(file)
+            largest = max(largest, _inflated(file))
+    if largest > MOST_BYTES:
+        raise DataFileError(f"{path}: more than {MOST_BYTES} bytes; expected one image a file. Take it apart")
+    return pydicom.dcmread(path, **options)
+
+
+def _inflated(file: BinaryIO) -> int:
+    """How many bytes the rest of a file is deflated from, or more than :data:`MOST_BYTES`."""
+    inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while total <= MOST_BYTES and (part := inflater.unconsumed_tail or file.read(2**20)):
+        total += len(inflater.decompress(part, 2**24))
+        if inflater.eof:
+            break
+    return total
+
+
+def read_pixels(dataset: pydicom.Dataset, path: Path) -> np.ndarray:
+    """The stored values of a data set.
+
+    Raises
+    ------
+    DataFileError
+        More pixels than are read.
+    """
+    check_size(path, (dataset.Rows, dataset.Columns), most=MOST_PIXELS)
+    return dataset.pixel_array
+
+
 def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM: by suffix, or by the marker that opens a DICOM file, as names may be UIDs."""
     return path.suffix.lower() in SUFFIXES or _has_marker(path)
@@ -105,7 +157,7 @@ def read_header(path: Path) -> Header:
         A CT with several slices in one file.
     """
     with _anonymous_errors(path):
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
+        dataset = open_dicom(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
         other = _other(dataset)
         if not other:
             _check_single_frame(dataset, path)
@@ -281,7 +333,7 @@ def read_dicom(path: Path) -> CtSlice:
         Not one greyscale axial slice of a CT, or in another unit.
     """
     with _anonymous_errors(path):
-        dataset = pydicom.dcmread(path)
+        dataset = open_dicom(path)
         _check_is_ct(dataset, path)
         stored = _stored_values(dataset, path)
         hu = _hounsfield(dataset, stored, path)
@@ -295,10 +347,27 @@ def read_dicom(path: Path) -> CtSlice:
         row_spacing, column_spacing = (float(value) for value in dataset.PixelSpacing)
         axes = np.array(dataset.ImageOrientationPatient, dtype=float).reshape(2, 3)
         position = np.array(dataset.get("ImagePositionPatient") or [], dtype=float)
+        _check_geometry(path, (row_spacing, column_spacing), axes, position)
     if not _is_axial(axes):
         raise DataError(f"{path}: not an axial slice; expected one across the patient's long axis. Remove it")
     grid = _grid(hu.shape, axes, row_spacing, column_spacing)
     return stored_slice(hu, grid, doubt, _place(grid, axes, position) if position.size else None)
+
+
+def _check_geometry(path: Path, spacing: tuple[float, float], axes: np.ndarray, position: np.ndarray) -> None:
+    """Raise DataError unless the tags that place a slice can be those of one."""
+    lengths = np.linalg.norm(axes, axis=1) if np.abs(axes).max() < 2 else np.inf
+    if not all(SHORTEST <= length <= LONGEST for length in spacing):
+        found = (
+            f"PixelSpacing is {spacing[0]:g} and {spacing[1]:g} mm; expected {SHORTEST:g} to {LONGEST:g} mm"
+        )
+    elif not np.all(np.abs(lengths - 1) < 0.1) or abs(float(axes[0] @ axes[1])) > 0.1:
+        found = "ImageOrientationPatient is not two directions at a right angle; expected these"
+    elif position.size and not (position.shape == (3,) and np.isfinite(position).all()):
+        found = "ImagePositionPatient is not three finite numbers; expected these"
+    else:
+        return
+    raise DataError(f"{path}: its {found}. Correct the tag or remove the file")
 
 
 def _place(grid: Grid, axes: np.ndarray, position: np.ndarray) -> Grid:
@@ -440,7 +509,9 @@ def _hounsfield(dataset: pydicom.Dataset, stored: np.ndarray, path: Path) -> np.
 def _stored_values(dataset: pydicom.Dataset, path: Path) -> np.ndarray:
     _check_decodable(dataset.file_meta.TransferSyntaxUID, path)
     try:
-        return dataset.pixel_array
+        return read_pixels(dataset, path)
+    except XaitoolsError:
+        raise
     except Exception:
         raise DataFileError(
             f"{path}: its pixel data cannot be decoded, most likely truncated; fetch the file again"

@@ -22,11 +22,12 @@ from xaitools.data.naming import called, numbered
 from xaitools.data.pictures import DEEPEST, brightness, drawn_pixels, is_deep, luma, read_picture
 from xaitools.data.samples import Samples
 from xaitools.data.subjects import check_n_subjects, check_spellings, evenly_spaced, study_names
-from xaitools.data.tables import number, plain, read_table
+from xaitools.data.tables import number, plain, read_table, shown_columns
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 UNITS = ("px", "mm")
 CONTOUR_WIDTH = 7.0
+LONGEST = 4096  # smoothing takes a time that grows with the square of it
 PIXEL_SIZE, CIRCUMFERENCE = "pixel size (mm)", "head circumference (mm)"
 
 _TABLE, _TEST_TABLE = "training_set_pixel_size_and_HC.csv", "test_set_pixel_size.csv"
@@ -212,7 +213,9 @@ def _read_rows(table: Path, place: Path) -> pd.DataFrame:
     rows["file name"] = listed
     _check_listed(listed, pictures, table, place)
     rows["fetus"] = [_fetus(file, table) for file in listed]
-    check_spellings(rows["fetus"].tolist(), [f"row {row} below the header" for row in range(1, len(listed) + 1)], table)
+    check_spellings(
+        rows["fetus"].tolist(), [f"row {row} below the header" for row in range(1, len(listed) + 1)], table
+    )
     for what in ("pixel size", "head circumference"):
         known = without_missing(rows[what].tolist(), f"{table}, {what}")[0]
         given = zip(rows[what], known, strict=True)
@@ -258,7 +261,7 @@ def _column(cells: pd.DataFrame, what: str, table: Path) -> str:
     fitting = [column for column in cells if plain(column).startswith(_COLUMNS[what])]
     if len(fitting) != 1:
         raise DataError(
-            f"{table}: {len(fitting)} columns for the {what} among {list(cells)}; expected the columns "
+            f"{table}: {len(fitting)} columns for the {what} among {shown_columns(cells)}; expected the columns "
             "'filename', 'pixel size(mm)' and 'head circumference (mm)', once each"
         )
     return fitting[0]
@@ -267,7 +270,7 @@ def _column(cells: pd.DataFrame, what: str, table: Path) -> str:
 def _fetus(file: str, table: Path) -> str:
     if not (match := _FILE_NAME.fullmatch(file)):
         raise DataError(
-            f"{table}: a file named {file!r}; expected names like 010_HC.png and 010_2HC.png, where the number "
+            f"{table}: a file named {file[:80]!r}; expected names like 010_HC.png and 010_2HC.png, where the number "
             "tells the fetus"
         )
     return match[1]
@@ -276,7 +279,7 @@ def _fetus(file: str, table: Path) -> str:
 def _positive(cell: str, known: str, where: str, what: str) -> float:
     if not (value := number(known)) > 0:
         raise DataError(
-            f"{where} below the header: the {what} {cell!r}; expected a positive number of mm. Correct it"
+            f"{where} below the header: the {what} {cell[:80]!r}; expected a positive number of mm. Correct it"
         )
     return value
 
@@ -321,6 +324,11 @@ def _gray(picture: Image.Image, path: Path) -> tuple[np.ndarray, bool]:
 
 
 def _squash(gray: np.ndarray, size: int, path: Path) -> np.ndarray:
+    if max(gray.shape) > LONGEST:
+        raise DataError(
+            f"{path}: {gray.shape[0]} x {gray.shape[1]} pixels; expected an ultrasound image, {LONGEST} each way at "
+            "most. Make it smaller, and its pixel size in the table larger"
+        )
     if gray.min() == gray.max():
         raise DataError(f"{path}: all pixels have the value {gray.max():.3g}; expected an ultrasound image")
     return np.clip(resize(gray, (size, size), order=1, anti_aliasing=True), 0, 1)

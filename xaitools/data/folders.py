@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from xaitools.errors import DataError, DataFileError
@@ -127,8 +128,9 @@ def find_listed(name: str, folder: Path, files: Mapping[str, Sequence[Path]], wh
         Several have that name.
     """
     place = folder / name.replace("\\", "/")
-    if name and place.exists():
-        return place
+    with suppress(OSError, ValueError):  # no name of a file: too long, or with a NUL
+        if name and place.exists():
+            return place
     names = [composed(place.relative_to(folder).as_posix())] if place.is_relative_to(folder) else []
     names.append(composed(place.name))
     matches = next((files[key] for key in names if key in files), []) if name else []

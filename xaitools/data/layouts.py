@@ -65,7 +65,9 @@ def find_items(
         A file that belongs to several rows, a row without a subject, a DICOM file without ``PatientID`` and no column
         of subjects, or ids that look like two spellings of one person.
     """
-    dicoms, volumes = find_files(folder, is_dicom), find_files(folder, is_volume)
+    files = find_files(folder, lambda _: True)
+    with called(numbered(files)):
+        dicoms, volumes = list(filter(is_dicom, files)), list(filter(is_volume, files))
     if not dicoms and not volumes:
         remedy = "Give the folder of the images, or convert them"
         raise layout_error(folder, "no DICOM, NIfTI or MetaImage (.mhd) file", LAYOUTS, remedy)

@@ -9,7 +9,7 @@ import pandas as pd
 from xaitools.data.folders import find_files
 from xaitools.data.naming import called, numbered
 from xaitools.data.subjects import check_spellings, check_subject_cells
-from xaitools.data.tables import FILE_COLUMNS, SESSION_COLUMNS, find_column, read_table
+from xaitools.data.tables import FILE_COLUMNS, SESSION_COLUMNS, find_column, read_table, shown_columns
 from xaitools.errors import DataError, DataFileError
 
 OWN_COLUMNS = ["participant", "session", "file", "required", "table_row"]
@@ -90,7 +90,7 @@ def _with_ids(rows: pd.DataFrame, where: Path, subject_column: str, session_colu
     ids = find_column(rows, subject_column, ID_COLUMNS, where)
     if ids is None:
         raise DataError(
-            f"{where}: no column of participants among {list(rows.columns)}; rename it to participant_id, or name it "
+            f"{where}: no column of participants among {shown_columns(rows)}; rename it to participant_id, or name it "
             "with subject_column"
         )
     check_subject_cells(rows[ids].tolist(), where)
@@ -132,7 +132,7 @@ def _sessions(
     sessions = read_table(path)
     column = find_column(sessions, session_column, SESSION_COLUMNS, path)
     if column is None:
-        raise DataError(f"{path}: no column of sessions among {list(sessions.columns)}; name it session_id")
+        raise DataError(f"{path}: no column of sessions among {shown_columns(sessions)}; name it session_id")
     participant = path.parent.name.removeprefix("sub-")
     rows = []
     for number, row in enumerate(sessions.to_dict("records"), start=1):

@@ -6,10 +6,37 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from xaitools.data.sizes import MOST_PIXELS, check_size
 from xaitools.errors import DataError, DataFileError, XaitoolsError
 
 DEEPEST = 65535
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601-2
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A PNG or JPEG picture, its pixels not yet read, that fits into memory; no other form is tried.
+
+    Raises
+    ------
+    DataFileError
+        Missing, no regular file, or of more pixels than memory should be spent on.
+    OSError
+        No such picture.
+    """
+    if not path.is_file():
+        raise DataFileError(f"{path}: no such file; expected a picture. Check the folder")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            picture = Image.open(path, formats=("PNG", "JPEG"))
+        except Image.DecompressionBombError:
+            raise DataFileError(f"{path}: more than {MOST_PIXELS} pixels; give a smaller picture") from None
+    try:
+        check_size(path, picture.size[::-1], most=MOST_PIXELS)
+    except DataFileError:
+        picture.close()
+        raise
+    return picture
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -23,18 +50,12 @@ def read_picture(path: Path) -> Image.Image:
         Several frames.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                if (frames := getattr(file, "n_frames", 1)) != 1:
-                    raise DataError(f"{path}: {frames} frames; expected one picture a file. Take them apart")
-                return ImageOps.exif_transpose(file)
+        with open_picture(path) as file:
+            if (frames := getattr(file, "n_frames", 1)) != 1:
+                raise DataError(f"{path}: {frames} frames; expected one picture a file. Take them apart")
+            return ImageOps.exif_transpose(file)
     except XaitoolsError:
         raise
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise DataFileError(
-            f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels; give a smaller picture"
-        ) from None
     except Exception as error:
         raise unreadable(path, error) from None
 

@@ -1,6 +1,7 @@
 """From a NIfTI file to a volume that a network takes: orientation, intensity, mask, grid."""
 
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from xaitools.errors import DataError, ShapeError
 logger = logging.getLogger(__name__)
 
 VERSION = 3
+MOST_VOXELS = 2**28
 FAR = 10.0  # heads with the brightest vessels reach 1 to 3
 
 
@@ -97,7 +99,13 @@ def common_grid(
         step = spacing or float(first.spacing.min())
         lengths = np.rint(np.array(first.shape) * first.spacing / step)
         common = centered_grid(lengths.astype(int).tolist(), step)
-    return common if shape is None else common.resized(shape)
+    common = common if shape is None else common.resized(shape)
+    if math.prod(common.shape) > MOST_VOXELS:
+        raise DataError(
+            f"{paths[0]}: brought onto the common grid, {common}, it has more than {MOST_VOXELS} voxels; correct the "
+            "lengths of voxels in its header, or give a larger spacing or a smaller shape"
+        )
+    return common
 
 
 def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:

@@ -4,16 +4,15 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import torch
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut, convert_color_space
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from xaitools.checks import check_counts
-from xaitools.data.dicom import is_dicom
+from xaitools.data.dicom import is_dicom, open_dicom, read_pixels
 from xaitools.data.folders import check_folder, find_files
-from xaitools.data.naming import called
+from xaitools.data.naming import called, numbered
 from xaitools.data.pictures import DEEPEST, brightness, is_deep, luma, read_picture, unreadable
 from xaitools.data.samples import Samples
 from xaitools.data.slices import resize
@@ -66,7 +65,9 @@ def load_pictures(
         raise ParameterError(f"channels={channels!r}; expected 1, grey, or 3, red, green and blue.")
     folder = Path(data_dir)
     check_folder(folder, "give the folder of the pictures")
-    paths = find_files(folder, lambda path: path.suffix.lower() in PICTURES or is_dicom(path), image)
+    files = find_files(folder, lambda _: True, image)
+    with called(numbered(files)):
+        paths = [path for path in files if path.suffix.lower() in PICTURES or is_dicom(path)]
     if not paths:
         raise DataFileError(
             f"{folder}: no PNG, JPEG or DICOM file that fits {image!r}; give the folder of some"
@@ -127,13 +128,13 @@ def _read_dicom(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
 
 def _shown(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
     """The pixels of a DICOM file as a display shows them, and their lengths."""
-    dataset = pydicom.dcmread(path)
+    dataset = open_dicom(path)
     if "PixelData" not in dataset or int(dataset.get("NumberOfFrames") or 1) != 1:
         raise DataError(f"{path}: no pixels, or several frames; expected one picture a file. Remove it")
     color = str(dataset.PhotometricInterpretation)
     row, column = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing") or (1, 1)
     spacing = (float(row), float(column))
-    stored = dataset.pixel_array
+    stored = read_pixels(dataset, path)
     if color == "PALETTE COLOR":
         lut = apply_color_lut(stored, dataset)
         return lut.astype(np.float32) / np.iinfo(lut.dtype).max, spacing

@@ -20,6 +20,7 @@ from xaitools.study.leaders import Leader
 from xaitools.study.published import published_text
 
 SAME = 0.99  # correlation from which two methods are called the same
+COMPLETE = 0.05  # share of the output's change up to which a map is said to add up to it
 
 
 def escape(text: str) -> str:
@@ -81,6 +82,42 @@ def accuracy(network: str, value: float, larger_class: float, n: int, data: str)
     return (
         f"{bold(network)} is right in **{value:.1%}** of {count(n, 'test image')} ({escape(data)}); always naming the "
         f"larger class would be right in {larger_class:.1%}."
+    )
+
+
+def origin(network: str, start: str, loss: str = "loss") -> str:
+    """Where a network comes from, `start` as :class:`~xaitools.study.Trained` has it, and when a training stops."""
+    if start == "the file":
+        return f"{bold(network)} is the network that you gave, taken as it is: nothing is trained here."
+    return (
+        f"{bold(network)} starts from {escape(start)}. Training stops when the {loss} on the validation set no longer "
+        "falls, and the best weights are kept."
+    )
+
+
+def incomplete(shares: Mapping[str, float], steps: int, network: str = "") -> str:
+    """Which maps do not add up to the change of the output, and what helps; nothing if all do, but for `COMPLETE`.
+
+    Parameters
+    ----------
+    shares
+        Gap as a share of the change, by label of the method.
+    steps
+        Points on the paths.
+    network
+        Name of the network, where there are several.
+    """
+    far = {label: share for label, share in shares.items() if not share <= COMPLETE}
+    if not far:
+        return ""
+    largest = max(far.values())
+    missed = f"up to {largest:.0%} of it" if math.isfinite(largest) else "all of it"
+    of = f" of {bold(network)}" if network else ""
+    do = "does" if len(far) == 1 else "do"
+    return (
+        f"**With {count(steps, 'point')} on a path, {listing(far, len(far))} {do} not add up to the change of the "
+        f"output**{of}: {missed} is missing or too much. These maps, and the numbers made of them, are rough. Run it "
+        f"with more points (`steps`, for instance {max(4 * steps, 50)})."
     )
 
 
