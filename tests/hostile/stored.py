@@ -46,6 +46,7 @@ META = {
     "directions of 0": {"TransformMatrix": "0 0 0 0 0 0 0 0 0"},
     "directions of NaN": {"TransformMatrix": "nan 0 0 0 1 0 0 0 1"},
     "directions of 4 numbers": {"TransformMatrix": "1 0 0 1"},
+    "directions that run together": {"TransformMatrix": "1 3e+38 0 0 1 0 0 0 1"},
     "no directions": {"TransformMatrix": None},
     "an offset of inf": {"Offset": "inf 0 0"},
     "-1 channels": {"ElementNumberOfChannels": "-1"},
