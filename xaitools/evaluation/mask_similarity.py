@@ -94,7 +94,7 @@ def prob_cnn(
 
 
 def pair_means(
-    matrix: Shaped[np.ndarray, "context context"],
+    matrix: Shaped[np.ndarray, "..."],
     folds: Sequence[int],
     runs: Sequence[int],
     *,
@@ -158,13 +158,13 @@ def random_masks_like(
     mask: Float[np.ndarray, "*spatial"],
     n: int,
     *,
-    within: Shaped[np.ndarray, "*spatial"] | None = None,
+    within: Shaped[np.ndarray, "..."] | None = None,
     seed: int = 0,
 ) -> Float[np.ndarray, "n *spatial"]:
     """Masks without any meaning that hide as much as a mask does, as smoothly.
 
     They have exactly the values of the mask, so area, sum and histogram are the same, in the order of smooth noise:
-    Gaussian noise, blurred until neighbouring voxels differ, in their mean square, as those of the mask do.
+    Gaussian noise, blurred until neighbouring voxels differ, in their mean square and on average, as those of the mask.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def random_masks_like(
     if not inside.any():
         raise DataError("within is true nowhere; expected voxels to deal the values to.")
     rng = np.random.default_rng(seed)
-    sigma = _smoothness(own, inside, rng.standard_normal(own.shape))
+    sigma = _smoothness(own, inside, [rng.standard_normal(own.shape) for _ in range(5)])
     return np.stack([_dealt(own, inside, rng.standard_normal(own.shape), sigma) for _ in range(n)])
 
 
@@ -221,28 +221,24 @@ def difference_mask(
     Raises
     ------
     ParameterError
-        If `hidden` is more than the voxels with a difference above 0 allow, or below 0.
+        If `hidden` is more than the voxels with a difference above 0 allow, or not above 0.
     """
     positive = np.clip(np.asarray(difference, dtype=np.float64), 0, None)
     most = int((positive > 0).sum())
-    if not 0 <= hidden <= most:
+    if not 0 < hidden <= most:
         raise ParameterError(
-            f"hidden={hidden:g}; expected a sum of 0 to {most}, the voxels with a difference above 0."
+            f"hidden={hidden:g}; expected a sum above 0 and up to {most}, the voxels with a difference above 0."
         )
-    low, high = 0.0, 1 / positive[positive > 0].min() if most else 0.0
+    low, high = hidden / positive.sum(), 1 / positive[positive > 0].min()
     for _ in range(steps):
-        middle = (low * high) ** 0.5 if low else high / 2**20
-        if np.minimum(middle * positive, 1).sum() < hidden:
-            low = middle
-        elif low:
-            high = middle
-        else:
-            low, high = 0.0, middle
+        middle = (low * high) ** 0.5
+        enough = np.minimum(middle * positive, 1).sum() >= hidden
+        low, high = (low, middle) if enough else (middle, high)
     return 1 - np.minimum(high * positive, 1)
 
 
 def share_outside(
-    mask: Float[np.ndarray, "*spatial"], reference: Float[np.ndarray, "*spatial"]
+    mask: Float[np.ndarray, "*spatial"], reference: Float[np.ndarray, "*other"]
 ) -> float:
     """Share of what a mask hides that another one does not hide: 0 where it lies inside, 1 where the two are apart.
 
@@ -289,20 +285,19 @@ def _dealt(own: np.ndarray, inside: np.ndarray, noise: np.ndarray, sigma: float)
     """The values of the mask in the order of blurred noise."""
     smooth = ndimage.gaussian_filter(noise, sigma)
     order = np.argsort(smooth[inside])
-    values, found = np.sort(own[inside]), own.copy()
-    values_in_place = np.empty_like(values)
-    values_in_place[order] = values
-    found[inside] = values_in_place
+    dealt, found = np.empty_like(own[inside]), own.copy()
+    dealt[order] = np.sort(own[inside])
+    found[inside] = dealt
     return found
 
 
-def _smoothness(own: np.ndarray, inside: np.ndarray, noise: np.ndarray) -> float:
-    """Blur of noise in voxels with which it is as rough as the mask."""
+def _smoothness(own: np.ndarray, inside: np.ndarray, noises: Sequence[np.ndarray]) -> float:
+    """Blur of noise in voxels with which it is, on average, as rough as the mask."""
     wanted, low, high = _roughness(own), 0.0, max(own.shape) / 4
     for _ in range(10):
         middle = (low + high) / 2
-        rough = _roughness(_dealt(own, inside, noise, middle)) > wanted
-        low, high = (middle, high) if rough else (low, middle)
+        rough = np.mean([_roughness(_dealt(own, inside, noise, middle)) for noise in noises])
+        low, high = (middle, high) if rough > wanted else (low, middle)
     return (low + high) / 2
 
 

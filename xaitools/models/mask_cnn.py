@@ -84,10 +84,10 @@ def gm_cnn(
 
 
 def gm_cnn_small(
-    in_channels: int = 1, n_outputs: int = 2, input_size: Sequence[int] = (32, 40, 32)
+    in_channels: int = 1, n_outputs: int = 2, input_size: Sequence[int] = (26, 32, 26)
 ) -> nn.Sequential:
-    """:func:`gm_cnn` of three blocks and a dropout of 0.5, for voxels of 4 to 6 mm."""
-    return gm_cnn(in_channels, n_outputs, input_size, n_blocks=3, filters=8, n_linear=2, dropout=0.5)
+    """:func:`gm_cnn` of three blocks, one linear layer and a dropout of 0.5, for voxels of 4 to 6 mm."""
+    return gm_cnn(in_channels, n_outputs, input_size, n_blocks=3, filters=8, n_linear=1, dropout=0.5)
 
 
 def spelled_options(name: str) -> dict[str, float] | None:
