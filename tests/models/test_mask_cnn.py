@@ -39,7 +39,9 @@ def test_a_name_spells_a_member():
 
 @pytest.mark.parametrize("size", [(31, 40, 40), (40, 40)])
 def test_volumes_that_vanish_in_the_pools_are_refused(size):
-    with pytest.raises(ShapeError, match=r"each 32 or more, since 5 poolings.*Resample the volumes, pad them"):
+    with pytest.raises(
+        ShapeError, match=r"each 32 or more, since 5 poolings.*Resample the volumes, pad them"
+    ):
         gm_cnn(input_size=size)
 
 

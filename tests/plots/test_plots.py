@@ -565,3 +565,20 @@ def test_names_are_shown_as_they_are(quality, scores):
     assert list(next(trace for trace in fig.data if trace.name == "control").x) == [shown]
     panel = plots.map_panel(np.eye(3), {"plain": {name: np.eye(3)}})
     assert axes_of(panel, heatmaps(panel)[1])[0].title.text == shown
+
+
+def test_objective_plot_draws_each_term_of_each_mask():
+    table = pd.DataFrame(
+        {
+            "mask": ["a<b"] * 3 + ["c"] * 3, "iteration": [0, 1, 2] * 2, "objective": [1.0, 0.5, 0.4] * 2,
+            "score": [1.0, 0.4, 0.2] * 2, "area_penalty": [0.0, 0.1, 0.1] * 2, "smoothness_penalty": [0.0, 0, 0.1] * 2,
+        }
+    )  # fmt: skip
+    fig = plots.objective_plot(table)
+    assert len(fig.data) == 8
+    scores = [trace for trace in fig.data if trace.name == "score of the class"]
+    for trace in scores:
+        assert list(trace.y) == [1.0, 0.4, 0.2]
+    assert {note.text for note in fig.layout.annotations} == {"a&lt;b", "c"}
+    with pytest.raises(DataError, match="several rows"):
+        plots.objective_plot(pd.concat([table, table]))

@@ -85,7 +85,9 @@ def prob_cnn(
     for row, model in enumerate(models):
         with asking(model, softmax=True, output=output) as ask:
             questions = (
-                (image, target, 1) for mask in stack for image in delete(images, mask, **options).cpu().numpy()
+                (image, target, 1)
+                for mask in stack
+                for image in delete(images, mask, **options).cpu().numpy()
             )
             what = f"network {row + 1} under masks"
             said = answers(ask, questions, batch_size, total=total, progress=progress, what=what)
@@ -237,9 +239,7 @@ def difference_mask(
     return 1 - np.minimum(high * positive, 1)
 
 
-def share_outside(
-    mask: Float[np.ndarray, "*spatial"], reference: Float[np.ndarray, "*other"]
-) -> float:
+def share_outside(mask: Float[np.ndarray, "*spatial"], reference: Float[np.ndarray, "*other"]) -> float:
     """Share of what a mask hides that another one does not hide: 0 where it lies inside, 1 where the two are apart.
 
     ``1 - sum(min(1 - m, 1 - reference)) / sum(1 - m)``. Of two sessions of one participant, disease has only spread if

@@ -88,7 +88,13 @@ def search_architectures(
         try:
             rate, name = own["learning_rate"], own["network"]
             net = train_or_load(
-                "", name, training, validation, seed=seed, progress=False, **{**settings, "learning_rate": rate}
+                "",
+                name,
+                training,
+                validation,
+                seed=seed,
+                progress=False,
+                **{**settings, "learning_rate": rate},
             )
         except DivergedError:
             failed += 1
@@ -96,7 +102,9 @@ def search_architectures(
         said = predict(net.model, validation.images).argmax(dim=1)
         own["balanced accuracy, validation"] = float(balanced_accuracy_score(validation.labels, said))
     if failed == n:
-        raise DataError(f"all {n} architectures diverged: look at the images, or give network and learning_rate")
+        raise DataError(
+            f"all {n} architectures diverged: look at the images, or give network and learning_rate"
+        )
     table = pd.DataFrame(drawn).sort_values("balanced accuracy, validation", ascending=False, kind="stable")
     run.note(architectures=table.to_dict("records"))
     return table

@@ -161,3 +161,28 @@ def permuted_labels(samples: Volumes, seed: int = 0) -> Volumes:
     order = np.random.default_rng(seed).permutation(len(subjects))
     dealt = dict(zip(subjects, labels[order], strict=True))
     return replace(samples, labels=labels.new_tensor([int(dealt[subject]) for subject in samples.subjects]))
+
+
+def permuted_folds(folds: Folds, seed: int = 0) -> list[tuple[Volumes, Volumes]]:
+    """The folds with :func:`permuted_labels` in each of their sets."""
+    return [
+        (permuted_labels(training, seed), permuted_labels(validation, seed + 1))
+        for training, validation in folds
+    ]
+
+
+def group_of(samples: Volumes, label: int, *, apart: Volumes | None = None, n: int = 0) -> Volumes:
+    """The first `n` samples of a class (0: all of them), without the participants of `apart`.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
+    other = set(apart.subjects) if apart is not None else set()
+    found = [
+        i for i, own in enumerate(samples.subjects) if own not in other and int(samples.labels[i]) == label
+    ]
+    if not found:
+        raise DataError(f"nobody of class {samples.class_names[label]!r} is left for a group; add subjects")
+    return samples[found[: n or None]]

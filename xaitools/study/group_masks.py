@@ -13,6 +13,7 @@ from torch import Tensor
 
 from xaitools.attribution import MaskSettings, optimise_masks
 from xaitools.data import Volumes
+from xaitools.errors import ParameterError
 from xaitools.files import write_text
 from xaitools.maps import load_map, map_path, save_map
 from xaitools.study.contexts import Contexts
@@ -45,10 +46,19 @@ class GroupMasks:
         return {name: 1 - mask for name, mask in self.masks.items()}
 
 
-def mask_grid(
-    l1: Sequence[float], l2: Sequence[float], **same: Any
-) -> dict[str, MaskSettings]:
-    """Settings of all pairs of weights by name, ``"l1=0.1, l2=0.01"``."""
+def mask_grid(l1: Sequence[float], l2: Sequence[float], **same: Any) -> dict[str, MaskSettings]:
+    """Settings of all pairs of weights by name, ``"l1=0.1, l2=0.01"``; `same` is what they have in common.
+
+    Raises
+    ------
+    ParameterError
+        If there is no weight, or one stands twice, so that the same mask would be made twice.
+    """
+    for name, weights in (("l1", l1), ("l2", l2)):
+        if len(set(weights)) != len(weights) or not len(weights):
+            raise ParameterError(
+                f"{name} {list(weights)}; expected one weight or more, each once: take out the others."
+            )
     return {f"l1={one:g}, l2={two:g}": MaskSettings(l1=one, l2=two, **same) for two in l2 for one in l1}
 
 
@@ -113,7 +123,13 @@ def group_masks(
 
 
 def masks_of_contexts(
-    nets: Contexts, patients: Volumes, setting: MaskSettings, folder: Path, *, prefix: str = "", **options: Any
+    nets: Contexts,
+    patients: Volumes,
+    setting: MaskSettings,
+    folder: Path,
+    *,
+    prefix: str = "",
+    **options: Any,
 ) -> GroupMasks:
     """One mask of the group for each context, by context; see :func:`group_masks`."""
     label = setting_name(setting)
@@ -158,11 +174,11 @@ def _read(folder: Path, name: str, own: str, key: Mapping[str, Any]) -> Read | N
         return None
 
 
-def _write(
-    folder: Path, name: str, own: str, key: Mapping[str, Any], read: Read, affine: np.ndarray
-) -> None:
+def _write(folder: Path, name: str, own: str, key: Mapping[str, Any], read: Read, affine: np.ndarray) -> None:
     mask, report, history = read
-    plain = {column: value.item() if isinstance(value, np.generic) else value for column, value in report.items()}
+    plain = {
+        column: value.item() if isinstance(value, np.generic) else value for column, value in report.items()
+    }
     course = {"report": plain, "history": history.to_dict("list")}
     write_text(_course(folder, name, own), json.dumps(course))
     save_map(folder, name, f"mask {own}", mask, key=key, affine=affine)

@@ -29,7 +29,9 @@ MEASURES = ("prob_CNN", "ROI cosine")
 """Of two masks: what one's network says under the other, and the regions that they hide."""
 
 
-def mask_regions(masks: Mapping[Any, Mask] | Sequence[Mask], regions: Regions, patients: Volumes) -> pd.DataFrame:
+def mask_regions(
+    masks: Mapping[Any, Mask] | Sequence[Mask], regions: Regions, patients: Volumes
+) -> pd.DataFrame:
     """How much of each region masks hide: a row for each mask (``map``, from 0) and region.
 
     Where all patients share an atlas, its regions are taken; where each has a label map, a region is where it is in
@@ -88,7 +90,13 @@ def cosines_by_weight(run: Run, table: pd.DataFrame, names: Sequence[str]) -> pd
 
 
 def similarity_matrices(
-    nets: Contexts, masks: GroupMasks, judged: Volumes, table: pd.DataFrame, *, target: int = 1, **options: Any
+    nets: Contexts,
+    masks: GroupMasks,
+    judged: Volumes,
+    table: pd.DataFrame,
+    *,
+    target: int = 1,
+    **options: Any,
 ) -> dict[str, Matrix]:
     """Each two contexts' prob_CNN (row: network, column: mask) and ROI cosine.
 
@@ -236,6 +244,17 @@ def as_good_at_random(
     return table
 
 
+def some_random_masks(
+    masks: GroupMasks, brain: Bool[np.ndarray, "x y z"], *, n: int, seed: int = 0
+) -> list[Mask]:
+    """`n` random masks in the brain for each mask, as large and as smooth as it."""
+    drawn = [
+        random_masks_like(mask, n, within=brain, seed=seed + number)
+        for number, mask in enumerate(masks.masks.values())
+    ]
+    return [mask for several in drawn for mask in several]
+
+
 def control_table(
     run: Run,
     nets: Contexts,
@@ -304,7 +323,9 @@ def masked_regions(
         share of them (of k, if they are more) among these, and ``AUC`` of the ranking. The last two are recorded.
     """
     top = top_k(table, k, measure="density")
-    found = pd.DataFrame({"mask": [str(own) for own in contexts], "most hidden regions": [", ".join(own) for own in top]})
+    found = pd.DataFrame(
+        {"mask": [str(own) for own in contexts], "most hidden regions": [", ".join(own) for own in top]}
+    )
     if known:
         scores = recovered_regions(table, known, k, measure="density")
         hits = scores["recall"] * len(known) / min(k, len(known))

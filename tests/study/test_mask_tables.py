@@ -1,0 +1,193 @@
+"""Tables of masks: regions, similarity of contexts, controls, and what is known to change."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from xaitools.atlas import Atlas
+from xaitools.evaluation import cosine, localization
+from xaitools.phantoms import synthetic_brains
+from xaitools.study import (
+    Context,
+    GroupMasks,
+    as_good_at_random,
+    beside_poster,
+    brain_of,
+    control_table,
+    cosines_by_weight,
+    density_bars,
+    group_difference,
+    group_mean,
+    mask_regions,
+    masked_regions,
+    robustness_table,
+    similarity_matrices,
+    some_random_masks,
+    truth_of,
+)
+from xaitools.study.mask_tables import densities
+from xaitools.study.network import Trained
+from xaitools.study.regions import Regions
+
+RNG = np.random.default_rng(0)
+CONTEXTS = [Context(1, 1), Context(1, 2), Context(2, 1), Context(2, 2)]
+
+
+@pytest.fixture(scope="module")
+def brains(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    return synthetic_brains(
+        6, spacing=12, shape=[14, 16, 14], atrophy=0.5, modality="grey-matter", seed=0, cache_dir=folder,
+        progress=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def masks(brains):
+    values = [RNG.random(brains.shape).astype(np.float32) for _ in CONTEXTS]
+    return GroupMasks(dict(zip(CONTEXTS, values, strict=True)), pd.DataFrame(), pd.DataFrame())
+
+
+@pytest.fixture(scope="module")
+def nets(brains):
+    torch.manual_seed(0)
+    size = int(np.prod(brains.shape))
+    return {own: Trained("net", nn.Sequential(nn.Flatten(), nn.Linear(size, 2)), "") for own in CONTEXTS}
+
+
+@pytest.fixture(scope="module")
+def label_maps(brains):
+    names = {int(n): name for n, name in brains.info["label_names"].items()}
+    return Regions("the label map of each brain", label_names=names)
+
+
+@pytest.fixture(scope="module")
+def halves(brains):
+    labels = np.ones(brains.shape, dtype=int)
+    labels[:, 8:] = 2
+    return Regions("two halves", Atlas(labels, brains.affine, {1: "back", 2: "front"}))
+
+
+def test_densities_of_an_atlas(masks, halves, brains):
+    table = mask_regions(masks.masks, halves, brains)
+    for number, mask in enumerate(masks.masks.values()):
+        own = table[table["map"] == number].set_index("region")["density"]
+        assert own["back"] == pytest.approx((1 - mask[:, :8]).mean(), rel=1e-5)
+        assert own["front"] == pytest.approx((1 - mask[:, 8:]).mean(), rel=1e-5)
+    assert densities(table).shape == (4, 2)
+
+
+def test_densities_of_label_maps_count_each_region_where_it_is_in_each_patient(masks, label_maps, brains):
+    table = mask_regions(list(masks.masks.values())[:1], label_maps, brains).set_index("region")
+    (mask, *_) = masks.masks.values()
+    numbers = [n for n, name in label_maps.label_names.items() if name.startswith("hippocampus")]
+    places = [np.isin(brains.label_map(i), numbers) for i in range(len(brains))]
+    hidden = sum((1 - mask)[place].sum() for place in places)
+    assert table.loc["hippocampus", "density"] == pytest.approx(
+        hidden / sum(place.sum() for place in places), rel=1e-5
+    )
+
+
+def test_cosines_are_recorded_pair_by_pair(run, recorded, masks, halves, brains):
+    table = mask_regions(masks.masks, halves, brains)
+    names = ["a", "b", "c", "d"]
+    found = cosines_by_weight(run, table, names)
+    np.testing.assert_allclose(found.to_numpy(), cosine(densities(table)))
+    assert recorded()["b; d", "ROI cosine across weights"] == pytest.approx(found.loc["b", "d"])
+
+
+def test_matrices_and_their_means_beside_the_poster(run, recorded, nets, masks, halves, brains):
+    table = mask_regions(masks.masks, halves, brains)
+    found = similarity_matrices(nets, masks, brains, table, deletion="white")
+    mask, model = torch.from_numpy(masks.masks[CONTEXTS[2]]), nets[CONTEXTS[1]].model
+    expected = model(mask * brains.images[:] + 1 - mask).softmax(1)[:, 1].mean().item()
+    assert found["prob_CNN"][1, 2] == pytest.approx(expected, rel=1e-5)
+    means = robustness_table(run, found, masks.masks, network="net")
+    at = means.set_index(["measure", "pairs"])
+    runs = [found["prob_CNN"][i, j] for i, j in ((0, 1), (1, 0), (2, 3), (3, 2))]
+    assert at.loc[("prob_CNN", "inter-run"), "value"] == pytest.approx(np.mean(runs))
+    assert recorded()["", "prob_CNN, inter-run"] == pytest.approx(np.mean(runs))
+    beside = beside_poster(means, {"prob_CNN, inter-run": 0.82})
+    assert beside["published"].tolist() == ["", "0.82", "", "", ""]
+    assert ("ROI cosine", "own") not in set(zip(beside["measure"], beside["pairs"], strict=True))
+
+
+def test_the_difference_of_the_groups_hides_what_patients_lack(brains):
+    patients, controls = brains[[1, 3, 5]], brains[[0, 2, 4]]
+    found = group_difference(controls, patients, 20.0)
+    lead = controls.images[:].mean((0, 1)).numpy() - patients.images[:].mean((0, 1)).numpy()
+    assert (1 - found).sum() == pytest.approx(20, rel=1e-4)
+    assert (found[lead < -1e-4] == 1).all()
+    more = group_difference(controls, patients, 20.0, deletion="black")
+    assert (more[lead > 1e-4] == 1).all()
+    either = group_difference(controls, patients, 20.0, deletion="blur")
+    assert (1 - either)[np.abs(lead) > 0.9 * np.abs(lead).max()].min() > 0.2
+
+
+def test_means_brain_and_truth_of_a_group(brains):
+    np.testing.assert_allclose(group_mean(brains), brains.images[:].mean((0, 1)).numpy(), atol=1e-6)
+    np.testing.assert_array_equal(brain_of(brains, 0.1), group_mean(brains) > 0.1)
+    np.testing.assert_array_equal(truth_of(brains), brains.masks[:].float().mean((0, 1)).numpy() > 0.5)
+    assert truth_of(replace(brains, masks=None)) is None
+
+
+def test_a_mask_that_knows_the_truth_beats_random_ones(run, recorded, brains):
+    truth, brain = truth_of(brains), brain_of(brains)
+    right = (1 - 0.9 * truth).astype(np.float32)
+    wrong = (1 - 0.9 * np.roll(truth, 4, axis=1)).astype(np.float32)
+    masks = GroupMasks({Context(1, 1): right, Context(1, 2): wrong}, pd.DataFrame(), pd.DataFrame())
+    table = as_good_at_random(run, masks, truth, brain, n_random=19)
+    assert table["AUC"].iloc[0] == pytest.approx(1)
+    assert table["as good at random"].tolist()[0] == pytest.approx(1 / 20)
+    assert table["as good at random"].tolist()[1] > 0.1
+    expected = localization((1 - wrong[brain])[None], truth[brain][None])["auc"][0]
+    assert table["AUC"].iloc[1] == pytest.approx(expected)
+    assert recorded()["", "planted voxels, AUC"] == pytest.approx(table["AUC"].mean())
+    assert as_good_at_random(run, masks, None, brain, n_random=19).empty
+
+
+def test_controls_stand_beside_the_masks(run, recorded, nets, masks, halves, brains):
+    truth, brain = truth_of(brains), brain_of(brains)
+    random = some_random_masks(masks, brain, n=1)
+    assert len(random) == 4
+    nothing = np.ones(brains.shape, np.float32)
+    nothing[0] = 0.99
+    found = control_table(
+        run, nets, masks, {"nearly nothing": [nothing], "random": random}, halves, brains, brains,
+        truth=truth, brain=brain,
+    ).set_index("mask")  # fmt: skip
+    assert list(found.index) == ["masks of the other networks", "nearly nothing", "random"]
+    said = [net.model(brains.images[:]).softmax(1)[:, 1].mean().item() for net in nets.values()]
+    assert found.loc["nearly nothing", "prob_CNN"] == pytest.approx(np.mean(said), abs=0.02)
+    table = mask_regions(masks.masks, halves, brains)
+    matrix = cosine(densities(table))
+    between = matrix[~np.eye(4, dtype=bool)].mean()
+    assert found.loc["masks of the other networks", "ROI cosine"] == pytest.approx(between)
+    assert recorded()["random", "control: AUC"] == pytest.approx(found.loc["random", "AUC"])
+
+
+def test_one_network_alone_has_no_others(run, nets, masks, halves, brains):
+    first = CONTEXTS[0]
+    alone = GroupMasks({first: masks.masks[first]}, pd.DataFrame(), pd.DataFrame())
+    found = control_table(
+        run, {first: nets[first]}, alone, {}, halves, brains, brains, truth=None, brain=brain_of(brains)
+    )
+    assert found["ROI cosine"].isna().all()
+    assert "AUC" not in found
+
+
+def test_the_most_hidden_regions_by_name(run, masks, halves, brains):
+    back = np.ones(brains.shape, np.float32)
+    back[:, :8] = 0.5
+    table = mask_regions([back, 1.5 - back], halves, brains)
+    found = masked_regions(run, table, CONTEXTS[:2], ["back"], 1)
+    assert found["most hidden regions"].tolist() == ["back", "front"]
+    assert found["found"].tolist() == [1.0, 0.0]
+    assert found["AUC"].tolist() == [1.0, 0.0]
+    assert "AUC" not in masked_regions(run, table, CONTEXTS[:2], [], 1)
+    bars = density_bars({"masks": table}).set_index("region")
+    assert bars.loc["back", ["value", "low", "high"]].tolist() == [25.0, 0.0, 50.0]
