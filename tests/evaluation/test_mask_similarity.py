@@ -56,7 +56,7 @@ def test_prob_cnn_needs_networks_and_masks(networks):
 def test_pairs_are_averaged_by_kind():
     matrix = RNG.random((6, 6))
     found = pair_means(matrix, FOLDS, RUNS, n_resamples=50).set_index("pairs")
-    sums = {"own": [], "inter-run": [], "inter-fold": []}
+    sums = {"own": [], "inter-run": [], "inter-fold": [], "inter-both": []}
     for i in range(6):
         for j in range(6):
             if i == j:
@@ -65,6 +65,8 @@ def test_pairs_are_averaged_by_kind():
                 sums["inter-run"].append(matrix[i, j])
             elif RUNS[i] == RUNS[j]:
                 sums["inter-fold"].append(matrix[i, j])
+            else:
+                sums["inter-both"].append(matrix[i, j])
     for kind, values in sums.items():
         assert found.at[kind, "value"] == pytest.approx(np.mean(values))
         assert found.at[kind, "n"] == len(values)

@@ -1,4 +1,4 @@
-"""The study of optimised masks as a user runs it: through our runner and plain Papermill, on synthetic and real brains."""
+"""The study of optimised masks as a user runs it: through Papermill, on synthetic and on real brains."""
 
 import csv
 import json

@@ -20,11 +20,10 @@ from xaitools.study import (
 from xaitools.study.network import Trained
 
 
-def samples(labels, subjects=None):
+def samples(labels):
     names = tuple(f"sub-{i + 1:03d}" for i in range(len(labels)))
     images = torch.tensor(labels, dtype=torch.float32)[:, None, None, None].expand(-1, 1, 2, 2).clone()
-    subjects = tuple(subjects or names)
-    return Samples(images, torch.tensor(labels), subjects, names, class_names=("control", "patient"))
+    return Samples(images, torch.tensor(labels), names, names, class_names=("control", "patient"))
 
 
 FOLDS = [(samples([0, 1, 0, 1]), samples([0, 1])), (samples([1, 0, 1, 0]), samples([1, 0]))]
@@ -109,8 +108,11 @@ def test_accuracies_are_measured_on_every_set_and_recorded(run, recorded):
 
 
 def test_permuted_labels_keep_their_number_and_a_participant_has_one():
-    own = samples([0, 0, 1, 1, 0, 1, 0, 1] * 4, [f"sub-{i // 2:03d}" for i in range(32)])
-    own = Samples(own.images, torch.arange(32) // 2 % 2, own.subjects, own.names, own.class_names)
+    subjects = tuple(f"sub-{i // 2:03d}" for i in range(32))
+    names = tuple(f"{subject}_img-{i % 2 + 1}" for i, subject in enumerate(subjects))
+    own = Samples(
+        torch.zeros(32, 1, 2, 2), torch.arange(32) // 2 % 2, subjects, names, ("control", "patient")
+    )
     found = permuted_labels(own, seed=1)
     assert sorted(found.labels.tolist()) == sorted(own.labels.tolist())
     assert not torch.equal(found.labels, own.labels)

@@ -112,7 +112,7 @@ def test_matrices_and_their_means_beside_the_poster(run, recorded, nets, masks, 
     assert at.loc[("prob_CNN", "inter-run"), "value"] == pytest.approx(np.mean(runs))
     assert recorded()["", "prob_CNN, inter-run"] == pytest.approx(np.mean(runs))
     beside = beside_poster(means, {"prob_CNN, inter-run": 0.82})
-    assert beside["published"].tolist() == ["", "0.82", "", "", ""]
+    assert beside["published"].tolist() == ["", "0.82", "", "", "", "", ""]
     assert ("ROI cosine", "own") not in set(zip(beside["measure"], beside["pairs"], strict=True))
 
 
@@ -125,7 +125,7 @@ def test_the_difference_of_the_groups_hides_what_patients_lack(brains):
     more = group_difference(controls, patients, 20.0, deletion="black")
     assert (more[lead > 1e-4] == 1).all()
     either = group_difference(controls, patients, 20.0, deletion="blur")
-    assert (1 - either)[np.abs(lead) > 0.9 * np.abs(lead).max()].min() > 0.2
+    assert np.corrcoef((1 - either).ravel(), np.abs(lead).ravel())[0, 1] > 0.99
 
 
 def test_means_brain_and_truth_of_a_group(brains):

@@ -288,10 +288,14 @@ def test_masks_are_told_with_what_is_to_be_minded():
         "of the volume."
     )
     moving = words.masks_made(
-        masks_report(stopped=["converged", "not yet: still moving"], remark=["", "raise steps"]), "AD"
+        masks_report(
+            stopped=["converged", "not yet: still moving"],
+            remark=["the mask still moved: raise steps", "lower l1"],
+        ),
+        "AD",
     )
     assert "1 of 2 had not stopped moving after the last step." in moving
-    assert "To be minded: fold 1, run 2: raise steps." in moving
+    assert moving.endswith("To be minded: fold 1, run 2: lower l1.")
     assert "under 1 mask, which hides 0.4 %" in words.masks_made(masks_report().iloc[:1], "AD")
 
 
@@ -339,3 +343,20 @@ def test_published_cosines_and_sessions_only_where_there_are_some():
     assert words.longitudinal(table).startswith(
         "Of 3 participants with two sessions, 20% of the earlier mask"
     )
+
+
+def test_accuracies_of_the_poster_and_the_difference_of_groups_only_where_there_are_some():
+    said = words.published_accuracies({"balanced accuracy, test": 0.88, "folds": 5})
+    assert said == "Published: 88.0% (test)."
+    assert words.published_accuracies({"folds": 5}) == ""
+    table = pd.DataFrame(
+        {
+            "mask": ["masks of the other networks", "difference of the groups"],
+            "ROI cosine": [0.9, 0.8],
+            "prob_CNN": [0.4, 0.5],
+        }
+    )
+    said = words.group_difference(table)
+    assert "a cosine of 0.80 with the masks (masks of other networks: 0.90)" in said
+    assert words.group_difference(table.iloc[:1]) == ""
+    assert words.group_difference(table.replace(0.9, float("nan"))) == ""

@@ -18,8 +18,9 @@ from xaitools.evaluation._maps import as_array
 from xaitools.models.outputs import Output
 from xaitools.progress import Progress
 
-PAIRS = ("own", "inter-run", "inter-fold")
-"""Kinds of pairs of contexts: each with itself; the same fold and another run; another fold and the same run."""
+PAIRS = ("own", "inter-run", "inter-fold", "inter-both")
+"""Kinds of pairs of contexts: each with itself; another run of the same fold; the same run of another fold; another run
+of another fold."""
 
 
 def prob_cnn(
@@ -104,7 +105,7 @@ def pair_means(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Means of a matrix of contexts over pairs of the same context, of other runs and of other folds.
+    """Means of a matrix of contexts over pairs of the same context, of other runs, other folds, and both.
 
     A context is one training: a fold and a run. Its intervals come of resampling contexts, not pairs, since pairs that
     share a context are not independent: in each resample a pair counts as often as the product of how often its two
@@ -145,7 +146,12 @@ def pair_means(
     _check_contexts(values, of_fold, of_run, confidence, n_resamples)
     n = len(values)
     same_fold, same_run = of_fold[:, None] == of_fold, of_run[:, None] == of_run
-    chosen = (same_fold & same_run, same_fold & ~same_run, ~same_fold & same_run)
+    chosen = (
+        same_fold & same_run,
+        same_fold & ~same_run,
+        ~same_fold & same_run,
+        ~same_fold & ~same_run,
+    )
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples)
     rows = []
     for kind, which in zip(PAIRS, chosen, strict=True):
@@ -306,8 +312,8 @@ def _check_contexts(
 ) -> None:
     if values.ndim != 2 or len({*values.shape, len(folds), len(runs)}) != 1:
         raise ShapeError(
-            f"matrix of shape {values.shape} with {len(folds)} folds and {len(runs)} runs; expected one row, one column, "
-            "one fold and one run for each context."
+            f"matrix of shape {values.shape} with {len(folds)} folds and {len(runs)} runs; expected one row, one "
+            "column, one fold and one run for each context."
         )
     if len(set(zip(folds.tolist(), runs.tolist(), strict=True))) < len(values):
         raise DataError("two contexts are of the same fold and run; expected each once: take one out.")

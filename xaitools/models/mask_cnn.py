@@ -1,5 +1,6 @@
 """The family of networks that Thibeau-Sutre et al. searched for grey-matter maps."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from math import prod
@@ -67,7 +68,7 @@ def gm_cnn(
         )
     layers: list[nn.Module] = []
     widths = [in_channels, *(filters * 2**block for block in range(n_blocks))]
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in itertools.pairwise(widths):
         layers += [
             nn.Conv3d(before, after, kernel_size=3, padding=1),
             nn.BatchNorm3d(after),
@@ -78,7 +79,7 @@ def gm_cnn(
     ratio = (n_outputs / features) ** (1 / n_linear)
     sizes = [features, *(max(n_outputs, round(features * ratio**i)) for i in range(1, n_linear)), n_outputs]
     layers += [nn.Flatten(), nn.Dropout(dropout)]
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in itertools.pairwise(sizes):
         layers += [nn.Linear(before, after), nn.LeakyReLU()]
     return nn.Sequential(*layers[:-1])
 

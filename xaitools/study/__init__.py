@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "permuted_labels",
         ],
         "explaining": ["explain", "explain_each"],
-        "group_masks": [
+        "mask_files": [
             "GroupMasks",
             "forming",
             "group_masks",
@@ -31,7 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "labels": ["method_table", "unique_labels"],
         "manifest": ["read_manifest"],
-        "mask_claims": ["mask_claims"],
+        "mask_verdicts": ["mask_claims"],
         "mask_tables": [
             "as_good_at_random",
             "beside_poster",
@@ -80,7 +80,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "scores": ["mean_curves", "mean_scores", "per_image", "without_least"],
         "sets": ["sets_table"],
         "show": ["panel_rows", "plain_table", "saved", "say"],
-        "single_masks": ["longitudinal_table", "sessions", "single_masks", "singles_table"],
+        "singles": ["longitudinal_table", "sessions", "single_masks", "singles_table"],
         "volumes": ["check_methods", "coarser", "coarser_affine", "coronal"],
     },
 )

@@ -9,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score
 from tqdm.auto import tqdm
 
 from xaitools.checks import check_counts
-from xaitools.data import Volumes
+from xaitools.data import Samples, Volumes
 from xaitools.errors import DataError, DivergedError
 from xaitools.models import predict
 from xaitools.study.network import train_or_load
@@ -48,8 +48,8 @@ def draw_architectures(n: int, shape: Sequence[int], *, seed: int = 0) -> list[d
 def search_architectures(
     run: Run,
     n: int,
-    training: Volumes,
-    validation: Volumes,
+    training: Samples | Volumes,
+    validation: Samples | Volumes,
     *,
     seed: int = 0,
     progress: bool = True,
@@ -82,7 +82,7 @@ def search_architectures(
     DataError
         If all members diverge.
     """
-    drawn, failed = draw_architectures(n, training.shape, seed=seed), 0
+    drawn, failed = draw_architectures(n, training.images.shape[2:], seed=seed), 0
     for own in tqdm(drawn, desc="architectures", unit="network", disable=not progress):
         own["balanced accuracy, validation"] = 0.5
         try:

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.metrics import balanced_accuracy_score
 from tqdm.auto import tqdm
 
-from xaitools.data import Volumes
+from xaitools.data import Samples, Volumes
 from xaitools.errors import DataError, DivergedError, ParameterError
 from xaitools.models import predict
 from xaitools.study.network import Trained, train_or_load
@@ -34,7 +34,8 @@ class Context(NamedTuple):
 
 
 Contexts = dict[Context, Trained]
-Folds = Sequence[tuple[Volumes, Volumes]]
+Set = Samples | Volumes
+Folds = Sequence[tuple[Set, Set]]
 
 
 def check_contexts(model: str, n_folds: int, n_runs: int) -> None:
@@ -113,7 +114,7 @@ def folds_and_runs(
 
 
 def context_accuracies(
-    run: Run, nets: Contexts, folds: Folds, test: Volumes, *, network: str, **options: Any
+    run: Run, nets: Contexts, folds: Folds, test: Set, *, network: str, **options: Any
 ) -> pd.DataFrame:
     """Balanced accuracy of each network on its training and validation set and on the test set; recorded.
 
@@ -153,7 +154,7 @@ def context_accuracies(
     return table
 
 
-def permuted_labels(samples: Volumes, seed: int = 0) -> Volumes:
+def permuted_labels(samples: Set, seed: int = 0) -> Set:
     """The samples with the labels of their participants permuted; all samples of one participant get one label."""
     subjects = list(dict.fromkeys(samples.subjects))
     first = {subject: samples.subjects.index(subject) for subject in subjects}
@@ -163,7 +164,7 @@ def permuted_labels(samples: Volumes, seed: int = 0) -> Volumes:
     return replace(samples, labels=labels.new_tensor([int(dealt[subject]) for subject in samples.subjects]))
 
 
-def permuted_folds(folds: Folds, seed: int = 0) -> list[tuple[Volumes, Volumes]]:
+def permuted_folds(folds: Folds, seed: int = 0) -> list[tuple[Set, Set]]:
     """The folds with :func:`permuted_labels` in each of their sets."""
     return [
         (permuted_labels(training, seed), permuted_labels(validation, seed + 1))
@@ -171,7 +172,7 @@ def permuted_folds(folds: Folds, seed: int = 0) -> list[tuple[Volumes, Volumes]]
     ]
 
 
-def group_of(samples: Volumes, label: int, *, apart: Volumes | None = None, n: int = 0) -> Volumes:
+def group_of(samples: Set, label: int, *, apart: Set | None = None, n: int = 0) -> Set:
     """The first `n` samples of a class (0: all of them), without the participants of `apart`.
 
     Raises

@@ -20,7 +20,7 @@ from xaitools.evaluation import (
     top_k,
 )
 from xaitools.study.contexts import Context, Contexts
-from xaitools.study.group_masks import GroupMasks, Mask
+from xaitools.study.mask_files import GroupMasks, Mask
 from xaitools.study.regions import Regions, labels_of
 from xaitools.study.run import Run
 
@@ -336,7 +336,7 @@ def masked_regions(
 
 
 def density_bars(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Mean and range over masks of each region's density in percent, for `plots.region_plot`; a panel for each table."""
+    """Mean and range over masks of each region's density in percent, a panel a table: for `plots.region_plot`."""
     rows = []
     for name, table in tables.items():
         summary = (100 * table.set_index("region")["density"]).groupby("region", sort=False)

@@ -19,6 +19,7 @@ from xaitools.evaluation import VERDICTS
 from xaitools.study.leaders import Leader
 from xaitools.study.published import published_text
 
+STILL_MOVED = "the mask still moved: raise steps"  # a remark on a mask, which has a sentence of its own
 SAME = 0.99  # correlation from which two methods are called the same
 
 
@@ -276,7 +277,7 @@ def architecture(table: pd.DataFrame) -> str:
 def masks_made(report: pd.DataFrame, positive: str) -> str:
     """What masks do to the network's answer, how much they hide, and which had not stopped moving."""
     after, moving = report["score_after"], int((report["stopped"] != "converged").sum())
-    remarks = [f"{name}: {text}" for name, text in report["remark"].items() if text]
+    remarks = [f"{name}: {text}" for name, text in report["remark"].items() if text not in ("", STILL_MOVED)]
     found = (
         f"The mean probability of *{escape(positive)}* falls from {_range(report['score_before'], '.2f')} to "
         f"{_range(after, '.2f')} under {count(len(report), 'mask')}, which {'hides' if len(report) == 1 else 'hide'} "
@@ -285,6 +286,34 @@ def masks_made(report: pd.DataFrame, positive: str) -> str:
     if moving:
         found += f" {moving} of {len(report)} had not stopped moving after the last step."
     return f"{found} To be minded: {listing(remarks, 3)}." if remarks else found
+
+
+def published_accuracies(printed: Mapping[str, float]) -> str:
+    """Published balanced accuracies of each set; nothing if there are none."""
+    found = {
+        name.removeprefix("balanced accuracy, "): v
+        for name, v in printed.items()
+        if name.startswith("balanced")
+    }
+    return (
+        f"Published: {listing((f'{value:.1%} ({name})' for name, value in found.items()), 6)}."
+        if found
+        else ""
+    )
+
+
+def group_difference(table: pd.DataFrame) -> str:
+    """Whether the mean maps alone, without any network, give as good a mask; nothing where it was not compared."""
+    rows = table.set_index("mask")
+    own, alone = "masks of the other networks", "difference of the groups"
+    if alone not in rows.index or rows.loc[own].isna().any():
+        return ""
+    alike, asked = rows["ROI cosine"], rows["prob_CNN"]
+    return (
+        "The difference of the groups' mean maps, without any network, hides regions with a cosine of "
+        f"{alike[alone]:.2f} with the masks (masks of other networks: {alike[own]:.2f}), and leaves the networks a "
+        f"probability of {asked[alone]:.2f} (masks of other networks: {asked[own]:.2f})."
+    )
 
 
 def published_cosines(printed: Mapping[str, float]) -> str:
@@ -341,8 +370,8 @@ def longitudinal(table: pd.DataFrame) -> str:
         return ""
     own = table.set_index("pairs").loc["one participant"]
     return (
-        f"Of {count(int(own['n']), 'participant')} with two sessions, {own['earlier outside later']:.0%} of the earlier "
-        f"mask lies outside of the later one, and {own['later outside earlier']:.0%} of the later one is new."
+        f"Of {count(int(own['n']), 'participant')} with two sessions, {own['earlier outside later']:.0%} of the "
+        f"earlier mask lies outside of the later one, and {own['later outside earlier']:.0%} of the later one is new."
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32
-from torch import Tensor
 
 from xaitools.attribution import MaskSettings, optimise_masks
 from xaitools.data import Volumes

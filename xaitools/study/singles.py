@@ -11,7 +11,7 @@ from xaitools.attribution import MaskSettings
 from xaitools.data import Volumes
 from xaitools.evaluation import cosine, share_outside
 from xaitools.study.contexts import Context
-from xaitools.study.group_masks import GroupMasks, Mask, group_masks, setting_name
+from xaitools.study.mask_files import GroupMasks, Mask, group_masks, setting_name
 from xaitools.study.network import Trained
 from xaitools.study.run import Run
 
@@ -19,7 +19,7 @@ from xaitools.study.run import Run
 def single_masks(
     net: Trained, context: Context, samples: Volumes, setting: MaskSettings, folder: Path, **options: Any
 ) -> GroupMasks:
-    """One mask for each sample alone, by its name; on disk as :func:`~xaitools.study.group_masks` has them."""
+    """One mask for each sample alone, by its name; on disk as :func:`~xaitools.study.mask_files` has them."""
     label = setting_name(setting)
     each = {
         name: group_masks(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-import xaitools.study.group_masks as group_masks_module
+import xaitools.study.mask_files as mask_files
 from xaitools.attribution import MaskSettings, optimise_masks
 from xaitools.errors import ParameterError
 from xaitools.phantoms import synthetic_brains
@@ -24,7 +24,7 @@ from xaitools.study import (
     setting_name,
 )
 from xaitools.study.network import Trained
-from xaitools.study.single_masks import longitudinal_table, sessions, single_masks, singles_table
+from xaitools.study.singles import longitudinal_table, sessions, single_masks, singles_table
 
 SETTINGS = mask_grid([0.1, 1.0], [0.1], steps=4, learning_rate=0.1)
 
@@ -54,7 +54,7 @@ def calls(monkeypatch):
         made.append(len(settings))
         return optimise_masks(*args, settings=settings, **options)
 
-    monkeypatch.setattr(group_masks_module, "optimise_masks", counted)
+    monkeypatch.setattr(mask_files, "optimise_masks", counted)
     return made
 
 
@@ -149,8 +149,12 @@ def test_single_patients_have_masks_of_their_own(net, patients, tmp_path):
 
 def test_sessions_are_the_first_and_last_of_those_who_have_several(patients):
     assert sessions(patients, 1) is None
-    twice = replace(patients, subjects=("sub-001", "sub-002", "sub-001"))
-    assert sessions(twice, 1).names == (patients.names[0], patients.names[2])
+    twice = replace(
+        patients,
+        subjects=("sub-001", "sub-002", "sub-001"),
+        names=("sub-001_img-1", "sub-002", "sub-001_img-2"),
+    )
+    assert sessions(twice, 1).names == ("sub-001_img-1", "sub-001_img-2")
     assert sessions(twice, 0) is None
 
 
