@@ -34,8 +34,7 @@ class Context(NamedTuple):
 
 
 Contexts = dict[Context, Trained]
-Set = Samples | Volumes
-Folds = Sequence[tuple[Set, Set]]
+Folds = Sequence[tuple[Samples | Volumes, Samples | Volumes]]
 
 
 def check_contexts(model: str, n_folds: int, n_runs: int) -> None:
@@ -114,7 +113,7 @@ def folds_and_runs(
 
 
 def context_accuracies(
-    run: Run, nets: Contexts, folds: Folds, test: Set, *, network: str, **options: Any
+    run: Run, nets: Contexts, folds: Folds, test: Samples | Volumes, *, network: str, **options: Any
 ) -> pd.DataFrame:
     """Balanced accuracy of each network on its training and validation set and on the test set; recorded.
 
@@ -144,7 +143,7 @@ def context_accuracies(
         for name, samples in zip(SETS, (*folds[own.fold - 1], test), strict=True):
             said = predict(net.model, samples.images, **options).argmax(dim=1)
             scores[name] = float(balanced_accuracy_score(samples.labels, said))
-            at = {"model": network, "fold": own.fold, "run": own.run, "n": len(samples)}
+            at: dict[str, Any] = {"model": network, "fold": own.fold, "run": own.run, "n": len(samples)}
             run.record(metric=f"balanced accuracy, {name}", value=scores[name], **at)
         rows.append({"fold": own.fold, "run": own.run, **scores})
     table = pd.DataFrame(rows)
@@ -154,7 +153,7 @@ def context_accuracies(
     return table
 
 
-def permuted_labels(samples: Set, seed: int = 0) -> Set:
+def permuted_labels(samples: Samples | Volumes, seed: int = 0) -> Samples | Volumes:
     """The samples with the labels of their participants permuted; all samples of one participant get one label."""
     subjects = list(dict.fromkeys(samples.subjects))
     first = {subject: samples.subjects.index(subject) for subject in subjects}
@@ -164,7 +163,7 @@ def permuted_labels(samples: Set, seed: int = 0) -> Set:
     return replace(samples, labels=labels.new_tensor([int(dealt[subject]) for subject in samples.subjects]))
 
 
-def permuted_folds(folds: Folds, seed: int = 0) -> list[tuple[Set, Set]]:
+def permuted_folds(folds: Folds, seed: int = 0) -> list[tuple[Samples | Volumes, Samples | Volumes]]:
     """The folds with :func:`permuted_labels` in each of their sets."""
     return [
         (permuted_labels(training, seed), permuted_labels(validation, seed + 1))
@@ -172,7 +171,9 @@ def permuted_folds(folds: Folds, seed: int = 0) -> list[tuple[Set, Set]]:
     ]
 
 
-def group_of(samples: Set, label: int, *, apart: Set | None = None, n: int = 0) -> Set:
+def group_of(
+    samples: Samples | Volumes, label: int, *, apart: Samples | Volumes | None = None, n: int = 0
+) -> Samples | Volumes:
     """The first `n` samples of a class (0: all of them), without the participants of `apart`.
 
     Raises
@@ -180,7 +181,7 @@ def group_of(samples: Set, label: int, *, apart: Set | None = None, n: int = 0) 
     DataError
         If there is none.
     """
-    other = set(apart.subjects) if apart is not None else set()
+    other: set[str] = set(apart.subjects) if apart is not None else set()
     found = [
         i for i, own in enumerate(samples.subjects) if own not in other and int(samples.labels[i]) == label
     ]

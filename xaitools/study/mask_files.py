@@ -116,8 +116,9 @@ def group_masks(
         for i, own in enumerate(missing):
             report = made.report[made.report["setting"] == i].iloc[0].to_dict()
             history = made.history[made.history["setting"] == i].drop(columns=["setting", "group"])
-            found[own] = (made.masks[i, 0].cpu().numpy().astype(np.float32), report, history)
-            _write(folder, name, own, keys[own], found[own], patients.affine)
+            read = (made.masks[i, 0].cpu().numpy().astype(np.float32), report, history)
+            found[own] = read
+            _write(folder, name, own, keys[own], read, patients.affine)
     return _together({own: read for own, read in found.items() if read is not None})
 
 

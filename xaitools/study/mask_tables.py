@@ -301,7 +301,11 @@ def control_table(
         among = cosine(vectors)[: len(own), len(own) :]
         asked = prob_cnn(models, np.stack(group), judged.images[:], target, **options)
         different = ~np.eye(len(own), dtype=bool) if group is own else np.ones(among.shape, dtype=bool)
-        row = {"mask": name, "ROI cosine": _mean(among, different), "prob_CNN": _mean(asked, different)}
+        row: dict[str, Any] = {
+            "mask": name,
+            "ROI cosine": _mean(among, different),
+            "prob_CNN": _mean(asked, different),
+        }
         if truth is not None:
             row["AUC"] = float(_auc(np.stack(group), truth, brain).mean())
         for metric, value in list(row.items())[1:]:
