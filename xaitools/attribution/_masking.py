@@ -227,6 +227,10 @@ class Grid:
         """Masks (k, *spatial) of cells (k, *cells)."""
         return along_axes(cells, self._enlarging).clamp(max=1) if self._enlarging else cells
 
+    def slopes(self, slopes: Tensor) -> Tensor:
+        """Slopes with cells (k, *cells) of slopes with voxels (k, *spatial)."""
+        return along_axes(slopes, [matrix.T for matrix in self._enlarging])
+
     def cells(self, masks: Tensor) -> Tensor:
         """The mean of masks over each cell."""
         return along_axes(masks, self._averaging)
@@ -250,7 +254,7 @@ class Penalties:
         self._l1 = cells.new_tensor([one.l1 * share for one, share in pairs])
         self._l2 = cells.new_tensor([one.l2 * share for one, share in pairs])
         self._one = settings[0]
-        self._hidden = [round((one.area or 0) * n) for one in settings]
+        self._hidden = [max(round((one.area or 0) * n), 1) for one in settings]
 
     def of(self, cells: Tensor, which: list[int], slopes: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Both penalties of the masks number `which`, (k,) each; `slopes` of the score order cells of one value."""
@@ -322,13 +326,13 @@ def optimise(
             break
         with torch.enable_grad():
             leaf = cells[active].requires_grad_()
-            masks = grid.fine(leaf)
+            masks = grid.fine(leaf.detach())
             shift = _drawn(one.jitter, images, draws)
-            scores, slopes = judge.scores(masks.detach(), [members[k] for k in active], tell, shift)
-            falls = torch.autograd.grad(masks, leaf, slopes)[0]
+            scores, slopes = judge.scores(masks, [members[k] for k in active], tell, shift)
+            falls = grid.slopes(slopes)
             area, rough = penalties.of(leaf, active, falls, step)
             gradients = falls + torch.autograd.grad((area + rough).sum(), leaf)[0]
-        history[step, active] = _terms(scores, area, rough, masks.detach())
+        history[step, active] = _terms(scores, area, rough, masks)
         finite = torch.isfinite(gradients).flatten(1).all(1).tolist()
         for k, own, fine in zip(active, leaf.detach(), finite, strict=True):
             objective = float(history[step, k, 0])
