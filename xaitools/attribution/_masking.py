@@ -193,6 +193,8 @@ class Optimised:
         (k, *spatial), from 0 to 1.
     history
         `TERMS` at each step, (step, k, term), float64; NaN after a mask was stopped.
+    terms
+        `TERMS` of the masks as they are, (k, term), float64: without jitter, and with the area's last weight.
     iterations
         Steps that each mask took.
     stopped
@@ -201,6 +203,7 @@ class Optimised:
 
     masks: Tensor
     history: Tensor
+    terms: Tensor
     iterations: list[int]
     stopped: list[str]
 
@@ -224,6 +227,10 @@ class Grid:
         """Masks (k, *spatial) of cells (k, *cells)."""
         return along_axes(cells, self._enlarging).clamp(max=1) if self._enlarging else cells
 
+    def slopes(self, slopes: Tensor) -> Tensor:
+        """Slopes with cells (k, *cells) of slopes with voxels (k, *spatial)."""
+        return along_axes(slopes, [matrix.T for matrix in self._enlarging])
+
     def cells(self, masks: Tensor) -> Tensor:
         """The mean of masks over each cell."""
         return along_axes(masks, self._averaging)
@@ -236,36 +243,37 @@ class Penalties:
     ----------
     settings
         One for each mask.
-    like
-        A tensor (*spatial) on the masks' device.
+    cells
+        Their cells (k, *cells).
     """
 
-    def __init__(self, settings: Sequence[MaskSettings], like: Tensor) -> None:
-        shares = [1.0 if one.reduction == "sum" else 1 / like.numel() for one in settings]
+    def __init__(self, settings: Sequence[MaskSettings], cells: Tensor) -> None:
+        n = cells[0].numel()
+        shares = [1.0 if one.reduction == "sum" else 1 / n for one in settings]
         pairs = list(zip(settings, shares, strict=True))
-        self._l1 = like.new_tensor([one.l1 * share for one, share in pairs])
-        self._l2 = like.new_tensor([one.l2 * share for one, share in pairs])
+        self._l1 = cells.new_tensor([one.l1 * share for one, share in pairs])
+        self._l2 = cells.new_tensor([one.l2 * share for one, share in pairs])
         self._one = settings[0]
-        self._hidden = [round((one.area or 0) * like.numel()) for one in settings]
+        self._hidden = [max(round((one.area or 0) * n), 1) for one in settings]
 
-    def of(self, masks: Tensor, which: list[int], slopes: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Both penalties of the masks number `which`, (k,) each; `slopes` of the score order voxels of one value."""
-        axes = tuple(range(1, masks.ndim))
-        rough = sum(power(masks.diff(dim=axis).abs(), self._one.beta2).sum(axes) for axis in axes)
+    def of(self, cells: Tensor, which: list[int], slopes: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Both penalties of the masks number `which`, (k,) each; `slopes` of the score order cells of one value."""
+        axes = tuple(range(1, cells.ndim))
+        rough = sum(power(cells.diff(dim=axis).abs(), self._one.beta2).sum(axes) for axis in axes)
         if self._one.area is not None:
-            return self._misses(masks, which, slopes, step), self._l2[which] * rough
-        return self._l1[which] * power(1 - masks, self._one.beta1).sum(axes), self._l2[which] * rough
+            return self._misses(cells, which, slopes, step), self._l2[which] * rough
+        return self._l1[which] * power(1 - cells, self._one.beta1).sum(axes), self._l2[which] * rough
 
-    def _misses(self, masks: Tensor, which: list[int], slopes: Tensor, step: int) -> Tensor:
-        """How far ranked masks are from their share of zeros and else ones, in mean squares, times the weight."""
-        wanted = torch.ones_like(masks).flatten(1)
-        for own, k, mask, slope in zip(wanted, which, masks.detach(), slopes, strict=True):
+    def _misses(self, cells: Tensor, which: list[int], slopes: Tensor, step: int) -> Tensor:
+        """How far ranked cells are from their share of zeros and else ones, in mean squares, times the weight."""
+        wanted = torch.ones_like(cells).flatten(1)
+        for own, k, mask, slope in zip(wanted, which, cells.detach(), slopes, strict=True):
             order = slope.flatten().argsort(descending=True, stable=True)
             order = order[mask.flatten()[order].argsort(stable=True)]
             own[order[: self._hidden[k]]] = 0
         low, high = AREA_WEIGHTS
         weight = low * (high / low) ** (step / self._one.steps)
-        return weight * (masks.flatten(1) - wanted).square().mean(1)
+        return weight * (cells.flatten(1) - wanted).square().mean(1)
 
 
 def power(values: Tensor, exponent: float) -> Tensor:
@@ -307,7 +315,7 @@ def optimise(
     grid = Grid(images.shape[2:], one.coarse)
     cells = grid.cells(torch.stack([starting_mask(own.start, images) for own in settings])).clamp(0, 1)
     kept, least = cells.clone(), [torch.inf] * len(settings)
-    penalties, adam = Penalties(settings, images[0, 0]), _Adam(cells, [own.learning_rate for own in settings])
+    penalties, adam = Penalties(settings, cells), _Adam(cells, [own.learning_rate for own in settings])
     history = torch.full((one.steps + 1, len(settings), len(TERMS)), torch.nan, dtype=torch.float64)
     watch = _Watch(len(settings), stopping if one.area is None else Stopping(patience=None), one.steps)
     draws = torch.Generator().manual_seed(seed)
@@ -318,13 +326,13 @@ def optimise(
             break
         with torch.enable_grad():
             leaf = cells[active].requires_grad_()
-            masks = grid.fine(leaf)
+            masks = grid.fine(leaf.detach())
             shift = _drawn(one.jitter, images, draws)
-            scores, slopes = judge.scores(masks.detach(), [members[k] for k in active], tell, shift)
-            area, rough = penalties.of(masks, active, slopes, step)
-            ways = [slopes, torch.ones_like(area), torch.ones_like(rough)]
-            gradients = torch.autograd.grad([masks, area, rough], leaf, ways)[0]
-        history[step, active] = _terms(scores, area, rough, masks.detach())
+            scores, slopes = judge.scores(masks, [members[k] for k in active], tell, shift)
+            falls = grid.slopes(slopes)
+            area, rough = penalties.of(leaf, active, falls, step)
+            gradients = falls + torch.autograd.grad((area + rough).sum(), leaf)[0]
+        history[step, active] = _terms(scores, area, rough, masks)
         finite = torch.isfinite(gradients).flatten(1).all(1).tolist()
         for k, own, fine in zip(active, leaf.detach(), finite, strict=True):
             objective = float(history[step, k, 0])
@@ -337,7 +345,10 @@ def optimise(
         if left:
             moves = adam.moves(gradients[left], watch.active, step + 1)
             cells[watch.active] = (cells[watch.active] - moves).clamp(0, 1)
-    return Optimised(grid.fine(kept), history, watch.iterations, watch.words)
+    masks = grid.fine(kept)
+    scores = judge.means(masks, members)
+    area, rough = penalties.of(kept, list(range(len(kept))), torch.zeros_like(kept), one.steps)
+    return Optimised(masks, history, _terms(scores, area, rough, masks), watch.iterations, watch.words)
 
 
 class _Watch:
@@ -397,19 +408,3 @@ def _drawn(jitter: int, images: Tensor, draws: torch.Generator) -> list[int]:
     if not jitter:
         return []
     return torch.randint(-jitter, jitter + 1, (images.ndim - 2,), generator=draws).tolist()
-
-
-def judged_again(
-    judge: Judge, masks: Tensor, members: Sequence[Tensor], settings: Sequence[MaskSettings]
-) -> Tensor:
-    """`TERMS` of masks as they are, without jitter, and with the last step's weight of the area, (k, term)."""
-    scores = judge.means(masks, members)
-
-    def rows(k: int) -> Tensor:
-        own = masks[k : k + 1]
-        area, rough = Penalties(settings[k : k + 1], own[0]).of(
-            own, [0], torch.zeros_like(own), settings[k].steps
-        )
-        return _terms(scores[k : k + 1], area, rough, own)
-
-    return torch.cat([rows(k) for k in range(len(masks))])

@@ -21,7 +21,8 @@ class MaskSettings:
     """One setting of the optimisation of a mask m, which keeps a voxel where it is 1 and deletes it where it is 0.
 
     Minimised is ``score(m X + (1 - m) B) + l1 R(|1 - m|**beta1) + l2 R(sum over axes of |difference of m|**beta2)``,
-    with forward differences between neighbouring voxels, over the mask at full resolution.
+    with forward differences between neighbours. The penalties are of the mask's cells, which are voxels unless it is
+    `coarse`.
 
     Attributes
     ----------
@@ -32,9 +33,9 @@ class MaskSettings:
     beta1, beta2
         Their exponents, 1 or more.
     reduction
-        R, of both penalties: "mean" or "sum" over voxels. A weight for means is that for sums times the number of
-        voxels. Public codes differ: Fong and Vedaldi have sums over a mask of 28 x 28 cells (l1 1e-4, l2 1e-2, beta2
-        3), others means (0.01, 0.2, 3).
+        R, of both penalties: "mean" or "sum" over cells. A weight for means is that for sums times their number.
+        Public codes differ: Fong and Vedaldi have sums over a mask of 28 x 28 cells (l1 1e-4, l2 1e-2, beta2 3),
+        others means (0.01, 0.2, 3).
     coarse
         A cell of the mask for so many voxels along each axis, with straight lines between the middles of cells.
     steps
@@ -48,9 +49,9 @@ class MaskSettings:
         "ones" (nothing hidden), "circle" (an ellipsoid of half the image's size in its middle hidden), or a mask
         (*spatial).
     area
-        Share of voxels to hide, which takes the place of `l1`: Fong, Patrick and Vedaldi's constraint. Its penalty is
-        the mean square of what the voxels, ranked by their mask, miss of a mask of that share of zeros and else ones,
-        with a weight that grows from step to step.
+        Share of cells to hide, which takes the place of `l1`: Fong, Patrick and Vedaldi's constraint. Its penalty is
+        the mean square of what the cells, ranked by their values, miss of a mask of that share of zeros and else ones,
+        with a weight that grows from 1 to 1000. Cells of one value rank by how fast the score falls with them.
 
     Raises
     ------
@@ -81,7 +82,7 @@ class MaskSettings:
             if not (isinstance(value, int | float) and least <= value < math.inf):
                 raise ParameterError(f"{name}={value!r}; expected a number of {least} or more.")
         if self.area is not None and not 0 < self.area < 1:
-            raise ParameterError(f"area={self.area!r}; expected a share of the voxels between 0 and 1.")
+            raise ParameterError(f"area={self.area!r}; expected a share between 0 and 1.")
         if not isinstance(self.start, Tensor):
             check_choice(start=(self.start, STARTS))
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from xaitools.attribution._masking import TERMS, Judge, Optimised, Stopping, judged_again, optimise
+from xaitools.attribution._masking import TERMS, Judge, Optimised, Stopping, optimise
 from xaitools.attribution.deletions import Deletion, checked_masks, keys_of
 from xaitools.attribution.integrated_gradients import Baseline
 from xaitools.attribution.mask_settings import MaskSettings, checked_settings
@@ -277,11 +277,10 @@ def _report(
 ) -> pd.DataFrame:
     """One row a mask, judged anew as it is returned."""
     before = judge.means(masks.new_ones(len(members), *masks.shape[1:]), members).tolist()
-    terms = judged_again(judge, masks, [members[g] for _, g in jobs], [settings[s] for s, _ in jobs])
     rows = []
-    for (s, g), mask, own in zip(jobs, masks, terms.tolist(), strict=True):
+    for (s, g), mask in zip(jobs, masks, strict=True):
         made, k = found[s, g]
-        known = dict(zip(TERMS, own, strict=True))
+        known = dict(zip(TERMS, made.terms[k].tolist(), strict=True))
         row = {
             "setting": s,
             "group": g,

@@ -41,8 +41,8 @@ JOINT = (
     "deep_taylor",
 )
 """Methods to which it is all one where a number stands: they explain all inputs at once."""
-BLURRING = ("blur_integrated_gradients",)
-"""Methods that no table can be given to."""
+BLURRING = ("blur_integrated_gradients", "meaningful_perturbation", "extremal_perturbation")
+"""Methods of neighbouring voxels, which no table can be given to."""
 ONE_EACH = ("baseline", "baselines", "low", "high", "label_map")
 """Options that may be tuples, one part an input."""
 

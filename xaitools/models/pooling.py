@@ -34,9 +34,7 @@ def pooled_first(network: nn.Module) -> nn.Module:
         source = activation.args[0]
         pool.replace_input_with(activation, source)
         with graph.inserting_after(pool):
-            after = graph.node_copy(
-                activation, lambda node, old=source, new=pool: new if node is old else node
-            )
+            after = graph.node_copy(activation, {source: pool}.__getitem__)
         pool.replace_all_uses_with(after, delete_user_cb=partial(operator.is_not, after))
         graph.erase_node(activation)
     graph.lint()
