@@ -1,24 +1,16 @@
-"""Numbers of optimised masks: which regions they hide, how alike they are, and whether anything is as good."""
+"""Numbers of optimised masks: which regions they hide, and how alike they are."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from xaitools.atlas import region_table
 from xaitools.data import Volumes
-from xaitools.evaluation import (
-    cosine,
-    difference_mask,
-    localization,
-    pair_means,
-    prob_cnn,
-    random_masks_like,
-    recovered_regions,
-    top_k,
-)
+from xaitools.errors import DataError
+from xaitools.evaluation import cosine, pair_means, prob_cnn, recovered_regions, top_k
 from xaitools.study.contexts import Context, Contexts
 from xaitools.study.mask_files import GroupMasks, Mask
 from xaitools.study.regions import Regions, labels_of
@@ -70,6 +62,15 @@ def densities(table: pd.DataFrame) -> Float64[np.ndarray, "mask region"]:
     return table.pivot(index="map", columns="region", values="density").to_numpy()
 
 
+def cosines(vectors: Float64[np.ndarray, "mask region"]) -> Float64[np.ndarray, "mask mask"]:
+    """Cosine of each two rows; NaN for a mask that hides nothing, which has no direction."""
+    found = np.full((len(vectors), len(vectors)), np.nan)
+    some = np.flatnonzero(vectors.any(axis=1))
+    if len(some) > 1:
+        found[np.ix_(some, some)] = cosine(vectors[some])
+    return found
+
+
 def cosines_by_weight(run: Run, table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Cosine of the densities of each two masks, as the poster's table 1; those of different masks are recorded.
 
@@ -82,10 +83,11 @@ def cosines_by_weight(run: Run, table: pd.DataFrame, names: Sequence[str]) -> pd
     names
         Of the masks, in order.
     """
-    matrix = cosine(densities(table))
-    for i, one in enumerate(names):
-        for j, other in enumerate(names[:i]):
-            run.record(metric="ROI cosine across weights", value=matrix[i, j], method=f"{other}; {one}")
+    matrix = cosines(densities(table))
+    for i, j in zip(*np.tril_indices(len(names), -1), strict=True):
+        if np.isfinite(matrix[i, j]):
+            pair = f"{names[j]}; {names[i]}"
+            run.record(metric="ROI cosine across weights", value=matrix[i, j], method=pair)
     return pd.DataFrame(matrix, index=list(names), columns=list(names))
 
 
@@ -112,10 +114,23 @@ def similarity_matrices(
         The true class of the judged.
     **options
         Of `xaitools.evaluation.prob_cnn`.
+
+    Raises
+    ------
+    DataError
+        If a mask hides nothing.
     """
+    vectors = densities(table)
+    if idle := [str(own) for own, row in zip(masks.masks, vectors, strict=True) if not row.any()]:
+        raise DataError(
+            f"the masks of {'; '.join(idle)} hide nothing of any region, so there is nothing to compare; lower l1, or "
+            "leave these networks out"
+        )
     models = [nets[own].model for own in masks.masks]
     asked = prob_cnn(models, np.stack(list(masks.masks.values())), judged.images[:], target, **options)
-    return dict(zip(MEASURES, (asked, cosine(densities(table))), strict=True))
+    return dict(
+        zip(MEASURES, (asked, cosines(vectors) if len(vectors) > 1 else np.ones((1, 1))), strict=True)
+    )
 
 
 def robustness_table(
@@ -166,155 +181,6 @@ def beside_poster(table: pd.DataFrame, published: Mapping[str, float]) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def group_difference(controls: Volumes, patients: Volumes, hidden: float, *, deletion: str = "white") -> Mask:
-    """The mask that the maps themselves suggest: where the groups' means differ, hiding as much as masks do.
-
-    For a deletion that raises values ("white") where patients have less than controls, for "black" where they have
-    more, for all others where the two differ at all.
-
-    Parameters
-    ----------
-    controls, patients
-        The groups.
-    hidden
-        Sum of 1 - m.
-    deletion
-        Of the masks.
-    """
-    lead = group_mean(controls) - group_mean(patients)
-    signed = {"white": lead, "black": -lead}.get(deletion, np.abs(lead))
-    return difference_mask(signed, min(hidden, int((signed > 0).sum()))).astype(np.float32)
-
-
-def group_mean(samples: Volumes) -> Mask:
-    """Mean image of a group, which is read one by one."""
-    total = sum(samples.images[i, 0].double() for i in range(len(samples)))
-    return (total / len(samples)).numpy().astype(np.float32)
-
-
-def brain_of(samples: Volumes, least: float = 0.02) -> Bool[np.ndarray, "x y z"]:
-    """Where the mean image is above `least`: what is outside of it can hold no finding."""
-    return group_mean(samples) > least
-
-
-def as_good_at_random(
-    run: Run,
-    masks: GroupMasks,
-    truth: Bool[np.ndarray, "x y z"] | None,
-    brain: Bool[np.ndarray, "x y z"],
-    *,
-    n_random: int,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """How well each mask finds what is known to change, and how often a random mask of its area and smoothness does.
-
-    Parameters
-    ----------
-    run
-        Where the means are recorded.
-    masks
-        By context.
-    truth
-        Where the disease changes something; None if nobody knows.
-    brain
-        Where AUCs are counted, and random masks are laid.
-    n_random
-        Random masks for each mask.
-    seed
-        Of the random masks.
-
-    Returns
-    -------
-    DataFrame
-        One row a mask: ``mask``; ``AUC`` of 1 - m against the truth in the brain; ``AUC of random masks``, their mean;
-        ``as good at random``, the share of random masks whose AUC is at least as large, the mask itself counted among
-        them. Empty without a truth.
-    """
-    rows = []
-    for number, (own, mask) in enumerate(masks.masks.items()):
-        if truth is None:
-            break
-        random = random_masks_like(mask, n_random, within=brain, seed=seed + number)
-        auc = _auc(np.concatenate([mask[None], random]), truth, brain)
-        as_good = float((auc >= auc[0]).mean())
-        rows.append((str(own), auc[0], auc[1:].mean(), as_good))
-    table = pd.DataFrame(rows, columns=["mask", "AUC", "AUC of random masks", "as good at random"])
-    for name in table.columns[1:] if rows else ():
-        run.record(metric=f"planted voxels, {name}", value=table[name].mean(), n=len(table))
-    return table
-
-
-def some_random_masks(
-    masks: GroupMasks, brain: Bool[np.ndarray, "x y z"], *, n: int, seed: int = 0
-) -> list[Mask]:
-    """`n` random masks in the brain for each mask, as large and as smooth as it."""
-    drawn = [
-        random_masks_like(mask, n, within=brain, seed=seed + number)
-        for number, mask in enumerate(masks.masks.values())
-    ]
-    return [mask for several in drawn for mask in several]
-
-
-def control_table(
-    run: Run,
-    nets: Contexts,
-    masks: GroupMasks,
-    controls: Mapping[str, Sequence[Mask]],
-    regions: Regions,
-    patients: Volumes,
-    judged: Volumes,
-    *,
-    truth: Bool[np.ndarray, "x y z"] | None,
-    brain: Bool[np.ndarray, "x y z"],
-    target: int = 1,
-    **options: Any,
-) -> pd.DataFrame:
-    """Masks that say nothing about these networks, beside theirs: how alike, how effective, how right they are.
-
-    Parameters
-    ----------
-    run
-        Where the numbers are recorded.
-    nets, masks
-        Networks and masks by context.
-    controls
-        Other masks by what they are; of several, means are taken.
-    regions, patients
-        As for :func:`mask_regions`.
-    judged, target, **options
-        As for :func:`similarity_matrices`.
-    truth, brain
-        As for :func:`as_good_at_random`.
-
-    Returns
-    -------
-    DataFrame
-        A row for the masks of the contexts and for each control: ``mask``; ``ROI cosine`` with the masks of the
-        contexts (of different ones); ``prob_CNN`` of the contexts' networks under it (of the others'); with a truth,
-        ``AUC`` against it.
-    """
-    own, models = list(masks.masks.values()), [nets[key].model for key in masks.masks]
-    groups: dict[str, Sequence[Mask]] = {"masks of the other networks": own, **controls}
-    rows = []
-    for name, group in groups.items():
-        vectors = densities(mask_regions([*own, *group], regions, patients))
-        among = cosine(vectors)[: len(own), len(own) :]
-        asked = prob_cnn(models, np.stack(group), judged.images[:], target, **options)
-        different = ~np.eye(len(own), dtype=bool) if group is own else np.ones(among.shape, dtype=bool)
-        row: dict[str, Any] = {
-            "mask": name,
-            "ROI cosine": _mean(among, different),
-            "prob_CNN": _mean(asked, different),
-        }
-        if truth is not None:
-            row["AUC"] = float(_auc(np.stack(group), truth, brain).mean())
-        for metric, value in list(row.items())[1:]:
-            if np.isfinite(value):
-                run.record(metric=f"control: {metric}", value=value, method=name, n=len(group))
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
 def masked_regions(
     run: Run, table: pd.DataFrame, contexts: Sequence[Any], known: Sequence[str], k: int
 ) -> pd.DataFrame:
@@ -346,19 +212,3 @@ def density_bars(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         summary = (100 * table.set_index("region")["density"]).groupby("region", sort=False)
         rows.append(summary.agg(value="mean", low="min", high="max").reset_index().assign(method=name))
     return pd.concat(rows, ignore_index=True)
-
-
-def truth_of(samples: Volumes) -> Bool[np.ndarray, "x y z"] | None:
-    """Where most of the samples are known to be changed; None if nobody knows or nothing is."""
-    if samples.masks is None:
-        return None
-    mean = np.mean([samples.masks[i][0].numpy() for i in range(len(samples))], axis=0)
-    return mean > 0.5 if (mean > 0.5).any() else None
-
-
-def _auc(masks: np.ndarray, truth: np.ndarray, brain: np.ndarray) -> Float64[np.ndarray, " n"]:
-    return localization(1 - masks[:, brain], truth[brain][None])["auc"]
-
-
-def _mean(values: np.ndarray, chosen: np.ndarray) -> float:
-    return float(values[chosen].mean()) if chosen.any() else np.nan

@@ -38,7 +38,9 @@ def mask_claims(
     """
     values = {(row.measure, row.pairs): row.value for row in robustness.itertuples()}
     found = []
-    lowest = float(weights.to_numpy()[~np.eye(len(weights), dtype=bool)].min()) if len(weights) > 1 else None
+    different = weights.to_numpy()[~np.eye(len(weights), dtype=bool)]
+    known = different[np.isfinite(different)]
+    lowest = float(known.min()) if len(known) else None
     across = [value for name, value in published.items() if name.startswith("ROI cosine, l1=")]
     claim = (
         f"the weight l1 changes the regions less (cosine {min(across):g} or more) than training again does "

@@ -9,9 +9,10 @@ import pandas as pd
 
 from xaitools.attribution import MaskSettings
 from xaitools.data import Volumes
-from xaitools.evaluation import cosine, share_outside
+from xaitools.evaluation import share_outside
 from xaitools.study.contexts import Context
 from xaitools.study.mask_files import GroupMasks, Mask, group_masks, setting_name
+from xaitools.study.mask_tables import cosines
 from xaitools.study.network import Trained
 from xaitools.study.run import Run
 
@@ -36,7 +37,8 @@ def single_masks(
 
 def singles_table(masks: GroupMasks, group: Mask) -> pd.DataFrame:
     """What each participant's own mask does, and the cosine of its voxels with those of the group's mask."""
-    alike = cosine(1 - np.stack([group, *masks.masks.values()]))[0, 1:]
+    hidden = 1 - np.stack([group, *masks.masks.values()]).astype(np.float64)
+    alike = cosines(hidden.reshape(len(hidden), -1))[0, 1:]
     report = masks.report
     return pd.DataFrame(
         {
@@ -75,15 +77,16 @@ def longitudinal_table(run: Run, masks: GroupMasks) -> pd.DataFrame:
     -------
     DataFrame
         ``pairs``, ``earlier outside later``, ``later outside earlier`` (shares, 0 to 1; see
-        `xaitools.evaluation.share_outside`) and ``n``.
+        `xaitools.evaluation.share_outside`) and ``n``. Masks that hide nothing are left out.
     """
     each = list(masks.masks.values())
     earlier, later = each[::2], each[1::2]
-    own = [(i, i) for i in range(len(earlier))]
+    some = [i for i in range(len(earlier)) if earlier[i].min() < 1 and later[i].min() < 1]
+    own = [(i, i) for i in some]
     rows = []
     for name, pairs in {
         "one participant": own,
-        "two participants": list(permutations(range(len(own)), 2)),
+        "two participants": list(permutations(some, 2)),
     }.items():
         if pairs:
             lost = np.mean([share_outside(earlier[i], later[j]) for i, j in pairs])
