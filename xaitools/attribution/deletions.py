@@ -193,7 +193,7 @@ def checked_masks(masks: Tensor, images: Tensor, *, name: str = "masks") -> Tens
 def _checked(baseline: Any, images: Tensor) -> Tensor:
     """A baseline for each image, shaped like the images."""
     check_baseline(baseline, images)
-    value = torch.as_tensor(baseline).to(images)
+    value = torch.as_tensor(baseline, dtype=images.dtype, device=images.device)
     if not bool(torch.isfinite(value).all()):
         raise DataError("The baseline contains NaN or infinity; expected finite values: replace them first.")
     return value.expand_as(images)

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from xaitools.models.surgery import hooked
 
-RISING = (nn.ReLU, nn.ReLU6, nn.ELU, nn.SELU, nn.CELU, nn.Sigmoid, nn.Tanh, nn.Softplus)
+RISING = (nn.ReLU, nn.ReLU6, nn.ELU)
 """Activations of single numbers that never fall; LeakyReLU is one where its slope is not negative."""
 RELUS = (F.relu, torch.relu, F.leaky_relu)
 
@@ -19,8 +19,8 @@ RELUS = (F.relu, torch.relu, F.leaky_relu)
 def pooled_first(network: nn.Module) -> nn.Module:
     """The network with each max pool moved before the activation that it follows; itself if it is no graph.
 
-    The largest of values that went through a function that never falls is that function of the largest value, bit for
-    bit, and so is the gradient. Weights are shared with `network`.
+    The largest of values that went through a function that never falls is that function of the largest value, and the
+    gradient is the same, both but for rounding. Weights are shared with `network`.
     """
     if not isinstance(network, GraphModule) or hooked(network):
         return network
