@@ -348,8 +348,8 @@ def as_good_at_random(table: pd.DataFrame, n_random: int) -> str:
     auc, share = table["AUC"], table["as good at random"]
     return (
         f"Voxel by voxel, the AUC of the masks against what is known to change is {auc.mean():.2f} on average "
-        f"({_range(auc, '.2f')}). A random mask as large and as smooth does as well in {_range(100 * share, '.0f')} % of "
-        f"{count(n_random + 1, 'draw')}, the mask itself counted among them."
+        f"({_range(auc, '.2f')}). A random mask as large and as smooth does as well in {_range(100 * share, '.0f')} % "
+        f"of {count(n_random + 1, 'draw')}, the mask itself counted among them."
     )
 
 
