@@ -1,6 +1,7 @@
 """Numbers of optimised masks: which regions they hide, and how alike they are."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -84,10 +85,9 @@ def cosines_by_weight(run: Run, table: pd.DataFrame, names: Sequence[str]) -> pd
         Of the masks, in order.
     """
     matrix = cosines(densities(table))
-    for i, j in zip(*np.tril_indices(len(names), -1), strict=True):
+    for (i, one), (j, other) in combinations(enumerate(names), 2):
         if np.isfinite(matrix[i, j]):
-            pair = f"{names[j]}; {names[i]}"
-            run.record(metric="ROI cosine across weights", value=matrix[i, j], method=pair)
+            run.record(metric="ROI cosine across weights", value=matrix[i, j], method=f"{one}; {other}")
     return pd.DataFrame(matrix, index=list(names), columns=list(names))
 
 
