@@ -35,7 +35,7 @@ LAST_STEPS = 30
 """Over which it is said how far a mask still moved, if nothing else says it."""
 CACHED = 2**19
 """Numbers in the images of one pass. Two volumes of 61 x 73 x 61 at once take less than half the time of sixteen."""
-AREA_WEIGHTS = 1.0, 1000.0
+AREA_WEIGHTS = 1.0, 1e5
 """Weight of the constraint on the area at the first and at the last step; it grows by a constant factor."""
 
 
@@ -112,6 +112,8 @@ class Judge:
             else:
                 seen = moved.detach().requires_grad_()
                 scores = self._judged(self._net(seen.clone()), which)
+            if not scores.requires_grad:
+                self.network.forward(moved, self._targets(which))  # which refuses in words
             gradients = gradients_of(seen, scores, self.network.name)
             if shift:
                 gradients = torch.autograd.grad(moved, leaf, gradients)[0]

@@ -51,7 +51,7 @@ class MaskSettings:
     area
         Share of cells to hide, which takes the place of `l1`: Fong, Patrick and Vedaldi's constraint. Its penalty is
         the mean square of what the cells, ranked by their values, miss of a mask of that share of zeros and else ones,
-        with a weight that grows from 1 to 1000. Cells of one value rank by how fast the score falls with them.
+        with a weight that grows from 1 to 100,000. Cells of one value rank by how fast the score falls with them.
 
     Raises
     ------
