@@ -296,6 +296,7 @@ def test_masks_are_told_with_what_is_to_be_minded():
     )
     assert "1 of 2 had not stopped moving after the last step." in moving
     assert moving.endswith("To be minded: fold 1, run 2: lower l1.")
+    assert words.masks_made(masks_report(), "AD", "log_odds").startswith(r"The mean log\_odds of *AD* falls")
     assert "under 1 mask, which hides 0.4 %" in words.masks_made(masks_report().iloc[:1], "AD")
 
 

@@ -274,12 +274,12 @@ def architecture(table: pd.DataFrame) -> str:
     )
 
 
-def masks_made(report: pd.DataFrame, positive: str) -> str:
+def masks_made(report: pd.DataFrame, positive: str, score: str = "probability") -> str:
     """What masks do to the network's answer, how much they hide, and which had not stopped moving."""
     after, moving = report["score_after"], int((report["stopped"] != "converged").sum())
     remarks = [f"{name}: {text}" for name, text in report["remark"].items() if text not in ("", STILL_MOVED)]
     found = (
-        f"The mean probability of *{escape(positive)}* falls from {_range(report['score_before'], '.2f')} to "
+        f"The mean {escape(score)} of *{escape(positive)}* falls from {_range(report['score_before'], '.2f')} to "
         f"{_range(after, '.2f')} under {count(len(report), 'mask')}, which {'hides' if len(report) == 1 else 'hide'} "
         f"{_range(100 * report['hidden'], '.2g')} % of the volume."
     )
