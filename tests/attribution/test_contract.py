@@ -18,7 +18,12 @@ CAPTUM = {
     "captum.Occlusion": {"sliding_window_shapes": (1, 4, 4), "strides": (1, 4, 4)},
 }
 NAMES = [*METHODS, *CAPTUM]
-OPTIONS = {**CAPTUM, "occlusion": {"baseline": 0.5}}
+OPTIONS = {
+    **CAPTUM,
+    "occlusion": {"baseline": 0.5},
+    "meaningful_perturbation": {"iterations": 3, "coarse": 4, "l1": 0.0, "l2": 0.0},
+    "extremal_perturbation": {"iterations": 3, "coarse": 4},
+}
 
 
 def run(model, images, target, name, **more):

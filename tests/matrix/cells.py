@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.matrix.case import GRADIENTS, OCCLUSION, RECTIFIERS, RULES
-from tests.matrix.references import DRAWS, NOISE, STEPS, Reference, dim, segments_of
+from tests.matrix.references import CELL, DRAWS, NOISE, STEPS, Reference, dim, segments_of
 from tests.matrix.references import METHODS as REFERENCES
 from tests.matrix.relevance import NoReference
 from tests.matrix.zoo import ZOO, Case
@@ -103,6 +103,11 @@ def _maps(case: Case, model: Any, images: Tensor) -> tuple[Mapping[str, Tensor],
     options = {
         "captum.Saliency": {"abs": True},
         "captum.DeepLift": {"baselines": dim(images)[None]},
+        "meaningful_perturbation": {
+            **{"iterations": STEPS, "coarse": CELL},
+            **{"l1": 0, "l2": 0, "start": "ones"},
+        },
+        "extremal_perturbation": {"iterations": STEPS, "coarse": CELL, "deletion": "dim"},
         "captum.Occlusion": {"sliding_window_shapes": box, "strides": box},
         **given.pop("options", {}),
     }

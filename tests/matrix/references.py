@@ -410,6 +410,67 @@ def attention_rollout(of: Reference, owner: int, image: Tensor) -> Tensor:
     return nn.functional.interpolate(seen, size=image.shape[1:], mode=mode_)[0].expand_as(image)
 
 
+CELL = 6
+"""Voxels of a cell of an optimised mask along each axis."""
+
+
+def _enlarged(cells: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Cells joined by straight lines between their middles."""
+    for axis, n in enumerate(shape):
+        middles, places = CELL * (np.arange(cells.shape[axis]) + 0.5), np.arange(n) + 0.5
+        lines = [np.interp(places, middles, unit) for unit in np.eye(cells.shape[axis])]
+        cells = torch.tensordot(cells, torch.from_numpy(np.stack(lines)), ([axis], [0])).movedim(-1, axis)
+    return cells
+
+
+def _hidden(of: Reference, owner: int, image: Tensor, area: float | None) -> Tensor:
+    """Some steps of Adam by hand, from `dim` below; the best of them, or, with an area, the last."""
+    below, shape = dim(of.images), tuple(image.shape[1:])
+
+    def outputs(mask: Tensor) -> Tensor:
+        return of._outputs((below + mask * (image - below))[None].repeat(2, *[1] * image.ndim))[0]
+
+    with torch.no_grad():
+        low, high = outputs(torch.zeros(())), outputs(torch.ones(()))
+
+    def score(mask: Tensor) -> Tensor:
+        if of.target is None:
+            return ((outputs(mask) - low) / (high - low).abs())[0]
+        return outputs(mask).softmax(0)[of.target[owner]]
+
+    cells = torch.ones([-(-n // CELL) for n in shape], dtype=torch.float64)
+    first, second, seen = torch.zeros_like(cells), torch.zeros_like(cells), []
+    hidden = max(round((area or 0) * cells.numel()), 1)
+    for step in range(STEPS + 1):
+        leaf = cells.clone().requires_grad_()
+        with torch.enable_grad():
+            found = score(_enlarged(leaf, shape))
+        slope = torch.autograd.grad(found, leaf)[0]
+        seen.append((float(found.detach()), cells))
+        if area is not None:
+            order = sorted(
+                range(cells.numel()),
+                key=lambda i: (round(float(cells.flatten()[i]) * 1e4), -float(slope.flatten()[i])),
+            )
+            wanted = torch.ones_like(cells).flatten()
+            wanted[order[:hidden]] = 0
+            slope = slope + 1e5 ** (step / STEPS) * 2 * (cells - wanted.view_as(cells)) / cells.numel()
+        first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
+        move = first / (1 - 0.9 ** (step + 1)) / ((second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-12)
+        cells = (cells - (0.1 if area is None else 0.05) * move).clamp(0, 1)
+    best = min(seen, key=lambda pair: pair[0])[1] if area is None else seen[-1][1]
+    return (1 - _enlarged(best, shape)).expand_as(image)
+
+
+def meaningful_perturbation(of: Reference, owner: int, image: Tensor) -> Tensor:
+    """Without penalties, which would outweigh the answers of networks that know nothing."""
+    return _hidden(of, owner, image, None)
+
+
+def extremal_perturbation(of: Reference, owner: int, image: Tensor) -> Tensor:
+    return _hidden(of, owner, image, 0.2)
+
+
 METHODS: Mapping[str, Callable[[Reference, int, Tensor], Tensor]] = {
     "gradient": gradient,
     "input_x_gradient": input_x_gradient,
@@ -420,6 +481,8 @@ METHODS: Mapping[str, Callable[[Reference, int, Tensor], Tensor]] = {
     "gradient+smoothgrad": smoothgrad,
     "gradient@xrai": regions,
     "occlusion": occlusion,
+    "meaningful_perturbation[dim]": meaningful_perturbation,
+    "extremal_perturbation[0.2]": extremal_perturbation,
     "deconvolution": _rectified(False),
     "guided_backprop": _rectified(True),
     "lrp[epsilon]": _relevance("epsilon"),

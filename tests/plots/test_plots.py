@@ -640,3 +640,20 @@ def test_no_text_that_a_figure_is_given_is_markup(draw, quality, scores, errors)
     found = texts(json.loads(draw(own).to_json()))
     assert any("&lt;b&gt;x&lt;/b&gt; &amp; y" in text for text in found)
     assert not [text for text in found if "<b>" in text or "amp;lt" in text]
+
+
+def test_objective_plot_draws_each_term_of_each_mask():
+    table = pd.DataFrame(
+        {
+            "mask": ["a<b"] * 3 + ["c"] * 3, "iteration": [0, 1, 2] * 2, "objective": [1.0, 0.5, 0.4] * 2,
+            "score": [1.0, 0.4, 0.2] * 2, "area_penalty": [0.0, 0.1, 0.1] * 2, "smoothness_penalty": [0.0, 0, 0.1] * 2,
+        }
+    )  # fmt: skip
+    fig = plots.objective_plot(table)
+    assert len(fig.data) == 8
+    scores = [trace for trace in fig.data if trace.name == "score of the class"]
+    for trace in scores:
+        assert list(trace.y) == [1.0, 0.4, 0.2]
+    assert {note.text for note in fig.layout.annotations} == {"a&lt;b", "c"}
+    with pytest.raises(DataError, match="several rows"):
+        plots.objective_plot(pd.concat([table, table]))

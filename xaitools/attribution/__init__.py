@@ -8,7 +8,10 @@ import importlib
 import pkgutil
 
 from xaitools.attribution.attribute import InputMaps, Maps, attribute
+from xaitools.attribution.deletions import DELETIONS, delete
+from xaitools.attribution.mask_settings import MaskSettings
 from xaitools.attribution.names import MethodName, combine, parse
+from xaitools.attribution.optimised_masks import Masks, optimise_masks
 from xaitools.attribution.registry import METHODS, Method
 from xaitools.attribution.segmentation import SegmentationMaps, attribute_segmentation
 from xaitools.attribution.several_inputs import attribute_inputs
@@ -22,9 +25,12 @@ for _name in sorted(METHODS):
 globals().update({name: known.function for name, known in METHODS.items()})
 
 __all__ = [
+    "DELETIONS",
     "METHODS",
     "InputMaps",
     "Maps",
+    "MaskSettings",
+    "Masks",
     "Method",
     "MethodName",
     "SegmentationMaps",
@@ -33,6 +39,8 @@ __all__ = [
     "attribute_inputs",
     "attribute_segmentation",
     "combine",
+    "delete",
+    "optimise_masks",
     "parse",
     "segment",
     "xrai",

@@ -26,12 +26,13 @@ from xaitools.models.network import Network
 from xaitools.models.outputs import Output
 from xaitools.progress import Progress, Teller
 
-Kind = Literal["path", "rule", "perturbation"]
+Kind = Literal["path", "rule", "perturbation", "optimisation"]
 
 KINDS: dict[str, str] = {
     "path": "adds up gradients along a path of images",
     "rule": "passes the output back through the network by a rule of its own",
     "perturbation": "changes the image and looks at the output",
+    "optimisation": "changes the image until the output is what it should become",
 }
 
 SHARED = """\

@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ct": ["load_ct"],
         "fetal": ["load_fetal"],
         "samples": ["Samples", "two_classes"],
-        "splits": ["check_disjoint", "folds", "split"],
+        "splits": ["check_disjoint", "cross_validation", "folds", "split"],
         "unlabelled_pictures": ["load_pictures"],
         "unlabelled": ["load_volumes"],
         "volume_set": ["Volumes"],
