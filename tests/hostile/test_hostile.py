@@ -16,6 +16,9 @@ CASES = {
     for case in kind.cases()
 }
 
+PLACE = r"sub-\d{3}|file \d+ of \d+|row \d+|/dev/zero"
+"""Where a fault is, if it is not a path: the study's id, or a number."""
+
 
 def test_there_are_many_cases_of_every_loader():
     assert len(CASES) > 600
@@ -42,5 +45,5 @@ def test_a_malformed_input_is_refused_in_our_own_words_or_harmless(case, tmp_pat
         assert bool(refusal) == bool(case.says), refusal
     if refusal:
         assert re.search(case.says.replace("?", "."), refusal)
-        assert str(folder) in refusal or "/dev/zero" in refusal
+        assert re.search(PLACE, refusal) or str(folder) in refusal
         assert len(refusal) < 2500

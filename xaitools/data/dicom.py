@@ -37,6 +37,7 @@ SUFFIXES = {".dcm", ".dicom", ".ima"}
 MODALITIES = ("CT", "")
 DEFLATED = str(DeflatedExplicitVRLittleEndian).encode()
 LONGEST_META, MOST_BYTES = 2**16, 2**28
+FARTHEST = 1e5  # mm from the origin of a scanner to a slice
 # What else than a modality or a unit stands there may be a name.
 CODE = re.compile(r"[A-Z_]{1,8}")
 # US: unspecified.
@@ -251,8 +252,8 @@ def slice_of_series(headers: Sequence[Header], fraction: float) -> Header:
     for header in longest:
         if header.height is None:
             raise DataFileError(
-                f"{header.path}: no ImagePositionPatient or ImageOrientationPatient, so its place in the series "
-                "is unknown; remove the file or list single files in a label table"
+                f"{header.path}: no ImagePositionPatient or ImageOrientationPatient that tells of a place, so its place "
+                "in the series is unknown; remove the file or list single files in a label table"
             )
     heights = sorted({_place_in_stack(header) for header in longest})
     height = heights[round(fraction * (len(heights) - 1))]
@@ -470,8 +471,11 @@ def _height(dataset: pydicom.Dataset) -> float | None:
     position, orientation = dataset.get("ImagePositionPatient"), dataset.get("ImageOrientationPatient")
     if not position or not orientation:
         return None
-    normal = np.cross(*np.array(orientation, dtype=float).reshape(2, 3))
-    return float(np.dot(np.array(position, dtype=float), normal) * np.sign(normal[2]))
+    axes = np.array(orientation, dtype=float).reshape(2, 3)
+    with np.errstate(all="ignore"):
+        normal = np.cross(*axes)
+        height = float(np.dot(np.array(position, dtype=float), normal) * np.sign(normal[2]))
+    return height if abs(height) < FARTHEST else None
 
 
 def _check_is_ct(dataset: pydicom.Dataset, path: Path) -> None:
@@ -509,13 +513,19 @@ def _hounsfield(dataset: pydicom.Dataset, stored: np.ndarray, path: Path) -> np.
 def _stored_values(dataset: pydicom.Dataset, path: Path) -> np.ndarray:
     _check_decodable(dataset.file_meta.TransferSyntaxUID, path)
     try:
-        return read_pixels(dataset, path)
+        stored = read_pixels(dataset, path)
     except XaitoolsError:
         raise
     except Exception:
         raise DataFileError(
             f"{path}: its pixel data cannot be decoded, most likely truncated; fetch the file again"
         ) from None
+    if stored.ndim != 2:
+        raise DataFileError(
+            f"{path}: its pixel data are {' x '.join(map(str, stored.shape))} values; expected one slice of Rows and "
+            "Columns. Fetch the file again"
+        )
+    return stored
 
 
 def _check_decodable(syntax: Any, path: Path) -> None:
