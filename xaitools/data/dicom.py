@@ -252,7 +252,7 @@ def slice_of_series(headers: Sequence[Header], fraction: float) -> Header:
     for header in longest:
         if header.height is None:
             raise DataFileError(
-                f"{header.path}: no ImagePositionPatient or ImageOrientationPatient that tells of a place, so its place "
+                f"{header.path}: no ImagePositionPatient or ImageOrientationPatient with a place, so its place "
                 "in the series is unknown; remove the file or list single files in a label table"
             )
     heights = sorted({_place_in_stack(header) for header in longest})
