@@ -14,7 +14,7 @@ from captum.attr import Deconvolution, GuidedBackprop
 from scipy.ndimage import affine_transform
 from torch import Tensor, nn
 
-from xaitools.attribution import METHODS, Maps, attribute, parse
+from xaitools.attribution import METHODS, Maps, MaskSettings, attribute, delete, optimise_masks, parse
 from xaitools.data import load_ct
 
 STEPS = 2
@@ -158,7 +158,11 @@ def case(request: pytest.FixtureRequest, real_data: Path) -> Case:
         [f"occlusion[{SIDE}]" if name == "occlusion" else name for name in METHODS],
         steps=STEPS,
         references=images.flip(2),
-        options={"deep_taylor": bounds, "occlusion": {"baseline": float(images.min())}},
+        options={
+            "deep_taylor": bounds,
+            "occlusion": {"baseline": float(images.min())},
+            **dict.fromkeys(("meaningful_perturbation", "extremal_perturbation"), {"iterations": STEPS}),
+        },
         on_error="keep",
         progress=False,
     )
@@ -203,6 +207,25 @@ def test_a_softmax_at_the_end_is_left_out_for_relevance(real_data: Path) -> None
     assert maps.errors.keys() == {"lrp"}
     assert "softmax" in str(maps.errors["lrp"])
     assert "explain the score before it" in str(maps.errors["lrp"])
+
+
+def test_an_optimised_mask_turns_the_answer(real_data: Path) -> None:
+    """A network that is sure of a brain calls it the other class when a small part of it is darkened."""
+    net, images = loaded(Alzheimer(softmax=False), "ad_cn_3d", real_data), standardized(real_data)
+    with torch.no_grad():
+        before = net(images).softmax(1)[0]
+    own = int(before.argmax())
+    assert before[own] > 0.9
+    setting = MaskSettings(l1=30.0, l2=0.1, steps=12, learning_rate=0.1)
+    found = optimise_masks(
+        net, images, own, settings=setting, deletion="black", score="log_odds", patience=None, progress=False
+    )
+    (row,) = found.report.to_dict("records")
+    assert row["score_before"] == pytest.approx(float(torch.logit(before[own].double())), abs=1e-2)
+    assert row["hidden"] < 0.2
+    with torch.no_grad():
+        after = net(delete(images, found.masks[0, 0], "black")).softmax(1)[0]
+    assert after[own] < 0.1
 
 
 def test_gradients_are_those_of_autograd(case: Case) -> None:
