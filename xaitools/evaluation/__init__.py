@@ -29,12 +29,14 @@ from xaitools.evaluation.checking import Check, Checks, check_attribution
 from xaitools.evaluation.localization import localization
 from xaitools.evaluation.perturbation import REPLACEMENTS, Fidelity, fidelity_curves
 from xaitools.evaluation.region_perturbation import RegionCurves, perturbed_images, region_perturbation
+from xaitools.evaluation.similarity import SIMILARITIES, map_similarity
 
 __all__ = [
     "AGREES",
     "DIFFERS",
     "NOT_TESTED",
     "REPLACEMENTS",
+    "SIMILARITIES",
     "UNDECIDED",
     "VERDICTS",
     "Check",
@@ -47,6 +49,7 @@ __all__ = [
     "cosine",
     "fidelity_curves",
     "localization",
+    "map_similarity",
     "mean_interval",
     "mean_maps",
     "mean_over_pairs",
