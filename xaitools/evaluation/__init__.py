@@ -28,6 +28,11 @@ from xaitools.evaluation.bootstrap import (
 from xaitools.evaluation.checking import Check, Checks, check_attribution
 from xaitools.evaluation.localization import localization
 from xaitools.evaluation.perturbation import REPLACEMENTS, Fidelity, fidelity_curves
+from xaitools.evaluation.randomization import (
+    Randomization,
+    model_randomization,
+    smooth_model_randomization,
+)
 from xaitools.evaluation.region_perturbation import RegionCurves, perturbed_images, region_perturbation
 from xaitools.evaluation.similarity import SIMILARITIES, map_similarity
 
@@ -43,6 +48,7 @@ __all__ = [
     "Checks",
     "Fidelity",
     "Interval",
+    "Randomization",
     "RegionCurves",
     "Verdict",
     "check_attribution",
@@ -53,6 +59,7 @@ __all__ = [
     "mean_interval",
     "mean_maps",
     "mean_over_pairs",
+    "model_randomization",
     "noise_coherence",
     "paired_comparisons",
     "paired_difference",
@@ -62,6 +69,7 @@ __all__ = [
     "rank_ranges",
     "recovered_regions",
     "region_perturbation",
+    "smooth_model_randomization",
     "top_k",
     "top_k_intersection",
     "verdict",
