@@ -26,6 +26,8 @@ from xaitools.evaluation.bootstrap import (
     verdict,
 )
 from xaitools.evaluation.checking import Check, Checks, check_attribution
+from xaitools.evaluation.complexity import complexity_rise, map_complexity
+from xaitools.evaluation.data_randomization import DataRandomization, data_randomization
 from xaitools.evaluation.localization import localization
 from xaitools.evaluation.perturbation import REPLACEMENTS, Fidelity, fidelity_curves
 from xaitools.evaluation.randomization import (
@@ -46,15 +48,19 @@ __all__ = [
     "VERDICTS",
     "Check",
     "Checks",
+    "DataRandomization",
     "Fidelity",
     "Interval",
     "Randomization",
     "RegionCurves",
     "Verdict",
     "check_attribution",
+    "complexity_rise",
     "cosine",
+    "data_randomization",
     "fidelity_curves",
     "localization",
+    "map_complexity",
     "map_similarity",
     "mean_interval",
     "mean_maps",
