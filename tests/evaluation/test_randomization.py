@@ -144,6 +144,29 @@ def test_layers_by_module_in_the_order_in_which_they_run(net, images) -> None:
         randomised(net, images, layers=["blok"])
 
 
+def test_a_layer_with_layers_in_it(images) -> None:
+    """Attention draws its own weights, and its output's layer the others: two steps, or one if it is named."""
+
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.patches, self.attention = (
+                nn.Conv2d(1, 4, 5, 5),
+                nn.MultiheadAttention(4, 1, batch_first=True),
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.patches(x).flatten(2).mT
+            return self.attention(x, x, x)[0].mean(1)
+
+    net = Attending().eval()
+    each = randomised(net, images).table
+    assert list(dict.fromkeys(each[each.k > 0].layer)) == ["attention.out_proj", "attention", "patches"]
+    whole = randomised(net, images, layers=["attention"]).table
+    np.testing.assert_array_equal(values(whole, k=1, method="gradient"), values(each, k=2, method="gradient"))
+
+
 def test_the_class_that_each_network_predicts(net, images) -> None:
     twin = Network(net, images).randomized(LAYERS, 0)
     table = randomised(net, images, None, explained="argmax").table

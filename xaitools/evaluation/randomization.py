@@ -419,14 +419,12 @@ def _steps(
 ) -> list[tuple[str, list[str]]]:
     """What each step is called, and the layers that are redrawn for it."""
     known = network.layers
-    around = {name.rsplit(".", depth)[0] for name in known for depth in range(1, name.count(".") + 1)} - set(
-        known
-    )
+    around = [name.rsplit(".", depth)[0] for name in known for depth in range(1, name.count(".") + 1)]
     chosen = list(known) if layers is None else list(layers)
     for name in chosen:
-        check_choice(ParameterError, layer=(name, [*known, *sorted(around)]))
+        check_choice(layer=(name, dict.fromkeys([*known, *around])))
     groups = {
-        name: [own for own in known if own == name or (name in around and own.startswith(f"{name}."))]
+        name: [own for own in known if own == name or (layers is not None and own.startswith(f"{name}."))]
         for name in chosen
     }
     if not groups:
