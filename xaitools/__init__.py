@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "evaluation.checking": ["check_attribution"],
         "evaluation.localization": ["localization"],
         "evaluation.perturbation": ["fidelity_curves"],
+        "evaluation.randomization": ["model_randomization"],
         "evaluation.region_perturbation": ["region_perturbation"],
         "maps": ["save_maps"],
         "models.network": ["Network"],

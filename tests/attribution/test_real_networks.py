@@ -161,7 +161,8 @@ def case(request: pytest.FixtureRequest, real_data: Path) -> Case:
         options={
             "deep_taylor": bounds,
             "occlusion": {"baseline": float(images.min())},
-            **dict.fromkeys(("meaningful_perturbation", "extremal_perturbation"), {"iterations": STEPS}),
+            "meaningful_perturbation": {"iterations": STEPS},
+            "extremal_perturbation": {"iterations": STEPS},
         },
         on_error="keep",
         progress=False,

@@ -1,9 +1,11 @@
+import copy
 import logging
 import threading
 
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from xaitools.attribution import attribute
 from xaitools.errors import MethodError, ParameterError, UnsupportedModelError
@@ -248,6 +250,78 @@ def test_randomised_twins(network, images) -> None:
     assert torch.equal(one.plain.conv1.weight, network.conv1.weight)
     with pytest.raises(ParameterError, match="layer='head' is unknown; expected one of conv1"):
         prepared.randomized(["head"])
+
+
+def test_a_layer_is_redrawn_alike_in_all_twins(images) -> None:
+    layers = [nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)]
+    prepared = Network(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), images)
+    one, more = (prepared.randomized(names, 3).model for names in (["1"], ["2", "1", "0"]))
+    assert torch.equal(one[1].weight, more[1].weight)
+    assert not torch.equal(more[1].weight, more[2].weight)  # of equal shape, but drawn apart
+
+
+class Normed(nn.Module):
+    """Defined from the last layer to the first; batch norms with and without weights, and frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.frozen = nn.Linear(4, 2), FrozenBatchNorm2d(4)
+        self.bare, self.norm = nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4)
+        self.conv = nn.Conv2d(1, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.frozen(self.bare(self.norm(self.conv(x))))
+        return self.head(torch.relu(x).mean((2, 3)))
+
+
+def test_batch_norm_is_redrawn_with_its_statistics(images) -> None:
+    net = Normed().train()
+    with torch.no_grad():
+        for tensor in (*net.norm.parameters(), *net.frozen.buffers()):
+            tensor.uniform_(1.5, 2)
+    net(images)
+    prepared = Network(net.eval(), images)
+    assert prepared.layers == ("conv", "norm", "bare", "frozen", "head")
+    state = copy.deepcopy(net.state_dict())
+    twin = prepared.randomized(["norm", "bare", "frozen"]).model
+    fresh = Normed()
+    for name in ("norm", "bare", "frozen"):
+        for key, value in getattr(fresh, name).state_dict().items():
+            assert torch.equal(getattr(twin, name).state_dict()[key], value), (name, key)
+            assert not torch.equal(state[f"{name}.{key}"], value), (name, key)
+    assert torch.equal(twin.conv.weight, net.conv.weight)
+    assert all(torch.equal(net.state_dict()[key], value) for key, value in state.items())
+
+
+def test_only_the_layer_itself_is_redrawn(images) -> None:
+    """Though its `reset_parameters` resets the layers within it, and leaves a parameter of its own."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.attention = nn.Conv2d(1, 4, 8, 8), nn.MultiheadAttention(4, 1, batch_first=True)
+            self.scale, self.gain = nn.Parameter(torch.rand(4)), nn.Parameter(torch.rand(4))
+
+        def reset_parameters(self) -> None:
+            self.conv.reset_parameters()
+            nn.init.ones_(self.scale)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.conv(x).flatten(2).mT * self.scale * self.gain
+            return self.attention(x, x, x)[0].mean((1, 2))
+
+    net = Block().eval()
+    nn.init.ones_(net.attention.out_proj.bias)
+    prepared = Network(net, images)
+    assert prepared.layers == ("", "conv", "attention", "attention.out_proj")
+    twin = prepared.randomized([""]).model
+    assert torch.equal(twin.conv.weight, net.conv.weight)
+    assert torch.equal(twin.scale, torch.ones(4))
+    assert not torch.equal(twin.gain, net.gain)
+    twin = prepared.randomized(["attention"]).model.attention
+    assert not torch.equal(twin.in_proj_weight, net.attention.in_proj_weight)
+    assert twin.in_proj_weight.abs().max() <= (6 / (4 + 12)) ** 0.5  # Glorot's bound, of its own initialiser
+    assert torch.equal(twin.out_proj.bias, net.attention.out_proj.bias)
 
 
 def test_a_gradient_of_its_own_is_kept(images) -> None:

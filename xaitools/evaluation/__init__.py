@@ -26,6 +26,8 @@ from xaitools.evaluation.bootstrap import (
     verdict,
 )
 from xaitools.evaluation.checking import Check, Checks, check_attribution
+from xaitools.evaluation.complexity import complexity_rise, map_complexity
+from xaitools.evaluation.data_randomization import DataRandomization, data_randomization
 from xaitools.evaluation.localization import localization
 from xaitools.evaluation.mask_similarity import (
     PAIRS,
@@ -36,7 +38,13 @@ from xaitools.evaluation.mask_similarity import (
     share_outside,
 )
 from xaitools.evaluation.perturbation import REPLACEMENTS, Fidelity, fidelity_curves
+from xaitools.evaluation.randomization import (
+    Randomization,
+    model_randomization,
+    smooth_model_randomization,
+)
 from xaitools.evaluation.region_perturbation import RegionCurves, perturbed_images, region_perturbation
+from xaitools.evaluation.similarity import SIMILARITIES, map_similarity
 
 __all__ = [
     "AGREES",
@@ -44,22 +52,30 @@ __all__ = [
     "NOT_TESTED",
     "PAIRS",
     "REPLACEMENTS",
+    "SIMILARITIES",
     "UNDECIDED",
     "VERDICTS",
     "Check",
     "Checks",
+    "DataRandomization",
     "Fidelity",
     "Interval",
+    "Randomization",
     "RegionCurves",
     "Verdict",
     "check_attribution",
+    "complexity_rise",
     "cosine",
+    "data_randomization",
     "difference_mask",
     "fidelity_curves",
     "localization",
+    "map_complexity",
+    "map_similarity",
     "mean_interval",
     "mean_maps",
     "mean_over_pairs",
+    "model_randomization",
     "noise_coherence",
     "pair_means",
     "paired_comparisons",
@@ -73,6 +89,7 @@ __all__ = [
     "recovered_regions",
     "region_perturbation",
     "share_outside",
+    "smooth_model_randomization",
     "top_k",
     "top_k_intersection",
     "verdict",

@@ -2,8 +2,9 @@
 
 import copy
 import logging
+import zlib
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from xaitools.errors import (
     XaitoolsError,
 )
 from xaitools.models.outputs import Output, answering, columns_of, picked
+from xaitools.models.redrawing import has_state, redraw
 from xaitools.models.surgery import (
     HALVES,
     PRECISIONS,
@@ -243,12 +245,32 @@ class Network:
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers with weights of their own, in the order in which they were defined."""
-        return tuple(
-            name
+        """Names of the layers with a state of their own, weights or running statistics, in the order in which they run.
+
+        Layers that do not run as modules, as within a fast path of PyTorch, stand where the module around them runs.
+        """
+        runs = self._first_runs()
+        own = [name for name, module in self.model.named_modules() if has_state(module)]
+        return tuple(sorted(own, key=lambda name: _run_of(name, runs)))
+
+    def _first_runs(self) -> dict[str, int]:
+        """When each module runs first, by name, counted from 0."""
+        runs: dict[str, int] = {}
+
+        def note(name: str, *_: Any) -> None:
+            runs.setdefault(name, len(runs))
+
+        hooks = [
+            module.register_forward_pre_hook(partial(note, name))
             for name, module in self.model.named_modules()
-            if any(True for _ in module.parameters(recurse=False))
-        )
+        ]
+        try:
+            with torch.no_grad():
+                self.model(self.example.clone())
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return runs
 
     @property
     def n_outputs(self) -> int:
@@ -287,8 +309,11 @@ class Network:
     def randomized(self, layers: Iterable[str], seed: int = 0) -> "Network":
         """A twin in which the weights of these layers are drawn anew, as their own `reset_parameters` does.
 
-        Parameters of a layer that does not say how they are drawn, such as class tokens and positions of a transformer,
-        are drawn from a normal distribution of their own mean and standard deviation.
+        What is drawn for a layer depends on the seed and its name only, so that twins of more layers agree in those
+        that they share. Running statistics, as of batch normalisation, go back to mean 0 and variance 1. Parameters
+        that a layer does not draw itself, such as class tokens and positions of a transformer, are drawn from a normal
+        distribution of their own mean and standard deviation. How a network's constructor draws its layers on top
+        of their own `reset_parameters` is not known here.
 
         Raises
         ------
@@ -300,15 +325,9 @@ class Network:
             check_choice(ParameterError, layer=(name, self.layers))
         other = frozen_copy(self.model)
         with torch.random.fork_rng():
-            torch.manual_seed(REDRAWN + seed)
             for name in layers:
-                layer = other.get_submodule(name)
-                if callable(reset := getattr(layer, "reset_parameters", None)):
-                    reset()
-                    continue
-                for parameter in layer.parameters(recurse=False):
-                    mean, spread = float(parameter.mean()), float(parameter.std(correction=0))
-                    nn.init.normal_(parameter, mean, spread)
+                torch.manual_seed(REDRAWN + seed + zlib.crc32(name.encode()))
+                redraw(other.get_submodule(name))
         return Network(other, self.example, self.precision, self.output)
 
     def forward(self, images: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -425,6 +444,13 @@ class Network:
                 "random numbers, or keeps something from call to call. Look for F.dropout without "
                 "training=self.training, for noise, and for counters in its forward pass."
             )
+
+
+def _run_of(name: str, runs: dict[str, int]) -> int:
+    """When the module of that name runs, or else the one around it."""
+    while name and name not in runs:
+        name = name.rpartition(".")[0]
+    return runs.get(name, 0)
 
 
 def gradients_of(leaf: Tensor, scores: Tensor, name: str = "the network") -> Tensor:
