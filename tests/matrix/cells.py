@@ -35,6 +35,7 @@ KIND_OF = {
     "captum.DeepLift": "captum",
     "deep_taylor": RULES,
     "attention_rollout": "rollout",
+    "grad_cam": "cam",
 }
 
 

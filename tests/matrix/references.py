@@ -1,6 +1,7 @@
 """What each method should give: from the user's own network in float64, and of the package no more than its draws."""
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tests.matrix.relevance import NoReference, relevance
+from xaitools.attribution import default_layer
 from xaitools.attribution._stream import seed_of
 from xaitools.attribution.xrai import Segments, xrai
+from xaitools.models import Network
 
 STEPS, DRAWS, NOISE = 3, 2, 0.15
 
@@ -113,6 +116,13 @@ class Reference:
                 moved_map = other[name]
             moved = max(moved, float((moved_map - found).abs().max() / found.abs().max()))
         return moved
+
+    @cached_property
+    def layer(self) -> str:
+        """The layer that methods of layers take."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return default_layer(Network(self.model, self.images[:1], output=self.pick))
 
     @cached_property
     def _maps(self) -> dict[str, Tensor]:
@@ -471,6 +481,49 @@ def extremal_perturbation(of: Reference, owner: int, image: Tensor) -> Tensor:
     return _hidden(of, owner, image, 0.2)
 
 
+def at_layer(of: Reference, owner: int, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Activations of the default layer, the derivatives of the output with respect to them, and the output.
+
+    Of two equal images, for the sake of batch normalisation, as in `Reference.gradient_at`.
+    """
+    kept = []
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        kept.append(output.clone().requires_grad_())
+        return kept[-1].clone()
+
+    points = torch.stack([image, image] if of._together else [image])
+    with of.model.get_submodule(of.layer).register_forward_hook(keep), torch.enable_grad():
+        scores = of.scores(points, owner)
+    (gradients,) = torch.autograd.grad(scores.sum(), kept)
+    return kept[0].detach()[0], gradients[0], scores.detach()[0]
+
+
+def on_the_grid(cells: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Straight lines between the middles of cells, constant beyond the outermost, one axis after the other."""
+    values = cells.numpy()
+    for axis, n in enumerate(shape):
+        old = values.shape[axis]
+        places, middles = (np.arange(n) + 0.5) * old / n, np.arange(old) + 0.5
+        values = np.apply_along_axis(lambda line: np.interp(places, middles, line), axis, values)  # noqa: B023
+    return torch.from_numpy(values)
+
+
+def _cam(of_cells: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Reference, int, Tensor], Tensor]:
+    """Map of the sum over channels of what a function gives for activations, gradients and output."""
+
+    def map_of(of: Reference, owner: int, image: Tensor) -> Tensor:
+        cells = of_cells(*at_layer(of, owner, image)).sum(0).clamp(min=0)
+        return on_the_grid(cells, tuple(image.shape[1:])).expand_as(image)
+
+    return map_of
+
+
+def grad_cam_cells(activations: Tensor, gradients: Tensor, output: Tensor) -> Tensor:
+    """Selvaraju et al. 2017, equations 1 and 2, a channel at a time."""
+    return torch.stack([a * g.sum() / g.numel() for a, g in zip(activations, gradients, strict=True)])
+
+
 METHODS: Mapping[str, Callable[[Reference, int, Tensor], Tensor]] = {
     "gradient": gradient,
     "input_x_gradient": input_x_gradient,
@@ -492,6 +545,7 @@ METHODS: Mapping[str, Callable[[Reference, int, Tensor], Tensor]] = {
     "lrp[epsilon_gamma_box]": _relevance("epsilon_gamma_box"),
     "deep_taylor": _relevance("deep_taylor"),
     "attention_rollout": attention_rollout,
+    "grad_cam": _cam(grad_cam_cells),
     "captum.Saliency": _saliency,
     "captum.InputXGradient": input_x_gradient,
     "captum.DeepLift": deep_lift,
