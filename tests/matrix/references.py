@@ -524,6 +524,27 @@ def grad_cam_cells(activations: Tensor, gradients: Tensor, output: Tensor) -> Te
     return torch.stack([a * g.sum() / g.numel() for a, g in zip(activations, gradients, strict=True)])
 
 
+def grad_cam_plus_plus_cells(activations: Tensor, gradients: Tensor, output: Tensor) -> Tensor:
+    """Chattopadhay et al. 2018, equations 5 and 19 of Y = exp(output), a channel at a time; over Y in the end."""
+    y, sums = output.clamp(-50, 50).exp(), []
+    for a, g in zip(activations, gradients, strict=True):
+        first, second, third = y * g, y * g**2, y * g**3
+        below = 2 * second + a.sum() * third
+        alpha = torch.where(below != 0, second / torch.where(below != 0, below, 1), 0)
+        sums.append((alpha * first.clamp(min=0)).sum() * a / y)
+    return torch.stack(sums)
+
+
+def layer_cam_cells(activations: Tensor, gradients: Tensor, output: Tensor) -> Tensor:
+    """Jiang et al. 2021, equations 5 and 6."""
+    return torch.where(gradients > 0, gradients, 0) * activations
+
+
+def guided_grad_cam(of: Reference, owner: int, image: Tensor) -> Tensor:
+    """Selvaraju et al. 2017, section 3.2."""
+    return METHODS["guided_backprop"](of, owner, image) * METHODS["grad_cam"](of, owner, image)
+
+
 METHODS: Mapping[str, Callable[[Reference, int, Tensor], Tensor]] = {
     "gradient": gradient,
     "input_x_gradient": input_x_gradient,
@@ -546,6 +567,9 @@ METHODS: Mapping[str, Callable[[Reference, int, Tensor], Tensor]] = {
     "deep_taylor": _relevance("deep_taylor"),
     "attention_rollout": attention_rollout,
     "grad_cam": _cam(grad_cam_cells),
+    "grad_cam_plus_plus": _cam(grad_cam_plus_plus_cells),
+    "layer_cam": _cam(layer_cam_cells),
+    "guided_grad_cam": guided_grad_cam,
     "captum.Saliency": _saliency,
     "captum.InputXGradient": input_x_gradient,
     "captum.DeepLift": deep_lift,
