@@ -188,6 +188,29 @@ def idgi(of: Reference, owner: int, image: Tensor) -> Tensor:
     return total
 
 
+def guided_integrated_gradients(of: Reference, owner: int, image: Tensor) -> Tensor:
+    """The code of PAIR's saliency 0.2.1, which is the paper's algorithm 1, in torch and without its checks."""
+    end, start = image.flatten(), dim(of.images).flatten()
+    x, total, way = start.clone(), torch.zeros_like(start), end - start
+    for step in range(STEPS):
+        slope = of.gradient_at(x.view(1, *image.shape), owner)[0].flatten()
+        order, alpha = slope.abs(), (step + 1) / STEPS
+        low, high = start + way * max(alpha - 0.02, 0), start + way * min(alpha + 0.02, 1)
+        old, gamma = x.clone(), np.inf
+        while gamma > 1:
+            x = torch.where((x - start) / way < max(alpha - 0.02, 0), low, x)
+            left, wanted = (x - end).abs().sum(), way.abs().sum() * (1 - alpha)
+            if abs(left - wanted) < 1e-9 * max(left, wanted, 1):
+                break
+            order = torch.where(x == high, torch.inf, order)
+            threshold = np.quantile(order.numpy(), 0.25, method="lower")
+            chosen = (order <= threshold) & (order < torch.inf)
+            gamma = float((left - wanted) / (x - high)[chosen].abs().sum())
+            x = torch.where(chosen, x + (high - x) * gamma if gamma <= 1 else high, x)
+        total += (x - old) * slope
+    return total.view(image.shape)
+
+
 def dim(images: Tensor) -> Tensor:
     """A baseline that is not constant: there largest values of pools would be equal, and gradients arbitrary."""
     return 0.5 * images[0].flip(-1)
@@ -552,6 +575,7 @@ METHODS: Mapping[str, Callable[[Reference, int, Tensor], Tensor]] = {
     "expected_gradients": expected_gradients,
     "blur_integrated_gradients": blur_integrated_gradients,
     "idgi[dim]": idgi,
+    "guided_integrated_gradients[dim]": guided_integrated_gradients,
     "gradient+smoothgrad": smoothgrad,
     "gradient@xrai": regions,
     "occlusion": occlusion,
