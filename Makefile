@@ -2,6 +2,7 @@
 # make test     every test
 # make reports  every study          make lab    JupyterLab on the notebooks
 # make check    what CI checks       make bench  the benchmarks
+# make fuzz     every loader on EXAMPLES files changed at random (2000 of each kind; make test does 40)
 # make matrix   docs/networks.md anew, from the tests of every method on every kind of network
 #
 # Everything goes into $(VENV). PYTHON=... picks the interpreter, 3.10 or newer.
@@ -9,6 +10,7 @@
 VENV ?= .venv
 STUDY ?= ct_contrast
 PRESET ?= quick
+EXAMPLES ?= 2000
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo "$$p" && break; done)
 
@@ -16,7 +18,7 @@ bin := $(VENV)/bin
 notebooks := $(wildcard notebooks/*.ipynb notebooks/lessons/*.ipynb)
 studies := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 
-.PHONY: report reports test matrix lab lint check bench
+.PHONY: report reports test fuzz matrix lab lint check bench
 .DEFAULT_GOAL := report
 
 report: $(VENV)/installed
@@ -26,7 +28,11 @@ reports: $(VENV)/installed
 	@set -e; for study in $(studies); do $(bin)/xaitools report $$study --preset $(PRESET); done
 
 test: $(VENV)/installed-dev
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest --numprocesses auto --dist loadfile
+
+# -s: what ends the process, as a fault in a library in C does, is to be seen.
+fuzz: $(VENV)/installed-dev
+	XAITOOLS_FUZZ=$(EXAMPLES) $(bin)/python -m pytest -s tests/hostile/test_fuzz.py
 
 matrix: $(VENV)/installed-dev
 	XAITOOLS_WRITE_MATRIX=1 $(bin)/python -m pytest tests/matrix

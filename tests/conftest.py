@@ -14,6 +14,11 @@ from jaxtyping import install_import_hook
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+if workers := os.environ.get(
+    "PYTEST_XDIST_WORKER_COUNT"
+):  # before torch asks, and for kernels that tests start
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+
 # As for mypy, an int is welcome where a float is expected.
 install_import_hook("xaitools", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 

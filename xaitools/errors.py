@@ -3,9 +3,17 @@
 Each message says what came, what was expected, and what to do about it.
 """
 
+from pathlib import Path
+
 
 class XaitoolsError(Exception):
-    """Base class: catch this to catch everything below."""
+    """Base class: catch this to catch everything below.
+
+    `file` is the one that the message is about where it calls it by a study id or a number, as its name may be a
+    person's: it is for whoever has the data, and no message shows it.
+    """
+
+    file: Path | None = None
 
 
 class DataError(XaitoolsError, ValueError):

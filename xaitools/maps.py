@@ -190,14 +190,14 @@ def load_map(
 ) -> np.ndarray | None:
     """One map (*spatial), float32; None if there is none, it is damaged, or it was made under another `key`."""
     path = map_path(folder, name, method, volume=volume)
-    if not (path.exists() and _sidecar(path).exists()):
+    if not (path.is_file() and _sidecar(path).is_file()):
         return None
     try:
         made_under = json.loads(_sidecar(path).read_text())["key"]
         if key is not None and made_under != json.loads(json.dumps(dict(key))):
             return None
         return _read(path)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy's and nibabel's readers raise whatever a damaged file leads them to
         logger.warning("%s is damaged (%s) and is made again.", path.name, error)
         return None
 
@@ -232,9 +232,15 @@ def _sidecar(path: Path) -> Path:
 
 
 def _read(path: Path) -> np.ndarray:
-    if path.suffix == ".npz":
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return file["map"]
-    import nibabel as nib
+    from xaitools.data.sizes import check_size
+    from xaitools.data.volumes import load_nifti
 
-    return nib.Nifti1Image.from_filename(path).get_fdata(dtype=np.float32)
+    if path.suffix == ".npz":
+        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive, archive.open("map.npy") as entry:
+            version = np.lib.format.read_magic(entry)
+            read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
+            shape, _, dtype = read_header(entry)
+            check_size(path, shape, dtype.itemsize, path.stat().st_size, packed=True)
+            entry.seek(0)
+            return np.lib.format.read_array(entry, allow_pickle=False)
+    return load_nifti(path).get_fdata(dtype=np.float32)

@@ -222,3 +222,42 @@ def test_real_segmentation_of_a_subject(real_data, caplog):
         > table.loc["CortCSF", "density"]
     )
     assert 4 < table.loc["Hippocampus", "n_voxels"] * 0.008 < 12
+
+
+@pytest.mark.parametrize(
+    ("sform", "qform", "space"),
+    [(1, 1, "own"), (0, 1, "own"), (2, 1, "mni"), (2, 0, "mni"), (4, 1, "mni"), (0, 4, "mni")],
+)
+def test_the_header_tells_the_space(sform, qform, space, tmp_path):
+    path = with_codes(tmp_path, sform, qform)
+    assert load_atlas(path, {1: "A", 300: "B"}).space == space
+
+
+@pytest.mark.parametrize(
+    ("sform", "qform", "words"), [(3, 1, "Talairach"), (0, 3, "Talairach"), (5, 4, "not MNI152")]
+)
+def test_an_atlas_of_another_template_is_not_taken_for_one_in_mni_space(sform, qform, words, tmp_path):
+    path = with_codes(tmp_path, sform, qform)
+    with pytest.raises(
+        DataError, match=rf"labels\.nii\.gz: .*{words}.*expected an atlas in MNI space.*space='own'"
+    ):
+        load_atlas(path, {1: "A", 300: "B"})
+    for space in ("mni", "own"):
+        assert load_atlas(path, {1: "A", 300: "B"}, space=space).space == space
+
+
+def test_nilearns_talairach_atlas_is_refused(tmp_path, monkeypatch):
+    lut = pd.DataFrame({"index": [0, 1, 300], "name": ["Background", "Left A", "Ré B"]})
+    fetched = SimpleNamespace(maps=str(two_regions(tmp_path)), lut=lut, template="Talairach")
+    monkeypatch.setattr("nilearn.datasets.fetch_atlas_talairach", lambda level_name: fetched)
+    with pytest.raises(DataError, match=r"'talairach' of nilearn: .*coordinates of Talairach"):
+        fetch_atlas("talairach", level_name="gyrus")
+
+
+def with_codes(folder, sform, qform):
+    """Labels in whose header two matrices of one grid have these codes."""
+    image = nibabel.Nifti1Image(np.array([0, 1, 300, 1], np.int16).reshape(4, 1, 1), AFFINE)
+    image.set_sform(AFFINE, sform)
+    image.set_qform(AFFINE, qform)
+    nibabel.save(image, folder / "labels.nii.gz")
+    return folder / "labels.nii.gz"

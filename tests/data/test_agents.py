@@ -81,6 +81,16 @@ def test_what_the_words_for_an_agent_say(kind, agent):
     assert agent_kind(agent) == kind
 
 
+def test_an_absent_tag_is_not_an_empty_one():
+    assert (agent_kind(None), agent_kind(""), agent_kind("  ")) == ("absent", "empty", "empty")
+    assert (
+        agent_kind(None, route="IV")
+        == agent_kind(None, volume=80.0)
+        == agent_kind("", volume=80.0)
+        == "unknown"
+    )
+
+
 @pytest.mark.parametrize(
     ("agent", "route", "volume", "kind"),
     [

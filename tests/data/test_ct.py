@@ -1,5 +1,6 @@
 import json
 import traceback
+import unicodedata
 
 import nibabel
 import numpy as np
@@ -28,8 +29,8 @@ def write_labels(folder, rows, header="file,contrast"):
 @pytest.fixture
 def listed(tmp_path, write_dicom):
     """Four files of three patients, with a table."""
-    for name, patient in (("a", "zoe"), ("b", "adam"), ("c", "zoe"), ("d", "mia")):
-        write_dicom(tmp_path / "scans" / f"{name}.dcm", patient=patient)
+    for height, (name, patient) in enumerate((("a", "zoe"), ("b", "adam"), ("c", "zoe"), ("d", "mia"))):
+        write_dicom(tmp_path / "scans" / f"{name}.dcm", patient=patient, height=height)
     return tmp_path / "scans", write_labels(tmp_path, ["a.dcm,1", "b.dcm,0", "c,0", "d.dcm,1"])
 
 
@@ -135,7 +136,8 @@ def test_a_placeholder_for_everybody_is_refused(tmp_path, write_dicom, placehold
             ContrastBolusAgent="Isovue" if number else None,
         )
     message = (
-        f"0.dcm and others: the placeholder '{placeholder}' is the PatientID of several studies.*of subjects"
+        rf"file 1 of 2 \(sorted\) and others: the placeholder '{placeholder}' is the PatientID of "
+        "several studies.*of subjects"
     )
     with pytest.raises(DataError, match=message):
         load(tmp_path)
@@ -164,9 +166,9 @@ def test_a_folder_of_other_images_is_named(listed, write_dicom):
         write_dicom(folder / "mr" / f"{number}.dcm", Modality="MR")
     with pytest.raises(DataError, match=r"mr: MR \(3\); expected axial CT"):
         load(folder / "mr")
-    with pytest.raises(DataError, match=r"mr: MR \(3\); expected axial CT"):
+    with pytest.raises(DataError, match=r"labels\.csv, row 2 below the header: MR \(3\); expected axial CT"):
         load(folder, table=write_labels(folder.parent, ["a.dcm,0", "mr,1"]))
-    with pytest.raises(DataError, match=r"0\.dcm: its Modality is MR; expected CT"):
+    with pytest.raises(DataError, match=r"^sub-\d+: its Modality is MR; expected CT"):
         load(folder, table=write_labels(folder.parent, ["a.dcm,0", "mr/0.dcm,1"]))
 
 
@@ -181,7 +183,9 @@ def test_masks_of_files_named_by_uids(tmp_path, write_dicom):
     samples = load(tmp_path / "scans", table=labels, masks=tmp_path / "masks")
     np.testing.assert_array_equal(samples.masks[:, 0, 4:24], drawn > 0)
     write_nifti(tmp_path / "masks" / "1.2.3.0.nii", drawn[0])
-    with pytest.raises(DataError, match=r"1\.2\.3\.0\.nii and .*1\.2\.3\.0\.png: two masks of one image"):
+    with pytest.raises(
+        DataError, match=r"^file 1 of 3 \(sorted\) and file 2 of 3 \(sorted\): two masks of one image"
+    ):
         load(tmp_path / "scans", table=labels, masks=tmp_path / "masks")
 
 
@@ -211,7 +215,7 @@ def test_a_volume_with_several_numbers_in_its_name_is_nobodys(tmp_path, ramp):
     write_nifti(tmp_path / "T1_of_all.nii.gz", ramp)
     with pytest.raises(
         DataError,
-        match=r"patient1_2\.nii\.gz: whose it is.*named after \[1, 2\].*column of files to .*labels",
+        match=r"file 2 of 5 \(sorted\): whose it is.*named after \[1, 2\].*column of files to .*labels",
     ):
         load(tmp_path, table=write_labels(tmp_path, rows, "subject,contrast"))
     rows = [f"patient{patient}_{scan},{patient % 2},{patient}" for patient, scan in ((1, 2), (2, 1))]
@@ -224,7 +228,7 @@ def test_a_volume_whose_name_begins_with_two_subjects_is_nobodys(tmp_path, ramp)
     write_nifti(tmp_path / "A_B_ct.nii", ramp)
     write_nifti(tmp_path / "C_3.nii", ramp)
     labels = write_labels(tmp_path, ["A,1", "A_B,0"], "subject,contrast")
-    with pytest.raises(DataError, match=r"A_B_ct\.nii: .*named after \['A', 'A_B'\]"):
+    with pytest.raises(DataError, match=r"file 1 of 2 .*named after \['A', 'A_B'\]"):
         load(tmp_path, table=labels)
     labels = write_labels(tmp_path, ["A_B,1", "C,0"], "subject,contrast")
     assert [path.name for path in load(tmp_path, table=labels).sources] == ["A_B_ct.nii", "C_3.nii"]
@@ -337,7 +341,7 @@ def test_a_mask_whose_grid_does_not_hold_the_slice_is_refused(series_with_mask, 
     nibabel.save(nibabel.Nifti1Image(drawn, affine), folder / "masks" / "p0" / "3.nii.gz")
     table = write_labels(folder, ["p0,0", "p1,1"], "subject,contrast")
     with pytest.raises(
-        ShapeError, match=r"3\.nii\.gz: a mask of .* in which the DICOM slice.*grid of its series"
+        ShapeError, match=r"^sub-001's mask: a mask of .* in which the DICOM slice.*grid of its series"
     ):
         load(folder / "scans", table=table, masks=folder / "masks")
 
@@ -348,7 +352,8 @@ def test_a_nifti_mask_for_a_slice_without_position_is_refused(listed, write_dico
     (folder.parent / "masks").mkdir()
     write_nifti(folder.parent / "masks" / "a.nii", np.eye(20, 28))
     with pytest.raises(
-        DataError, match=r"a\.nii: a NIfTI mask for a DICOM file without ImagePositionPatient.*PNG"
+        DataError,
+        match=r"^sub-003's mask: a NIfTI mask for a DICOM file without ImagePositionPatient.*PNG",
     ):
         load(folder, table=labels, masks=folder.parent / "masks")
 
@@ -356,13 +361,15 @@ def test_a_nifti_mask_for_a_slice_without_position_is_refused(listed, write_dico
 def test_a_mask_of_most_of_the_body_is_warned_of(listed):
     drawn = np.full((20, 28), 255, dtype=np.uint8)
     drawn[2:6, 3:9] = drawn[0, 0] = 0
-    with pytest.warns(UserWarning, match=r"a\.png: the mask covers 9\d% of the body.*Masks in doubt: 1 of 1"):
+    with pytest.warns(
+        UserWarning, match=r"^sub-003_img-1's mask covers 9\d% of the body.*Masks in doubt: 1 of 1"
+    ):
         samples = bad_mask(listed, drawn)
     assert int(samples.masks[0].sum()) == 20 * 28 - 25
 
 
 def test_a_mask_without_a_ground_is_refused(listed):
-    with pytest.raises(DataError, match=r"a\.png: all pixels of the mask are drawn"):
+    with pytest.raises(DataError, match=r"^sub-003_img-1's mask: all pixels of the mask are drawn"):
         bad_mask(listed, np.full((20, 28), 7, dtype=np.uint8))
 
 
@@ -375,18 +382,52 @@ def bad_mask(listed, array, name="a.png"):
 
 
 def test_a_mask_of_another_size_is_named(listed):
-    with pytest.raises(ShapeError, match=r"a\.png.*\(28, 20\).*\(20, 28\)"):
+    with pytest.raises(ShapeError, match=r"^sub-003_img-1's mask: .*\(28, 20\).*\(20, 28\)"):
         bad_mask(listed, np.full((28, 20), 255, dtype=np.uint8))
 
 
 def test_an_all_black_mask_is_named(listed):
-    with pytest.raises(DataError, match=r"a\.png.*all black"):
+    with pytest.raises(DataError, match=r"^sub-003_img-1's mask: .*all black"):
         bad_mask(listed, np.zeros((20, 28), dtype=np.uint8))
 
 
 def test_masks_named_like_no_image_are_refused(listed):
-    with pytest.raises(DataFileError, match=r"masks.*a\.png"):
+    with pytest.raises(DataFileError, match=r"masks: no mask is named like an image; expected PNG or NIfTI"):
         bad_mask(listed, np.ones((20, 28), dtype=np.uint8), "other.png")
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_masks_are_found_whatever_the_form_of_unicode(tmp_path, ramp, forms):
+    image, mask = (unicodedata.normalize(form, "Jürgen/Köln") for form in forms)
+    drawn = np.zeros((20, 28), dtype=np.uint8)
+    drawn[4:8, 5:9] = 255
+    for folder, name in (("scans", image), ("masks", mask)):
+        (tmp_path / folder / name).parent.mkdir(parents=True)
+    write_nifti(tmp_path / "scans" / f"{image}.nii", ramp)
+    write_nifti(tmp_path / "scans" / "other.nii", ramp)
+    Image.fromarray(drawn).save(tmp_path / "masks" / f"{mask}.png")
+    labels = write_labels(tmp_path, ["Köln,0", "other,1"])
+    samples = load(tmp_path / "scans", table=labels, masks=tmp_path / "masks")
+    np.testing.assert_array_equal(samples.masks[0, 0, 4:24], drawn > 0)
+    assert samples.info["n_without_mask"] == 1
+    Image.fromarray(drawn).save(tmp_path / "masks" / f"{unicodedata.normalize('NFC', 'Köln')}.png")
+    Image.fromarray(drawn).save(tmp_path / "masks" / f"{unicodedata.normalize('NFD', 'Köln')}.png")
+    (tmp_path / "masks" / f"{mask}.png").unlink()
+    with pytest.raises(DataError, match="two masks of one image"):
+        load(tmp_path / "scans", table=labels, masks=tmp_path / "masks")
+
+
+def test_a_mask_of_several_images_is_refused_by_their_ids(tmp_path, ramp):
+    for place in ("x", "y"):
+        (tmp_path / place).mkdir()
+        write_nifti(tmp_path / place / "scan.nii", ramp)
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.eye(20, 28, dtype=np.uint8)).save(tmp_path / "masks" / "scan.png")
+    labels = write_labels(tmp_path, ["x/scan.nii,0", "y/scan.nii,1"])
+    with pytest.raises(
+        DataError, match="masks: one mask is named like several images, sub-001 and sub-002; mirror"
+    ):
+        load(tmp_path, table=labels, masks=tmp_path / "masks")
 
 
 def test_a_mask_elsewhere_in_space_is_named(tmp_path, ramp):
@@ -397,7 +438,7 @@ def test_a_mask_elsewhere_in_space_is_named(tmp_path, ramp):
     moved = np.eye(4)
     moved[0, 3] = 40
     write_nifti(masks / "1.nii", np.ones((20, 28)), affine=moved)
-    with pytest.raises(ShapeError, match=r"1\.nii.*grid"):
+    with pytest.raises(ShapeError, match=r"^sub-002's mask: .*grid"):
         load(tmp_path, table=write_labels(tmp_path, ["0.nii,0", "1.nii,1"]), masks=masks)
 
 
@@ -415,7 +456,12 @@ def test_an_empty_or_missing_folder_is_named(tmp_path):
     ("rows", "header", "error", "message"),
     [
         (["a.dcm,1", "b.dcm,1"], "file,contrast", DataError, "one class, 'contrast'"),
-        (["a.dcm,1", "gone.dcm,0"], "file,contrast", DataFileError, "no image 'gone.dcm'"),
+        (
+            ["a.dcm,1", "gone.dcm,0"],
+            "file,contrast",
+            DataFileError,
+            "row 2 below the header: no image of that name",
+        ),
         (["a.dcm,1", "a.dcm,0"], "file,contrast", DataError, "several rows"),
         (["zoe,1", "nobody,0"], "subject,contrast", DataFileError, "no file for the subject in row 2"),
     ],
@@ -429,7 +475,7 @@ def test_a_table_that_does_not_fit_the_folder(listed, rows, header, error, messa
 def test_a_name_that_fits_two_files_is_refused(listed, write_dicom):
     folder, labels = listed
     write_dicom(folder / "more" / "c.dcm")
-    with pytest.raises(DataError, match="'c' fits 2 files"):
+    with pytest.raises(DataError, match="row 3 below the header: its file fits 2 files"):
         load(folder, table=labels)
 
 
@@ -460,11 +506,15 @@ def agents(tmp_path, write_dicom):
     return write
 
 
-def test_oral_agents_and_empty_tags_are_no_contrast_and_counted(agents):
+def test_oral_agents_and_empty_tags_are_no_contrast_and_counted(agents, caplog):
     samples = load(agents("ORAL", "Isovue 300", "", None, "W/O"))
     assert samples.labels.tolist() == [0, 1, 0, 0, 0]
     counts = {name: count for name, count in samples.info.items() if name.startswith("n_")}
-    assert counts == {"n_agent_empty": 2, "n_agent_oral": 1, "n_agent_unknown": 0}
+    assert counts == {"n_agent_absent": 1, "n_agent_empty": 1, "n_agent_oral": 1, "n_agent_unknown": 0}
+    (said,) = [record.message for record in caplog.records]
+    assert said.startswith(
+        "ContrastBolusAgent is absent in 1 of 5 patients and empty in 1; these 2 count as without"
+    )
 
 
 def test_agents_that_say_nothing_are_refused_or_left_out(agents):
@@ -482,6 +532,32 @@ def test_agents_that_say_nothing_are_refused_or_left_out(agents):
         load(agents(*5 * ["?"]), skip_unknown=True)
 
 
+def test_files_that_are_no_axial_slices_are_left_out_and_counted(agents, write_dicom, caplog):
+    folder = agents("Isovue 300", "NONE")
+    for number, modality in enumerate(["SR", "SEG", "SR", "PR", "KO", "RTSTRUCT"]):
+        tags = {"Modality": modality, "ImageOrientationPatient": None, "ImagePositionPatient": None}
+        write_dicom(folder / f"other{number}.dcm", patient="p0", series=f"1.9.{number}", **tags)
+    write_dicom(
+        folder / "scout.dcm", patient="p0", series="1.2.0", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    )
+    expected = {"KO": 1, "PR": 1, "RTSTRUCT": 1, "SEG": 1, "SR": 2, "localizer": 1}
+    samples = load(folder)
+    assert samples.info["n_left_out"] == expected
+    assert "SR (2)" in caplog.text
+    labels = write_labels(folder.parent, ["p0,1", "p1,0"], "subject,contrast")
+    assert load(folder, table=labels).info["n_left_out"] == expected
+    assert [path.name for path in samples.sources] == ["0.dcm", "1.dcm"]
+
+
+def test_series_that_hold_several_stacks_are_taken_apart_and_counted(agents, write_dicom, ramp):
+    folder = agents("Isovue 300", "NONE")
+    for k in range(3):
+        write_dicom(folder / "head" / f"{k}.dcm", ramp[:10], patient="p0", series="1.2.0", height=10 * k)
+    samples = load(folder, table=write_labels(folder.parent, ["p0,1", "p1,0"], "subject,contrast"))
+    assert samples.info["n_mixed_series"] == 1
+    assert [path.relative_to(folder).as_posix() for path in samples.sources] == ["head/1.dcm", "1.dcm"]
+
+
 def test_volumes_alone_ask_for_a_table(tmp_path, ramp):
     write_nifti(tmp_path / "a.nii", ramp)
     with pytest.raises(DataError, match="label table"):
@@ -492,8 +568,14 @@ def test_volumes_alone_ask_for_a_table(tmp_path, ramp):
     ("subjects", "message"),
     [
         (["A", "", "B", "C"], r"labels\.csv: no subject in row 2 below the header \(1 of 4 rows\)"),
-        (["A", "B", "a", "C"], r"labels\.csv: the subjects of .*a\.dcm and .*c\.dcm are written in two ways"),
-        (["7", "B", "7.0", "C"], r"the subjects of .*a\.dcm and .*c\.dcm are written in two ways"),
+        (
+            ["A", "B", "a", "C"],
+            r"labels\.csv: the subjects of file 1 of 4 .* and file 3 of 4 .* are written in two ways",
+        ),
+        (
+            ["7", "B", "7.0", "C"],
+            r"the subjects of file 1 of 4 .* and file 3 of 4 .* are written in two ways",
+        ),
     ],
 )
 def test_patients_without_an_id_or_with_two_are_refused(listed, subjects, message):
@@ -506,7 +588,9 @@ def test_patients_without_an_id_or_with_two_are_refused(listed, subjects, messag
 def test_patient_ids_of_headers_in_two_spellings_are_refused_unnamed(listed, write_dicom):
     folder, labels = listed
     write_dicom(folder / "a.dcm", patient="ZOE")
-    with pytest.raises(DataError, match=r"a\.dcm and .*c\.dcm are written in two ways") as caught:
+    with pytest.raises(
+        DataError, match=r"file 1 of 4 .* and file 3 of 4 .* are written in two ways"
+    ) as caught:
         load(folder, table=labels)
     assert "zoe" not in str(caught.value).lower()
 
@@ -514,7 +598,7 @@ def test_patient_ids_of_headers_in_two_spellings_are_refused_unnamed(listed, wri
 def test_dicom_without_patient_id_asks_for_subjects(listed, write_dicom):
     folder, labels = listed
     write_dicom(folder / "a.dcm", patient="")
-    with pytest.raises(DataError, match=r"a\.dcm: no PatientID.*subjects"):
+    with pytest.raises(DataError, match=r"file 1 of 4 .*: no PatientID.*subjects"):
         load(folder, table=labels)
 
 
@@ -522,7 +606,7 @@ def test_dicom_without_patient_id_asks_for_subjects(listed, write_dicom):
 def test_a_slice_of_nan_or_of_one_value_is_named(tmp_path, ramp, value, message):
     write_nifti(tmp_path / "good.nii", ramp)
     write_nifti(tmp_path / "bad.nii", np.full((20, 28), value))
-    with pytest.raises(DataError, match=rf"bad\.nii.*{message}"):
+    with pytest.raises(DataError, match=rf"^sub-001: .*{message}"):
         load(tmp_path, table=write_labels(tmp_path, ["good.nii,0", "bad.nii,1"]))
 
 
@@ -541,7 +625,9 @@ def test_values_that_are_not_in_hu_are_refused_or_taken_on_request(tmp_path, wri
     bad = scaled(tmp_path, write_dicom, ramp, kind)
     write_nifti(tmp_path / "good.nii", ramp)
     arguments = {"table": write_labels(tmp_path, ["good.nii,0", f"{bad.name},1"]), "window": (500, 2000)}
-    with pytest.raises(DataError, match=rf"{bad.name}: values are 124 to 1157.*below -200.*check_hu=False"):
+    with pytest.raises(
+        DataError, match=rf"^sub-00{1 + (kind == 'dcm')}: values are 124 to 1157.*below -200.*check_hu=False"
+    ):
         load(tmp_path, **arguments, check_hu=True)
     samples = load(tmp_path, **arguments, check_hu=False)
     np.testing.assert_allclose(
@@ -597,7 +683,7 @@ def test_no_error_quotes_the_header(listed, write_dicom, name_everything, secret
     start = raw.index(tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little"))
     name = secrets[0].encode()
     path.write_bytes(raw[: start + 8] + name + raw[start + 8 + len(name) :])
-    with pytest.raises(DataFileError, match=r"a\.dcm") as caught:
+    with pytest.raises(DataFileError, match=r"^file 1 of 4 \(sorted\): |^sub-00\d(_img-1)?: ") as caught:
         load(folder, table=labels)
     shown = "".join(traceback.format_exception(caught.value))
     assert not [secret for secret in secrets if secret in shown]
@@ -653,3 +739,27 @@ def test_volumes_that_do_not_say_how_they_lie_are_refused_or_read_as_stated(tmp_
     assert not torch.equal(turned.images[0], turned.images[1])
     with pytest.raises(ParameterError, match="orientation='RAP'"):
         load(tmp_path, table=labels, orientation="RAP")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["patient{}/T1.nii", "patient{}/ct_1mm.nii", "LNDb-000{}_ses-M12_MNI152NLin6Asym_1.5T.nii", "{}/{}.nii"],
+)
+def test_numbers_of_well_known_words_are_no_subjects(tmp_path, ramp, name):
+    for patient in (1, 2, 3):
+        (tmp_path / name.format(patient, patient)).parent.mkdir(exist_ok=True)
+        write_nifti(tmp_path / name.format(patient, patient), ramp + patient)
+    labels = write_labels(tmp_path, [f"{patient},{patient % 2}" for patient in (1, 2, 3)], "subject,contrast")
+    samples = load(tmp_path, table=labels)
+    assert samples.labels.tolist() == [1, 0, 1]
+    expected = [tmp_path / name.format(patient, patient) for patient in (1, 2, 3)]
+    assert list(samples.sources) == expected
+
+
+@pytest.mark.parametrize("name", ["patient{}/scan2.nii", "2019/patient{}.nii", "patient{}_7b.nii"])
+def test_a_number_of_a_folder_beside_one_of_a_file_is_nobodys(tmp_path, ramp, name):
+    for patient in (1, 3):
+        (tmp_path / name.format(patient)).parent.mkdir(exist_ok=True)
+        write_nifti(tmp_path / name.format(patient), ramp + patient)
+    with pytest.raises(DataError, match=r"file 1 of 2 \(sorted\): whose it is.*named after \["):
+        load(tmp_path, table=write_labels(tmp_path, ["1,1", "3,0"], "subject,contrast"))

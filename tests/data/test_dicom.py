@@ -3,7 +3,17 @@ import pydicom
 import pytest
 from pydicom.uid import EnhancedCTImageStorage, JPEGLosslessSV1, LegacyConvertedEnhancedCTImageStorage
 
-from xaitools.data.dicom import is_dicom, read_dicom, read_header, read_headers, slice_of_series
+from xaitools.data.dicom import (
+    axial_slices,
+    is_dicom,
+    n_mixed_series,
+    others_in_words,
+    read_dicom,
+    read_header,
+    read_headers,
+    slice_of_series,
+    stacks,
+)
 from xaitools.data.folders import find_files
 from xaitools.errors import DataError, DataFileError
 
@@ -149,12 +159,74 @@ def test_only_axial_ct_slices_are_taken(tmp_path, write_dicom):
     with pytest.raises(
         DataError, match=r"localizer \(1\), not axial \(1\), PT \(1\), SR \(1\); expected axial CT"
     ):
-        read_headers(tmp_path, paths, progress=False)
-    assert read_headers(tmp_path, paths, progress=False, needed=False) == []
+        axial_slices(read_headers(paths, progress=False), tmp_path)
+    assert axial_slices(read_headers(paths, progress=False), tmp_path, needed=False) == []
     paths += [write_dicom(tmp_path / f"{k}.dcm", height=k) for k in range(2)]
-    assert [header.height for header in read_headers(tmp_path, paths, progress=False)] == [0, 1]
+    headers = read_headers(paths, progress=False)
+    assert [header.height for header in axial_slices(headers, tmp_path)] == [0, 1]
+    assert others_in_words(headers) == "localizer (1), not axial (1), PT (1), SR (1)"
     with pytest.raises(DataError, match="no DICOM file"):
-        read_headers(tmp_path, [], progress=False)
+        axial_slices([], tmp_path)
+
+
+def written(folder, write_dicom, heights, **tags):
+    """Headers of slices at these heights, in a folder of their own."""
+    own = folder / f"part{len(list(folder.iterdir()))}"
+    return [
+        read_header(write_dicom(own / f"{k}.dcm", height=height, **tags)) for k, height in enumerate(heights)
+    ]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"ImageOrientationPatient": [0.94, 0.342, 0, -0.342, 0.94, 0]},
+        {"PixelSpacing": [2, 2]},
+        {"hu": np.zeros((10, 10))},
+        {"AcquisitionNumber": 2},
+    ],
+)
+def test_stacks_under_one_series_uid_are_taken_apart(tmp_path, write_dicom, tags):
+    """The longest is taken: the one of the slices at 0 to 30 mm, or the other one if it has five."""
+    first = written(tmp_path, write_dicom, [0, 10, 20, 30], AcquisitionNumber=1)
+    for n_others in (3, 5):
+        hu = tags.get("hu")
+        others = {key: value for key, value in tags.items() if key != "hu"}
+        second = written(tmp_path, write_dicom, range(0, 10 * n_others, 10), hu=hu, **others)
+        headers = [*second, *first]
+        assert sorted(map(len, stacks(headers))) == sorted([4, n_others])
+        assert n_mixed_series(headers) == 1
+        assert slice_of_series(headers, 1) is (first[3] if n_others == 3 else second[4])
+    assert n_mixed_series(first) == 0
+
+
+def test_a_tilt_with_jitter_and_the_acquisitions_of_a_step_are_one_stack(tmp_path, write_dicom):
+    parts = [
+        written(
+            tmp_path,
+            write_dicom,
+            [height],
+            AcquisitionNumber=height,
+            ImageOrientationPatient=[1, 0, 0, 0, 0.9385, -0.3449 - 1e-4 * height],
+        )
+        for height in range(3)
+    ]
+    headers = [header for part in parts for header in part]
+    assert len(stacks(headers)) == 1
+    assert n_mixed_series(headers) == 0
+
+
+def test_a_copy_of_a_slice_counts_once_and_another_slice_at_its_place_is_refused(tmp_path, write_dicom):
+    headers = written(tmp_path, write_dicom, [0, 10, 20])
+    (tmp_path / "copy.dcm").write_bytes(headers[1].path.read_bytes())
+    copied = [*headers, read_header(tmp_path / "copy.dcm")]
+    assert slice_of_series(copied, 0.5).height == 10
+    other = [*headers, *written(tmp_path, write_dicom, [10])]
+    with pytest.raises(
+        DataError, match=r"1\.dcm and .*0\.dcm: 2 slices of one series at one position; expected one"
+    ):
+        slice_of_series(other, 0.5)
+    assert [slice_of_series(other, fraction).height for fraction in (0, 1)] == [0, 20]
 
 
 @pytest.mark.parametrize("storage", [EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage])

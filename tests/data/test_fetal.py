@@ -251,13 +251,16 @@ def test_so_many_fetuses_evenly_spaced_with_the_ids_that_they_have_among_all(hc1
     [
         (
             [*ROWS, "008_HC.png,0.1,60", "009_HC.png,0.1,60"],
-            "2 of 6 rows name an image that is not in.*008_HC.png",
+            "2 of 6 rows name an image that is not in.*, the first is row 5 below the header",
         ),
-        (ROWS[:3], "no row for 1 of 4 images in.*007_HC.png"),
-        ([*ROWS, ROWS[1]], "001_HC.png has more than one row"),
+        (ROWS[:3], r"no row for 1 of 4 images in.*, the first is file 4 of 4 \(sorted\)"),
+        ([*ROWS, ROWS[1]], "rows 2 and 5 below the header are of one image"),
         ([], "no rows"),
         *(
-            ([f"000_HC.png,{pixel},{hc}", *ROWS[1:]], f"000_HC.png has the {what} '{cell}'.*positive")
+            (
+                [f"000_HC.png,{pixel},{hc}", *ROWS[1:]],
+                f"row 1 below the header: the {what} '{cell}'.*positive",
+            )
             for pixel, hc, what, cell in (
                 ("", "60", "pixel size", ""),
                 ("0", "60", "pixel size", "0"),
@@ -273,7 +276,7 @@ def test_so_many_fetuses_evenly_spaced_with_the_ids_that_they_have_among_all(hc1
 )
 def test_a_table_that_does_not_fit_is_refused(hc18, rows, message):
     write_table(hc18, rows)
-    with pytest.raises((DataError, DataFileError), match=f"{TABLE}: .*{message}"):
+    with pytest.raises((DataError, DataFileError), match=f"{TABLE}[:,] .*{message}"):
         load(hc18)
 
 
@@ -281,7 +284,8 @@ def test_one_fetus_in_two_spellings_is_refused(hc18):
     (hc18 / "training_set" / "001_2HC.png").rename(hc18 / "training_set" / "1_2HC.png")
     write_table(hc18, [row.replace("001_2HC", "1_2HC") for row in ROWS])
     with pytest.raises(
-        DataError, match=r"the subjects of 001_HC\.png and 1_2HC\.png are written in two ways"
+        DataError,
+        match="the subjects of row 2 below the header and row 3 below the header are written in two ways",
     ):
         load(hc18)
 
@@ -337,26 +341,31 @@ def test_the_test_set_beside_the_training_set_does_no_harm(hc18):
     assert len(load(hc18)) == 4
 
 
-@pytest.mark.parametrize("name", ["001_HC.png", "001_HC_Annotation.png"])
-def test_a_truncated_file_is_named(hc18, name):
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("001_HC.png", "sub-002_img-1"), ("001_HC_Annotation.png", "sub-002_img-1's annotation")],
+)
+def test_a_truncated_file_is_named_by_its_study_id(hc18, name, shown):
     path = hc18 / "training_set" / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataFileError, match=f"{name}: cannot be read as a PNG image"):
+    with pytest.raises(DataFileError, match=f"^{shown}: cannot be read as a picture") as caught:
         load(hc18)
+    assert caught.value.file == path
+    assert "001_" not in str(caught.value)
 
 
 def test_unusable_pictures_are_named(hc18):
     annotation = hc18 / "training_set" / "007_HC_Annotation.png"
     Image.new("L", (80, 54)).save(annotation)
-    with pytest.raises(DataError, match=r"007_HC_Annotation.png: the annotation shows no outline"):
+    with pytest.raises(DataError, match=r"^sub-003's annotation: no outline is drawn"):
         load(hc18)
     Image.new("L", (54, 80)).save(annotation)
     with pytest.raises(
-        ShapeError, match=r"007_HC_Annotation.png: an annotation of \(80, 54\) pixels.*\(54, 80\)"
+        ShapeError, match=r"^sub-003's annotation: an annotation of \(80, 54\) pixels.*\(54, 80\)"
     ):
         load(hc18)
     Image.new("L", (80, 54), 51).save(hc18 / "training_set" / "007_HC.png")
-    with pytest.raises(DataError, match=r"007_HC.png: all pixels have the value 0.2"):
+    with pytest.raises(DataError, match=r"^sub-003: all pixels have the value 0.2"):
         load(hc18)
 
 

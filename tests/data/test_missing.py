@@ -49,6 +49,12 @@ def test_codes_that_are_said_are_the_only_ones():
     )
 
 
+@pytest.mark.parametrize("codes", [[-4], ["-4.0"], [" -4"], ["-4", "UNKNOWN"]])
+def test_codes_are_compared_as_numbers(codes):
+    cells = ["-4", "-4.00", "-40", "CN"]
+    assert without_missing(cells, "table", codes=codes) == (["", "", "-40", "CN"], {"-4": 1, "-4.00": 1})
+
+
 @pytest.mark.parametrize(
     ("cell", "missing"), [("", 1), (" n/a", 1), ("-4", 1), ("999", 0), ("-5", 0), ("0", 0)]
 )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xaitools.data.pictures import drawn_pixels, read_picture
+from xaitools.data.pictures import brightness, drawn_pixels, luma, read_picture
 from xaitools.errors import DataError, DataFileError
 
 INSIDE = np.zeros((64, 64), dtype=bool)
@@ -101,9 +101,9 @@ def bomb(side):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be read as a PNG"),
-        (b"no picture", "cannot be read as a PNG"),
-        (bomb(200)[:60], "cannot be read as a PNG"),
+        (b"", "cannot be read as a picture"),
+        (b"no picture", "cannot be read as a picture"),
+        (bomb(200)[:60], "cannot be read as a picture"),
         (bomb(11_000), "more than .* pixels"),
         (bomb(60_000), "more than .* pixels"),
     ],
@@ -112,3 +112,38 @@ def test_a_file_that_is_no_picture_or_too_large_is_named(tmp_path, content, mess
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(DataFileError, match=rf"a\.png: {message}"):
         read_picture(tmp_path / "a.png")
+
+
+def several_frames(path):
+    Image.new("L", (4, 4)).save(path, save_all=True, append_images=[Image.new("L", (4, 4), 9)])
+
+
+def test_brightness_is_a_part_of_the_largest_number_of_a_type(tmp_path):
+    colors = np.random.default_rng(0).integers(0, 256, (5, 4, 3)).astype(np.uint8)
+    cases = {
+        "gray": (Image.fromarray(colors[..., 0]), colors[..., :1] / 255),
+        "bits": (Image.fromarray(colors[..., 0] > 99), (colors[..., :1] > 99).astype(float)),
+        "deep": (Image.fromarray(colors[..., 0].astype(np.uint16) * 257), colors[..., :1] / 255),
+        "colors": (Image.fromarray(colors), colors / 255),
+        "opaque": (Image.fromarray(np.dstack([colors, np.full((5, 4), 255, np.uint8)])), colors / 255),
+    }
+    for name, (picture, expected) in cases.items():
+        path = tmp_path / f"{name}.png"
+        picture.save(path)
+        found = brightness(read_picture(path), path)
+        assert found.dtype == np.float64
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+    np.testing.assert_allclose(luma(colors / 255)[..., 0], colors @ [0.299, 0.587, 0.114] / 255, atol=1e-12)
+    half = Image.fromarray(np.dstack([np.full((5, 4, 3), 255, np.uint8), np.full((5, 4), 128, np.uint8)]))
+    half.save(tmp_path / "half.png")
+    with pytest.raises(DataError, match=r"half\.png: transparent pixels"):
+        brightness(half, tmp_path / "half.png")
+    np.testing.assert_allclose(brightness(half, tmp_path, ground="black"), 128 / 255, atol=1 / 255)
+
+
+def test_pictures_without_one_brightness_are_refused(tmp_path):
+    several_frames(tmp_path / "a.png")
+    with pytest.raises(DataError, match="2 frames; expected one picture"):
+        read_picture(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: floating-point values"):
+        brightness(Image.fromarray(np.eye(4, dtype=np.float32)), tmp_path / "a.png")

@@ -60,3 +60,11 @@ def test_labels_beyond_a_float_are_kept_apart():
     turned = resample(labels, source, source.turned("LPS"), labels=True)
     np.testing.assert_array_equal(turned, labels[::-1, ::-1])
     assert turned.dtype == np.int64
+
+
+def test_an_image_of_zeros_and_ones_is_grey_without_a_warning():
+    voxels = np.zeros((6, 6, 6), dtype=np.float32)
+    voxels[2:4] = 1
+    source = Grid((6, 6, 6), np.eye(4))
+    moved = resample(voxels, source, Grid((5, 6, 6), np.array([[1, 0, 0, 0.5], *np.eye(4)[1:].tolist()])))
+    np.testing.assert_allclose(moved[:, 3, 3], [0, 0.5, 1, 0.5, 0], atol=1e-6)

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import ks_2samp
 
 from xaitools.data.samples import Samples
-from xaitools.data.splits import check_disjoint, folds, split
+from xaitools.data.splits import check_disjoint, cross_validation, folds, split
 from xaitools.data.subjects import study_names
 from xaitools.errors import DataError, ParameterError
 
@@ -176,3 +176,33 @@ def test_the_division_of_classes_is_the_one_of_earlier_versions():
         sum(k * int(name[4:7]) for k, name in enumerate(part.names)) for part in split(small_set(0), seed=0)
     ]
     assert digests == [21817, 475, 1375]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("n_folds", [2, 5])
+def test_folds_of_a_cross_validation_share_one_test_set(seed, n_folds):
+    samples = small_set(seed)
+    sets, test = cross_validation(samples, n_folds, test=0.25, seed=seed)
+    assert len(sets) == n_folds
+    validated = [name for _, validation in sets for name in validation.names]
+    assert sorted([*validated, *test.names]) == sorted(samples.names)
+    for training, validation in sets:
+        assert sorted([*training.names, *validation.names, *test.names]) == sorted(samples.names)
+        check_disjoint(training, validation, test)
+        for part in (training, validation, test):
+            assert set(part.labels.tolist()) == {0, 1}
+    assert len(test) / len(samples) == pytest.approx(0.25, abs=0.05)
+
+
+def test_a_cross_validation_is_repeated_by_its_seed():
+    sets, test = cross_validation(small_set(0), 3, seed=1)
+    again, same = cross_validation(small_set(0), 3, seed=1)
+    assert test.names == same.names
+    assert [part.names for pair in sets for part in pair] == [part.names for pair in again for part in pair]
+    assert cross_validation(small_set(0), 3, seed=2)[1].names != test.names
+
+
+@pytest.mark.parametrize("options", [{"n_folds": 1}, {"test": 0.0}, {"test": 1.0}])
+def test_a_cross_validation_needs_folds_and_a_test_set(options):
+    with pytest.raises(ParameterError, match="expected"):
+        cross_validation(small_set(0), **options, seed=0)

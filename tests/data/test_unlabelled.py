@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from xaitools import Samples, load_brains, load_pictures, load_volumes, split, two_classes
+from xaitools import Samples, load_brains, load_ct, load_pictures, load_volumes, split, two_classes
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 AFFINE = np.array([[-2.0, 0, 0, 7], [0, 2, 0, -8], [0, 0, 2, -9], [0, 0, 0, 1]])
@@ -146,6 +147,25 @@ def test_16_bits_and_the_turn_of_a_camera(tmp_path):
     assert image[:7].min() > 0.9 > 0.1 > image[9:].max()
 
 
+@pytest.mark.parametrize("load", [load_ct, load_pictures])
+def test_a_file_that_cannot_be_opened_is_called_by_its_number(tmp_path, monkeypatch, load):
+    for name in ("Jane", "John"):
+        (tmp_path / name).write_text("no image")
+    is_open = Path.open
+
+    def closed(path, *arguments, **options):
+        if path.name == "John":
+            raise PermissionError(path)
+        return is_open(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(
+        DataFileError, match=r"^file 2 of 2 \(sorted\): cannot be opened \(PermissionError\)"
+    ) as caught:
+        load(tmp_path, progress=False)
+    assert caught.value.file == tmp_path / "John"
+
+
 def test_pictures_that_cannot_be_loaded(tmp_path):
     with pytest.raises(DataFileError, match="no PNG, JPEG or DICOM file"):
         load_pictures(tmp_path)
@@ -156,12 +176,12 @@ def test_pictures_that_cannot_be_loaded(tmp_path):
     }
     for name, (picture, words) in cases.items():
         picture.save(tmp_path / f"{name}.png")
-        with pytest.raises(DataError, match=rf"{name}\.png: {words}"):
+        with pytest.raises(DataError, match=f"^sub-001: {words}"):
             load_pictures(tmp_path, image=f"{name}.png", progress=False)
     (tmp_path / "cut.png").write_bytes((tmp_path / "clear.png").read_bytes()[:90])
     (tmp_path / "text.dcm").write_text("no DICOM")
     for name in ("cut.png", "text.dcm"):
-        with pytest.raises(DataFileError, match=rf"{name}: cannot be read as a picture"):
+        with pytest.raises(DataFileError, match=r"^sub-001: cannot be read as a picture"):
             load_pictures(tmp_path, image=name, progress=False)
     for wrong in ({"channels": 2}, {"size": 0}):
         with pytest.raises(ParameterError):

@@ -104,7 +104,10 @@ def _maps(case: Case, model: Any, images: Tensor) -> tuple[Mapping[str, Tensor],
     options = {
         "captum.Saliency": {"abs": True},
         "captum.DeepLift": {"baselines": dim(images)[None]},
-        "meaningful_perturbation": {"iterations": STEPS, "coarse": CELL, "l1": 0, "l2": 0},
+        "meaningful_perturbation": {
+            **{"iterations": STEPS, "coarse": CELL},
+            **{"l1": 0, "l2": 0, "start": "ones"},
+        },
         "extremal_perturbation": {"iterations": STEPS, "coarse": CELL, "deletion": "dim"},
         "captum.Occlusion": {"sliding_window_shapes": box, "strides": box},
         **given.pop("options", {}),

@@ -1,6 +1,7 @@
 """The study of robustness to retraining as a user runs it: through Papermill, on synthetic and on real brains."""
 
 import csv
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import papermill
 import pytest
 
+from xaitools.data.brain import load_brains
 from xaitools.errors import DataError, DataFileError, MethodError, ParameterError, XaitoolsError
 from xaitools.maps import load_map
 from xaitools.phantoms import synthetic_brains
@@ -56,7 +58,7 @@ def real_run(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Path:
 def bids(tmp_path_factory: pytest.TempPathFactory, person: str) -> Path:
     """Synthetic brains as a BIDS folder of patients, AD, and controls, CN; patients come first in the alphabet.
 
-    Folder, participants, a column and the headers bear names.
+    Folder, participants, with them the files, a column, the description and the headers bear names.
     """
     folder = tmp_path_factory.mktemp("bids") / person
     brains = synthetic_brains(60, spacing=5.0, atrophy=0.6, seed=1, shape=[32, 40, 32], progress=False)
@@ -69,7 +71,9 @@ def bids(tmp_path_factory: pytest.TempPathFactory, person: str) -> Path:
         nibabel.save(scan, path)
         rows.append(f"{name}\t{('CN', 'AD')[brains.labels[i]]}\tMüller {i}")
     (folder / "participants.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    (folder / "dataset_description.json").write_text('{"Name": "synthetic brains", "BIDSVersion": "1.9.0"}')
+    (folder / "dataset_description.json").write_text(
+        '{"Name": "Study of Mustermann", "BIDSVersion": "1.9.0"}'
+    )
     return folder
 
 
@@ -242,6 +246,40 @@ def test_what_fits_is_said_before_the_training(tmp_path: Path) -> None:
 def test_what_does_not_fit_ends_before_the_training(tmp_path, parameters, error, message) -> None:
     with pytest.raises(error, match=message):
         before_training(tmp_path, **parameters)
+
+
+OFFERED = {
+    "table": "people.csv", "label_column": "dx", "classes": {"c": "CN", "p": "AD"}, "missing": ["-4"],
+    "subject_column": "code", "session_column": "visit", "image": "**/*.nii", "label_maps": "none",
+    "space": "centered", "spacing": 4.0, "shape": [9, 9, 9], "intensity": [0, 90], "brain_mask": "none",
+    "orientation": "LAS", "skip_missing": True, "n_subjects": 12,
+}  # fmt: skip
+OWN = {"unit", "numbers", "cache_dir", "n_jobs", "progress"}  # of regressions and of scripts
+
+
+def test_the_loader_gets_all_that_it_can_be_told(tmp_path, monkeypatch) -> None:
+    def load(data_dir, **arguments):
+        assert data_dir == "folder"
+        given.append(arguments)
+        raise DataError("enough")
+
+    given: list[dict[str, object]] = []
+    known = inspect.signature(load_brains).parameters
+    monkeypatch.setattr("xaitools.data.load_brains", load)
+    for parameters in (OFFERED, {}):
+        with pytest.raises(DataError, match="enough"):
+            before_training(tmp_path, data_dir="folder", **parameters)
+    assert given[0] == OFFERED
+    assert given[0].keys() | OWN == known.keys() - {"data_dir"}
+    usual = {name for name, value in given[1].items() if value == known[name].default}
+    assert {
+        "missing",
+        "intensity",
+        "orientation",
+        "subject_column",
+        "session_column",
+        "skip_missing",
+    } <= usual
 
 
 def test_real_heads_that_do_not_fit(tmp_path, real_data) -> None:

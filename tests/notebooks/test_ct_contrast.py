@@ -1,15 +1,18 @@
 """The CT study as a user runs it: through Papermill, on synthetic and on real slices."""
 
 import csv
+import inspect
 import json
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import papermill
 import pytest
 
+from xaitools.data import load_ct
 from xaitools.maps import load_map
 from xaitools.phantoms.chest import chest_hu
 from xaitools.reports.html import to_html
@@ -39,6 +42,32 @@ def real_run(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Path:
     papermill.execute_notebook(notebook, executed, parameters, progress_bar=False, cwd=str(folder))
     to_html(executed, folder / "ct_contrast.html")
     return folder
+
+
+def test_what_the_loader_may_assume_reaches_it() -> None:
+    """The cell that loads the data, with other values than the defaults of its parameters."""
+    told = {"skip_unknown": True, "check_hu": False, "orientation": "LPS", "label_column": "agent"}
+    notebook = find_notebook("ct_contrast")
+    parameters = {name: own.default for name, own in read_parameters(notebook).items()}
+    assert all(parameters[name] == inspect.signature(load_ct).parameters[name].default for name in told)
+    (cell,) = [
+        source
+        for cell in json.loads(notebook.read_text())["cells"]
+        if cell["cell_type"] == "code" and "load_ct(" in (source := "".join(cell["source"]))
+    ]
+
+    class Stage:
+        stage = staticmethod(nullcontext)
+
+    def loader(folder, **arguments):
+        raise LookupError(arguments)
+
+    space = {**parameters, **told, "data_dir": "somewhere", "run": Stage, "load_ct": loader}
+    with pytest.raises(LookupError) as caught:
+        exec(cell, space)
+    (arguments,) = caught.value.args
+    assert {name: arguments[name] for name in told} == told
+    assert set(arguments) <= set(inspect.signature(load_ct).parameters)
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:

@@ -41,7 +41,7 @@ def test_a_failing_run_names_nobody(data, notebooks, tmp_path, names_nobody, sec
     assert manifest["status"] == "failed"
     assert manifest["parameters"] == {name: f"{{{name}}}" for name in ("data_dir", "table", "output_dir")}
     assert "{table}" in manifest["error"]
-    assert "{data_dir}/… belongs to several rows" in manifest["error"]
+    assert "file 3 of 3 (sorted) belongs to several rows" in manifest["error"]
     assert set(manifest) >= {"ct", "ct_table", "ct_no_table", "ct_masks", "fetal", "brains"}
     to_html(out / "private.ipynb", out / "private.html")
     names_nobody(out, *(secret for secret in secrets if len(secret) > 6))

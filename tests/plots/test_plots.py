@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -565,3 +567,93 @@ def test_names_are_shown_as_they_are(quality, scores):
     assert list(next(trace for trace in fig.data if trace.name == "control").x) == [shown]
     panel = plots.map_panel(np.eye(3), {"plain": {name: np.eye(3)}})
     assert axes_of(panel, heatmaps(panel)[1])[0].title.text == shown
+
+
+def texts(value):
+    """Every text of a figure's JSON, at any depth, but for its data and the house's template."""
+    if isinstance(value, dict):
+        return [text for key, item in value.items() if key != "template" for text in texts(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in texts(item)]
+    return [value] if isinstance(value, str) else []
+
+
+MARK = "<b>x</b> & y"
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda own: plots.quality_plot(
+            own["quality"], metric=MARK, title=MARK, finding=MARK, chance=0.5, chance_name=MARK
+        ),
+        lambda own: plots.score_plot(own["scores"], metric=MARK, title=MARK, finding=MARK),
+        lambda own: plots.error_plot(
+            own["errors"]
+            .replace({"network": dict.fromkeys(own["errors"]["network"], MARK)})
+            .drop_duplicates(["method", "step"]),
+            unit=MARK,
+            title=MARK,
+            finding=MARK,
+        ),
+        lambda own: plots.region_plot(own["regions"], value=MARK, title=MARK, finding=MARK),
+        lambda own: plots.prediction_plot(
+            own["predictions"].assign(split=MARK), quantity=MARK, unit=MARK, title=MARK, finding=MARK
+        ),
+        lambda own: plots.comparison_plot(own["pairs"], metric=MARK, title=MARK, finding=MARK),
+        lambda own: plots.matrices_plot(
+            {MARK: {MARK: np.eye(2)}}, unit=MARK, title=MARK, finding=MARK, names=[MARK, "b"]
+        ),
+        lambda own: plots.training_plot(
+            pd.DataFrame({"epoch": [1, 2], f"validation {MARK} ({MARK})": [1.0, 2.0]}),
+            title=MARK,
+            subtitle=MARK,
+        ),
+        lambda own: plots.map_panel(
+            np.eye(3), {MARK: {MARK: np.eye(3)}}, np.eye(3) > 0, mask_name=MARK, title=MARK, subtitle=MARK
+        ),
+        lambda own: plots.slices_plot(
+            np.eye(3)[None], [MARK], masks=np.eye(3)[None] > 0, mask_name=MARK, title=MARK, subtitle=MARK
+        ),
+    ],
+)
+def test_no_text_that_a_figure_is_given_is_markup(draw, quality, scores, errors):
+    own = {
+        "errors": errors,
+        "quality": quality,
+        "scores": scores,
+        "regions": pd.DataFrame(
+            {"method": ["a"], "region": ["b"], "value": [1.0], "low": [0.5], "high": [2.0]}
+        ),
+        "predictions": pd.DataFrame({"truth": [1.0, 2.0], "predicted": [1.5, 2.5]}),
+        "pairs": pd.DataFrame(
+            {
+                "first": ["a"],
+                "second": ["b"],
+                "difference": [1.0],
+                "low": [0.5],
+                "high": [2.0],
+                "verdict": ["a"],
+            }
+        ),
+    }
+    found = texts(json.loads(draw(own).to_json()))
+    assert any("&lt;b&gt;x&lt;/b&gt; &amp; y" in text for text in found)
+    assert not [text for text in found if "<b>" in text or "amp;lt" in text]
+
+
+def test_objective_plot_draws_each_term_of_each_mask():
+    table = pd.DataFrame(
+        {
+            "mask": ["a<b"] * 3 + ["c"] * 3, "iteration": [0, 1, 2] * 2, "objective": [1.0, 0.5, 0.4] * 2,
+            "score": [1.0, 0.4, 0.2] * 2, "area_penalty": [0.0, 0.1, 0.1] * 2, "smoothness_penalty": [0.0, 0, 0.1] * 2,
+        }
+    )  # fmt: skip
+    fig = plots.objective_plot(table)
+    assert len(fig.data) == 8
+    scores = [trace for trace in fig.data if trace.name == "score of the class"]
+    for trace in scores:
+        assert list(trace.y) == [1.0, 0.4, 0.2]
+    assert {note.text for note in fig.layout.annotations} == {"a&lt;b", "c"}
+    with pytest.raises(DataError, match="several rows"):
+        plots.objective_plot(pd.concat([table, table]))

@@ -169,3 +169,34 @@ def test_plain_papermill_sees_every_parameter_of_every_study(notebooks):
     for study in studies():
         notebook = find_notebook(study)
         assert list(inspect_notebook(notebook)) == list(read_parameters(notebook)), study
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGKILL")
+def test_a_killed_run_leaves_nothing_that_tells_of_persons(notebooks, tmp_path):
+    """In its folder, nor in that of temporary files; the next run goes on there."""
+    notebook = nbformat.read(notebooks / "slow.ipynb", as_version=4)
+    notebook.cells[1].source += '\ndata_dir: str = ""  # a folder'
+    notebook.cells[2].source = "print(data_dir)\n" + notebook.cells[2].source
+    nbformat.write(notebook, tmp_path / "slow.ipynb")
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "slow.quick.yaml").write_text("{}")
+    out, temporary, data = (tmp_path / name for name in ("out", "temporary", "Mustermann"))
+    for folder in (temporary, data):
+        folder.mkdir()
+    command = [sys.executable, "-m", "xaitools", "report", str(tmp_path / "slow.ipynb"), "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, "-p", "data_dir", str(data)],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
+    _wait_for(lambda: read_manifest(out), lambda found: "versions" in found)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    files = [path for folder in (out, temporary) for path in folder.rglob("*") if path.is_file()]
+    assert out / "manifest.json" in files
+    assert not [path for path in files if b"Mustermann" in path.read_bytes()]
+    values = {"seconds": 0.0, "data_dir": str(data)}
+    run_study(tmp_path / "slow.ipynb", parameters=values, out=out, progress=False)
+    assert read_manifest(out)["status"] == "done"
+    assert "{data_dir}" in (out / "slow.ipynb").read_text()

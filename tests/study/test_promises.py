@@ -17,21 +17,34 @@ def network(n_outputs):
 def test_integrated_gradients_add_up_but_for_the_finite_steps(run, recorded):
     names = ["gradient", "integrated_gradients[black]+absolute", "integrated_gradients[black]+smoothgrad"]
     net = network(2)
-    table = completeness(run, net, IMAGES, 1, names, method_table(names), steps=64)
+    table, shares = completeness(run, net, IMAGES, 1, names, method_table(names), steps=64)
     assert list(table["method"]) == ["IGB"]
     with torch.no_grad():
         change = float((net(IMAGES) - net(torch.zeros_like(IMAGES)))[:, 1].abs().mean())
     found = recorded()
     gap = found["integrated_gradients[black]", "completeness gap"]
     assert gap < 0.02 * change
-    assert found["integrated_gradients[black]", "completeness gap, share"] == pytest.approx(
-        gap / change, rel=1e-3
-    )
+    share = found["integrated_gradients[black]", "completeness gap, share"]
+    assert share == shares["IGB"] == pytest.approx(gap / change, rel=1e-3)
 
 
 def test_without_integrated_gradients_there_is_no_promise_to_check(run, recorded):
-    assert completeness(run, network(2), IMAGES, 1, ["gradient"], method_table(["gradient"]), steps=2).empty
+    table, shares = completeness(
+        run, network(2), IMAGES, 1, ["gradient"], method_table(["gradient"]), steps=2
+    )
+    assert table.empty
+    assert shares == {}
     assert recorded() == {}
+
+
+def test_every_path_is_checked_and_each_network_named(run):
+    names = ["blur_integrated_gradients+smoothgrad", "idgi", "gradient"]
+    table, shares = completeness(
+        run, network(1), IMAGES, None, names, method_table(names), steps=4, network="mine"
+    )
+    assert list(table["network"]) == ["mine", "mine"]
+    assert list(table["method"]) == list(shares)
+    assert len(shares) == 2
 
 
 def test_relevance_is_conserved_where_there_are_no_biases(run, recorded):

@@ -68,6 +68,30 @@ def test_accuracy_stands_beside_that_of_the_larger_class():
     assert "50.0%" in text
 
 
+def test_where_a_network_comes_from_is_said_as_it_is():
+    own = words.origin("my*net", "the file")
+    assert own.startswith(r"**my\*net** is the network that you gave")
+    assert "nothing is trained" in own
+    assert "Training stops" not in own
+    trained = words.origin("resnet10", "random weights", "MAE")
+    assert trained.startswith(
+        "**resnet10** starts from random weights. Training stops when the MAE on the validation"
+    )
+
+
+def test_maps_that_do_not_add_up_are_named_with_the_remedy():
+    assert words.incomplete({}, 8) == words.incomplete({"IGB": 0.05, "IGBW": 0.0}, 8) == ""
+    text = words.incomplete({"IG*": 2.96, "IGBW": 0.04}, 8)
+    assert text.startswith(
+        r"**With 8 points on a path, IG\* does not add up to the change of the output**: up to 296%"
+    )
+    assert "`steps`, for instance 50" in text
+    both = words.incomplete({"A": 0.051, "B": float("inf")}, 20, "my_net")
+    assert r"A and B do not add up to the change of the output** of **my\_net**: all of it is missing" in both
+    assert "for instance 80" in both
+    assert "all of it" in words.incomplete({"A": float("nan")}, 1)
+
+
 def published_table():
     columns = ["method", "metric", "network", "value", "sd", "unit", "where"]
     nan = float("nan")
@@ -251,3 +275,113 @@ def test_over_a_few_runs_the_best_is_praised_only_if_every_run_agrees():
 def test_regions_are_named_with_their_source():
     text = words.regions_compared(5, 10, "an_atlas.nii")
     assert text == r"Top 5 of 10 regions that two different runs have in common. Regions: an\_atlas.nii."
+
+
+def contexts(*test, **more):
+    return pd.DataFrame({"fold": 1, "run": range(len(test)), "test": test, **more})
+
+
+def test_networks_of_all_folds_and_runs():
+    said = words.context_accuracies("gm*cnn", contexts(0.8, 0.9), 20, "synthetic", ["fold 2, run 1"])
+    assert r"2 networks of the kind **gm\*cnn**" in said
+    assert "on 20 test images **85.0%** on average, 80.0% to 90.0%; always naming one class: 50.0%." in said
+    assert "Left out, since training diverged: fold 2, run 1." in said
+    assert "on average" not in words.context_accuracies("net", contexts(0.8), 20, "synthetic")
+
+
+def test_the_winner_of_a_search_is_named_only_after_one():
+    table = pd.DataFrame(
+        {"network": ["a_b"], "learning_rate": [0.001], "balanced accuracy, validation": [0.9]}
+    )
+    assert r"Of 1 drawn architecture, **a\_b** with a learning rate of 0.001" in words.architecture(table)
+    assert words.architecture(pd.DataFrame()) == ""
+
+
+def masks_report(**columns):
+    every = {
+        "score_before": [0.9, 0.8], "score_after": [0.01, 0.02], "hidden": [0.004, 0.01],
+        "stopped": ["converged", "converged"], "remark": ["", ""], **columns,
+    }  # fmt: skip
+    return pd.DataFrame(every, index=["fold 1, run 1", "fold 1, run 2"])
+
+
+def test_masks_are_told_with_what_is_to_be_minded():
+    said = words.masks_made(masks_report(), "AD*")
+    assert said == (
+        r"The mean probability of *AD\** falls from 0.80 to 0.90 to 0.01 to 0.02 under 2 masks, which hide 0.4 to 1 % "
+        "of the volume."
+    )
+    moving = words.masks_made(
+        masks_report(
+            stopped=["converged", "not yet: still moving"],
+            remark=["the mask still moved: raise steps", "lower l1"],
+        ),
+        "AD",
+    )
+    assert "1 of 2 had not stopped moving after the last step." in moving
+    assert moving.endswith("To be minded: fold 1, run 2: lower l1.")
+    assert words.masks_made(masks_report(), "AD", "log_odds").startswith(r"The mean log\_odds of *AD* falls")
+    assert "under 1 mask, which hides 0.4 %" in words.masks_made(masks_report().iloc[:1], "AD")
+
+
+def test_robustness_is_told_where_there_are_other_networks():
+    rows = [
+        ("prob_CNN", "own", 0.05), ("prob_CNN", "inter-run", 0.6), ("prob_CNN", "inter-fold", 0.5),
+        ("ROI cosine", "own", 1.0), ("ROI cosine", "inter-run", 0.7), ("ROI cosine", "inter-fold", 0.8),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["measure", "pairs", "value"])
+    said = words.robustness(table)
+    assert (
+        "0.05 under their own masks, 0.60 under that of another run and 0.50 under that of another fold"
+        in said
+    )
+    assert "a cosine of 0.70 between runs and 0.80 between folds" in said
+    assert words.robustness(table[table["pairs"] == "own"]) == ""
+
+
+def test_what_nobody_knows_is_not_measured():
+    assert "is not measured" in words.as_good_at_random(pd.DataFrame(), 50)
+    table = pd.DataFrame({"AUC": [0.7, 0.8], "as good at random": [0.02, 0.5]})
+    said = words.as_good_at_random(table, 49)
+    assert "0.75 on average (0.70 to 0.80)." in said
+    assert said.endswith("does as well in 2 to 50 % of 50 draws, the mask itself counted among them.")
+    assert words.regions_found(pd.DataFrame({"mask": ["a"]}), 5) == ""
+    assert "Of the 5 most hidden regions, 50% are known to matter" in words.regions_found(
+        pd.DataFrame({"found": [0.4, 0.6]}), 5
+    )
+
+
+def test_published_cosines_and_sessions_only_where_there_are_some():
+    assert words.published_cosines({"ROI cosine, l1=0.1 and l1=0.01": 0.93}) == (
+        "Published (table 1): 0.93 of l1=0.1 and l1=0.01."
+    )
+    assert words.published_cosines({"folds": 5}) == ""
+    assert words.longitudinal(pd.DataFrame()) == ""
+    table = pd.DataFrame(
+        {
+            "pairs": ["one participant"],
+            "earlier outside later": [0.2],
+            "later outside earlier": [0.5],
+            "n": [3],
+        }
+    )
+    assert words.longitudinal(table).startswith(
+        "Of 3 participants with two sessions, 20% of the earlier mask"
+    )
+
+
+def test_accuracies_of_the_poster_and_the_difference_of_groups_only_where_there_are_some():
+    said = words.published_accuracies({"balanced accuracy, test": 0.88, "folds": 5})
+    assert said == "Published: 88.0% (test)."
+    assert words.published_accuracies({"folds": 5}) == ""
+    table = pd.DataFrame(
+        {
+            "mask": ["masks of the other networks", "difference of the groups"],
+            "ROI cosine": [0.9, 0.8],
+            "prob_CNN": [0.4, 0.5],
+        }
+    )
+    said = words.group_difference(table)
+    assert "a cosine of 0.80 with the masks (masks of other networks: 0.90)" in said
+    assert words.group_difference(table.iloc[:1]) == ""
+    assert words.group_difference(table.replace(0.9, float("nan"))) == ""

@@ -13,11 +13,12 @@ from xaitools.atlas.regions import SPACES, Atlas
 from xaitools.checks import check_choice
 from xaitools.data.folders import stem
 from xaitools.data.orientation import check_orientation
-from xaitools.data.volumes import Volume, in_scanner_space, read_label_map
+from xaitools.data.volumes import Volume, read_label_map, space_code
 from xaitools.errors import DataError, DataFileError
 
 logger = logging.getLogger(__name__)
 
+_OTHER_TEMPLATES = {3: "Talairach and Tournoux", 5: "a template that is not MNI152"}
 _TABLES = (".xml", ".tsv", ".csv", ".txt", ".lut", ".label")
 
 
@@ -42,7 +43,8 @@ def load_atlas(
         a name are called by their number, ``label 46``, and logged.
     space
         "mni" for the regions of a template in MNI space, "own" for those of one subject. By default as the file's
-        header has it: "own" for coordinates of a scanner (code 1), else "mni".
+        header has it: "own" for coordinates of a scanner (code 1), "mni" for those of MNI152 (code 4) and where it does
+        not say (0, 2). An atlas of another template (3, Talairach; 5) is refused: its regions lie elsewhere.
     orientation
         What to take of a file whose header does not say where its voxels lie, which is refused otherwise: "sform",
         "qform", or, for space "own", the letters of the axes as stored, such as "LAS", with the middle at 0 mm.
@@ -53,7 +55,8 @@ def load_atlas(
         If a file is missing, truncated or of another form.
     DataError
         If the volume has more than three dimensions, as a probabilistic atlas does, values are not whole numbers, a
-        name occurs twice, more than half of the labels have no name, or its header does not say where its voxels lie.
+        name occurs twice, more than half of the labels have no name, its header does not say where its voxels lie, or
+        it is in the space of another template than MNI152.
     ParameterError
         If `space` or `orientation` is unknown.
     """
@@ -61,7 +64,7 @@ def load_atlas(
     check_choice(space=(space, ("", *SPACES)))
     check_orientation(orientation, in_mni=space != "own")
     labels = read_label_map(path, orientation)
-    space = space or ("own" if in_scanner_space(path) else "mni")
+    space = space or _space(path)
     table = dict(names) if isinstance(names, Mapping) else read_names(_names_file(path, names))
     return _named(labels, table, path.name, path.name, space)
 
@@ -82,7 +85,7 @@ def fetch_atlas(name: str, **options: Any) -> Atlas:
     ParameterError
         If nilearn has no such atlas.
     DataError
-        If the atlas is probabilistic, or of a surface.
+        If the atlas is probabilistic, of a surface, or in the space of Talairach.
     """
     from nilearn import datasets
 
@@ -98,9 +101,26 @@ def fetch_atlas(name: str, **options: Any) -> Atlas:
             f"the atlas {name!r} of nilearn is not a volume of labels with a table of names; expected a deterministic "
             'one, such as "aal", or "harvard_oxford" with atlas_name="cort-maxprob-thr25-2mm"'
         )
+    if str(getattr(fetched, "template", "")).lower() == "talairach":
+        raise _of_another_template(f"the atlas {name!r} of nilearn", _OTHER_TEMPLATES[3])
     table = dict(zip(map(int, fetched.lut["index"]), map(str, fetched.lut["name"]), strict=True))
     maps = Path(fetched.maps) if isinstance(fetched.maps, str) else fetched.maps
     return _named(read_label_map(maps), table, name, f"nilearn: {name}", "mni")
+
+
+def _space(path: Path) -> str:
+    code = space_code(path)
+    if code in _OTHER_TEMPLATES:
+        raise _of_another_template(str(path), f"{_OTHER_TEMPLATES[code]} (code {code} in its header)")
+    return "own" if code == 1 else "mni"
+
+
+def _of_another_template(what: str, template: str) -> DataError:
+    return DataError(
+        f"{what}: in the coordinates of {template}, where regions lie up to two centimetres from those of MNI space; "
+        "expected an atlas in MNI space. Give one, or one that was moved there; where its header is wrong say "
+        "space='mni' in a call of load_atlas, and space='own' for images of that very template"
+    )
 
 
 def _named(labels: Volume, table: Mapping[int, str], volume: str, source: str, space: str) -> Atlas:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from xaitools.data.tables import parse_table, plain
+from xaitools.data.tables import parse_table, plain, read_content
 from xaitools.errors import DataError, DataFileError
 
 _INDEX_COLUMNS = ("index", "roivalue", "value", "labelvalue", "id", "labelid", "roiid", "number", "label")
@@ -23,7 +23,7 @@ def read_names(path: Path) -> dict[int, str]:
         raise DataFileError(
             f"no table of region names at {path.name}: give a CSV, TSV, XML or text file with them"
         )
-    data = path.read_bytes()
+    data = read_content(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -36,7 +36,7 @@ def read_names(path: Path) -> dict[int, str]:
         )
     table: dict[int, str] = {}
     for index, name in rows:
-        if name and table.setdefault(index, name) != name:
+        if name.strip() and table.setdefault(index, name) != name:
             raise DataError(
                 f"{path}: index {index} is named {table[index]!r} and {name!r}; correct the table"
             )
@@ -55,9 +55,11 @@ def _xml_rows(path: Path, data: bytes) -> list[tuple[int, str]]:
         if entries and "index" in entries[0].attrib:  # FSL: the volumes of a probabilistic atlas count from 0
             kind = (root.findtext("header/type") or "").strip().lower()
             first = 0 if kind == "label" else 1
-            return [(int(entry.attrib["index"]) + first, (entry.text or "").strip()) for entry in entries]
+            return [
+                (_index(entry.attrib.get("index")) + first, (entry.text or "").strip()) for entry in entries
+            ]
         return [
-            (int(entry.findtext("index") or ""), (entry.findtext("name") or "").strip()) for entry in entries
+            (_index(entry.findtext("index")), (entry.findtext("name") or "").strip()) for entry in entries
         ]
     except (ElementTree.ParseError, ValueError) as error:
         raise DataFileError(
@@ -67,20 +69,32 @@ def _xml_rows(path: Path, data: bytes) -> list[tuple[int, str]]:
 
 def _text_rows(path: Path, lines: list[str]) -> list[tuple[int, str]]:
     bare = [re.fullmatch(r"\s*(\d+)[\s,;]+(.+?)((?:[\s,;]+\d+){4})?\s*", line) for line in lines]
-    if bare and bare[0]:  # ITK-SNAP writes the name last, in quotes
-        quoted = [re.search(r'"(.+)"', line) for line in lines]
-        return [
-            (int(row[1]), end[1] if end else row[2]) for row, end in zip(bare, quoted, strict=True) if row
-        ]
-    if not lines:
-        return []
-    table = parse_table("\n".join(lines), path)
-    numbers = {column: table[column].str.fullmatch(r"-*\d+").all() for column in table}
-    index = _pick(_INDEX_COLUMNS, [column for column in table if numbers[column]])
-    name = _pick(_NAME_COLUMNS, [column for column in table if not numbers[column]])
-    if index is None or name is None:
-        return []
-    return list(zip(table[index].astype(int), table[name], strict=True))
+    try:
+        if bare and bare[0]:  # ITK-SNAP writes the name last, in quotes
+            quoted = [re.search(r'"(.+)"', line) for line in lines]
+            return [
+                (_index(row[1]), end[1] if end else row[2])
+                for row, end in zip(bare, quoted, strict=True)
+                if row
+            ]
+        if not lines:
+            return []
+        table = parse_table("\n".join(lines), path)
+        numbers = {column: table[column].str.fullmatch(r"-*\d+").all() for column in table}
+        index = _pick(_INDEX_COLUMNS, [column for column in table if numbers[column]])
+        name = _pick(_NAME_COLUMNS, [column for column in table if not numbers[column]])
+        if index is None or name is None:
+            return []
+        return [(_index(cell), own) for cell, own in zip(table[index], table[name], strict=True)]
+    except ValueError as error:
+        raise DataFileError(f"{path}: {error}; expected whole numbers. Correct the table") from None
+
+
+def _index(cell: str | None) -> int:
+    """The whole number of a cell, of 18 digits at most, as 64 bits hold; ValueError if it is none."""
+    if not re.fullmatch(r"\s*[+-]?\d{1,18}\s*", cell or ""):
+        raise ValueError(f"{(cell or '')[:40]!r} as an index")
+    return int(cell or "")
 
 
 def _pick(known: tuple[str, ...], columns: list[str]) -> str | None:

@@ -94,12 +94,11 @@ class IncrementalNetwork:
         self,
         network: nn.Module,
         image: Tensor,
-        clean: Tensor | None = None,
         *,
         batch_size: int = 16,
         pulse: Callable[[], object] = lambda: None,
     ) -> None:
-        """`clean` is the network's output for the image, if known; `pulse` is called at each step of a walk.
+        """`pulse` is called at each step of a walk.
 
         Full activations are made of `batch_size` windows at most; of vectors, and of changes, as many as asked for.
 
@@ -108,8 +107,7 @@ class IncrementalNetwork:
         UnsupportedModelError
             If the network cannot be followed.
         """
-        with torch.no_grad():
-            expected = network(image.clone()) if clean is None else clean
+        self._name = type(network).__name__
         traced = Traced(network)
         self._network = traced.graph
         self._batch_size = batch_size
@@ -120,11 +118,6 @@ class IncrementalNetwork:
             self.clean: Tensor = self._values.run(image.clone())
         self._clean_values: dict[Node, Any] = self._values.seen
         traced.check(self._clean_values)
-        if self.clean.dtype != expected.dtype or not same_outputs(self.clean, expected):
-            raise UnsupportedModelError(
-                f"{type(network).__name__} returns something else when its layers run one by one (is there an autocast "
-                "in its forward pass?), so changes cannot be followed through it; use algorithm='full'."
-            )
         self._dtype = image.dtype
         self._layout = layout_of(network, image)
         self._axes = image.ndim - 2
@@ -144,6 +137,20 @@ class IncrementalNetwork:
         with torch.no_grad():
             parts = tighten(change, SMALLEST_GROUP)
             return self._gather(parts, len(change), 0, self._steps[0].node)
+
+    def check(self, outputs: Tensor) -> None:
+        """Compare with the network's own outputs for the image.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If they differ.
+        """
+        if self.clean.dtype != outputs.dtype or not same_outputs(self.clean, outputs):
+            raise UnsupportedModelError(
+                f"{self._name} returns something else when its layers run one by one (is there an autocast in its "
+                "forward pass?), so changes cannot be followed through it; use algorithm='full'."
+            )
 
     def require_local(self) -> None:
         """Make sure that something is gained.

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 
 import torch
 from jaxtyping import Float64
@@ -20,9 +20,12 @@ logger = logging.getLogger(__name__)
 
 ALGORITHMS = ("auto", "incremental", "full")
 
-PROBED, LARGEST, RANDOM = 16, 2, 2
-"""Windows computed before the others; of these, and again of all, those with the largest falls that full passes check;
-and others that they check."""
+PROBED, LARGEST, RANDOM = 8, 2, 2
+"""Windows computed before the others, of which a full pass checks the one with the largest fall; of all, those with the
+largest falls that full passes check, and others that they check."""
+
+MOVES = 3
+"""Passes that measure rounding."""
 
 ROUNDINGS = 10
 """How many times the rounding of a full pass incremental and full falls may differ by; and the square root of the
@@ -70,8 +73,7 @@ class WindowFalls:
         self._stopped: Exception | None = None
         self._table = table_of(missing)
         self._layout = layout_of(network, image)
-        self._clean = network(image.clone())
-        self._score = self._select(self._clean).double()
+        self._clean: Tensor | None = None
 
     def of(self, groups: Sequence[Windows], n_results: int) -> Float64[Tensor, " result"]:
         """The fall for each window, at its place in the result."""
@@ -111,16 +113,14 @@ class WindowFalls:
             return None
         try:
             engine = IncrementalNetwork(
-                *(self._network, self._image, self._clean),
-                batch_size=self._batch_size,
-                pulse=lambda: self._told(0),
+                self._network, self._image, batch_size=self._batch_size, pulse=lambda: self._told(0)
             )
             engine.require_local()
-            checked = self._probe(engine, groups, n)
-            if checked is None:
+            probed = self._probe(engine, groups, n)
+            if probed is None:
                 return None
             values = self._incremental(engine, groups, self._told)
-            self._check(groups, self._telling(values, checked), values)
+            self._check(groups, self._telling(values, probed), values)
             self.below_rounding = self._share(values, groups, engine)
             return values
         except Exception as error:  # the network's own code runs in there
@@ -140,7 +140,7 @@ class WindowFalls:
             return None
 
     def _probe(self, engine: IncrementalNetwork, groups: Sequence[Windows], n: int) -> Tensor | None:
-        """Try a few windows; the numbers of those that were checked, or None if full passes are less work."""
+        """Try a few windows; the number of the one that was checked, (1,), or None if full passes are less work."""
         probed = _sample(n, PROBED)
         windows = picked(groups, probed)
         values = self._incremental(engine, windows)
@@ -152,8 +152,9 @@ class WindowFalls:
         )
         if not use:
             return None
-        largest = values.abs().topk(min(LARGEST, len(values))).indices.sort().values.cpu()
+        largest = values.abs().argmax()[None].cpu()
         self._check(windows, largest, values)
+        engine.check(self._outputs)
         return probed[largest]
 
     def _incremental(
@@ -186,7 +187,7 @@ class WindowFalls:
         """Compare the windows `chosen` with full passes, up to the rounding of these."""
         found, expected = values[chosen], self._full(picked(groups, chosen))
         gap = float((found - expected).abs().max())
-        precision = torch.finfo(self._clean.dtype).eps
+        precision = torch.finfo(self._outputs.dtype).eps
         allowed = precision**0.5 * float(expected.abs().max()) + self._unit
         if not gap <= allowed:
             allowed += ROUNDINGS * self._rounding
@@ -200,12 +201,26 @@ class WindowFalls:
     # --- full passes
 
     def _full(self, groups: Sequence[Windows], tell: Tell = lambda done: None) -> Tensor:
+        """Falls by full passes; the first ever has the clean image with it."""
+        images = chain([self._image] if self._clean is None else [], self._occluded(groups))
         falls = []
-        occluded = self._occluded(groups)
-        while part := list(islice(occluded, self._batch_size)):
-            falls.append(self._score - self._select(self._passed(torch.cat(part))).double())
-            tell(len(part))
+        while part := list(islice(images, self._batch_size)):
+            outputs = self._passed(torch.cat(part))
+            if self._clean is None:
+                self._clean, outputs = outputs[:1].clone(), outputs[1:]
+            falls.append(self._score - self._select(outputs).double())
+            tell(len(outputs))
         return torch.cat(falls)
+
+    @property
+    def _outputs(self) -> Tensor:
+        """Those of the clean image, once there were full passes."""
+        assert self._clean is not None
+        return self._clean
+
+    @property
+    def _score(self) -> Tensor:
+        return self._select(self._outputs).double()
 
     def _occluded(self, groups: Sequence[Windows]) -> Iterator[Tensor]:
         """The image with one window after the other hidden."""
@@ -233,8 +248,6 @@ class WindowFalls:
             return 0.0
         if engine is None or engine.whole:
             return float((sizes <= self._rounding).double().mean())
-        if float(sizes.median()) > ROUNDINGS * self._rounding:
-            return 0.0
         changed = falls.nonzero()[:, 0].cpu()
         chosen = changed[_sample(len(changed), SAMPLED)]
         found = falls[chosen]
@@ -248,19 +261,24 @@ class WindowFalls:
     @property
     def _unit(self) -> float:
         """The largest output's last place."""
-        return torch.finfo(self._clean.dtype).eps * float(self._clean.abs().max())
+        return torch.finfo(self._outputs.dtype).eps * float(self._outputs.abs().max())
 
     @cached_property
     def _rounding(self) -> float:
         """How far the score moves when the image does by one unit in the last place, at random; of two passes."""
         generator = torch.Generator().manual_seed(0)
         precision = torch.finfo(self._image.dtype).eps
-        moved = []
-        for _ in range(3):
-            signs = torch.randint(2, self._image.shape, generator=generator).to(self._image) * 2 - 1
-            moved.append(self._select(self._passed(self._image * (1 + precision * signs))).double())
-        measured = float((torch.cat(moved) - self._score).abs().max())
+        moves = [self._image * (1 + precision * self._signs(generator)) for _ in range(MOVES)]
+        moved = [
+            self._passed(torch.cat(moves[i : i + self._batch_size]))
+            for i in range(0, MOVES, self._batch_size)
+        ]
+        measured = float((self._select(torch.cat(moved)).double() - self._score).abs().max())
         return 2 * min(max(measured, self._unit), MOST_ROUNDING / 2 * self._unit)
+
+    def _signs(self, generator: torch.Generator) -> Tensor:
+        """1 or -1 for each element of the image."""
+        return torch.randint(2, self._image.shape, generator=generator).to(self._image) * 2 - 1
 
 
 def _sample(n: int, size: int) -> Tensor:

@@ -13,7 +13,7 @@ from xaitools.checks import check_choice, check_counts, check_positive
 from xaitools.errors import ParameterError
 
 REDUCTIONS = ("mean", "sum")
-STARTS = ("ones", "circle")
+STARTS = ("ones", "zeros", "circle")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,8 @@ class MaskSettings:
         Voxels by which the masked images are shifted at most along each axis, anew in each step; what comes in at the
         border repeats it. The mask that is returned is judged without.
     start
-        "ones" (nothing hidden), "circle" (an ellipsoid of half the image's size in its middle hidden), or a mask
+        "ones" (nothing hidden; a network that is very sure of itself gives no slope there, and the mask may stay 1),
+        "zeros" (everything hidden), "circle" (an ellipsoid of half the image's size in its middle hidden), or a mask
         (*spatial).
     area
         Share of cells to hide, which takes the place of `l1`: Fong, Patrick and Vedaldi's constraint. Its penalty is
@@ -124,8 +125,8 @@ def starting_mask(start: str | Tensor, images: Tensor) -> Tensor:
     shape = images.shape[2:]
     if isinstance(start, Tensor):
         return start.to(images)
-    if start == "ones":
-        return images.new_ones(shape)
+    if start in ("ones", "zeros"):
+        return images.new_full(shape, float(start == "ones"))
     sides = [(torch.arange(n) - (n - 1) / 2) / (n / 4) for n in shape]
     distance = torch.stack(torch.meshgrid(*sides, indexing="ij")).square().sum(0)
     return (distance > 1).to(images)

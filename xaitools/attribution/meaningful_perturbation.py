@@ -44,13 +44,15 @@ def meaningful_perturbation(
     iterations: int = 300,
     learning_rate: float = 0.1,
     jitter: int = 0,
+    start: str | Tensor = "zeros",
     score: str | None = None,
 ) -> Plan:
     """How much of each voxel a mask hides that was optimised to make the target's score small.
 
     Penalties and steps are the authors'; they shift the image by 4 pixels in each step besides, after which no mask is
-    the one that was judged. Here the best mask seen is returned. `xaitools.attribution.optimise_masks` gives more:
-    masks of groups, several settings at once, and a report on how the optimisation went.
+    the one that was judged. Here the best mask seen is returned. All is hidden at first, since a network that is very
+    sure of an image has no slope there, and would leave the mask as it is. `xaitools.attribution.optimise_masks` gives
+    more: masks of groups, several settings at once, and a report on how the optimisation went.
 
     Parameters
     ----------
@@ -58,7 +60,7 @@ def meaningful_perturbation(
         What hidden voxels become, and the blur in voxels, as in `xaitools.attribution.deletions.delete`.
     baselines
         More deletions by name: numbers, one image (channel, *spatial), or one for each image.
-    l1, l2, beta1, beta2, reduction, coarse, learning_rate, jitter
+    l1, l2, beta1, beta2, reduction, coarse, learning_rate, jitter, start
         As in `xaitools.attribution.MaskSettings`.
     iterations
         Steps of the optimisation at most.
@@ -82,7 +84,7 @@ def meaningful_perturbation(
     UnsupportedModelError
         If the network is not differentiable.
     """
-    settings = MaskSettings(l1, l2, beta1, beta2, reduction, coarse, iterations, learning_rate, jitter=jitter)
+    settings = MaskSettings(l1, l2, beta1, beta2, reduction, coarse, iterations, learning_rate, jitter, start)
     return masks_as_maps(setting, settings, deletion, baselines, sigma, score)
 
 

@@ -321,7 +321,9 @@ def _remarks(row: Mapping[str, Any], settings: MaskSettings, score: str) -> list
     elif row["stopped"].startswith("not yet") and settings.area is None:
         remarks.append("the mask still moved: raise steps")
     if row["hidden"] < NOTHING:
-        remarks.append(f"the mask stayed 1: lower l1 ({settings.l1:g}) or l2 ({settings.l2:g})")
+        remarks.append(
+            f"the mask stayed 1: lower l1 ({settings.l1:g}) or l2 ({settings.l2:g}), or start='zeros'"
+        )
     elif row["share_at_0"] > EVERYTHING:
         remarks.append(f"the mask collapsed to 0: raise l1 ({settings.l1:g})")
     elif settings.area is not None and abs(row["hidden"] - settings.area) > 0.1 * settings.area:

@@ -42,7 +42,7 @@ JOINT = (
     "deep_taylor",
 )
 """Methods to which it is all one where a number stands: they explain all inputs at once."""
-BLURRING = ("blur_integrated_gradients", "meaningful_perturbation", "extremal_perturbation")
+OF_NEIGHBOURS = ("blur_integrated_gradients", "meaningful_perturbation", "extremal_perturbation")
 """Methods of neighbouring voxels, which no table can be given to."""
 ONE_EACH = ("baseline", "baselines", "low", "high", "label_map")
 """Options that may be tuples, one part an input."""
@@ -220,9 +220,10 @@ def _check_call(model: nn.Module, values: Sequence[Tensor]) -> None:
 def _check_method(name: MethodName, values: Sequence[Tensor], free: Sequence[int]) -> None:
     """Raise MethodError if the method cannot be had for these inputs."""
     tables = [k for k in free if values[k].ndim == 2]
-    if name.base in BLURRING and tables:
+    if name.base in OF_NEIGHBOURS and tables:
         raise MethodError(
-            f"{name} blurs images, and input {tables[0]} is a table; expected images: hold it with held=({tables[0]},)."
+            f"{name} takes neighbouring voxels together, and input {tables[0]} is a table; expected images: hold it "
+            f"with held=({tables[0]},)."
         )
     if name.smoothing and name.base not in JOINT and len(free) > 1:
         raise MethodError(

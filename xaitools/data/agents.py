@@ -47,13 +47,15 @@ _SPELLINGS = (
 )
 
 
-def agent_kind(agent: str, route: str = "", volume: float = 0.0) -> str:
+def agent_kind(agent: str | None, route: str = "", volume: float = 0.0) -> str:
     """What a DICOM header says of contrast agent.
 
     Parameters
     ----------
-    agent, route : str
-        ``ContrastBolusAgent`` and ``ContrastBolusRoute``, empty where the header has none.
+    agent : str, optional
+        ``ContrastBolusAgent``, None where the header has none. It may be empty where nobody filled it in (type 2).
+    route : str
+        ``ContrastBolusRoute``, empty where the header has none.
     volume : float
         ``ContrastBolusVolume`` in ml, 0 where the header has none.
 
@@ -61,11 +63,11 @@ def agent_kind(agent: str, route: str = "", volume: float = 0.0) -> str:
     -------
     str
         ``"vessels"``; ``"oral"``, for stomach or bowel alone, which the heart does not show; ``"none"``, said in words;
-        ``"empty"``, with nothing else that speaks of an agent; or ``"unknown"``, where a word is unknown or they
-        contradict each other.
+        ``"absent"`` or ``"empty"``, with nothing else that speaks of an agent; or ``"unknown"``, where a word is
+        unknown or they contradict each other.
     """
-    if not agent.strip():
-        return "unknown" if route.strip() or volume > 0 else "empty"
+    if agent is None or not agent.strip():
+        return "unknown" if route.strip() or volume > 0 else "absent" if agent is None else "empty"
     words, routed = _words(agent), _words(route)
     if not routed <= _VEIN | _ORAL | _FILLERS:
         return "unknown"

@@ -17,10 +17,20 @@ from xaitools.data.classes import Classes, column_labels
 from xaitools.data.lazy import LazyTensor, cached, prepare
 from xaitools.data.missing import without_missing
 from xaitools.data.mni import likeness, warn_if_unregistered
+from xaitools.data.naming import called
 from xaitools.data.orientation import check_orientation
 from xaitools.data.participants import OWN_COLUMNS, read_rows
 from xaitools.data.preparation import Settings, common_grid, placement, prepare_image, prepare_labels
-from xaitools.data.scans import Scan, add_maps, find_scans, pair, recognise_layout, spelling_hint
+from xaitools.data.scans import (
+    Scan,
+    add_maps,
+    find_scans,
+    names_of,
+    of_scan,
+    pair,
+    recognise_layout,
+    spelling_hint,
+)
 from xaitools.data.subjects import check_n_subjects, in_turn, study_names
 from xaitools.data.tables import find_column, is_number, number
 from xaitools.data.volume_set import Volumes
@@ -42,7 +52,7 @@ def load_brains(
     classes: Classes | None = None,
     unit: str = "",
     numbers: Sequence[str] = (),
-    missing: Sequence[str] | None = None,
+    missing: Sequence[str | float] | None = None,
     subject_column: str = "",
     session_column: str = "",
     image: str = "",
@@ -91,7 +101,7 @@ def load_brains(
         Unit of a regression's labels.
     numbers : sequence of str
         More columns of numbers to keep, as ``Volumes.numbers``; NaN where one is missing.
-    missing : sequence of str, optional
+    missing : sequence of str or numbers, optional
         Numbers that stand for a missing value in these columns, besides empty cells and words such as ``n/a``. By
         default the usual codes (-1, -4, -9999, 999, ...) where they can be no value of their column, which ``info``
         counts; an empty sequence takes every number as a value.
@@ -178,8 +188,10 @@ def load_brains(
     mask = str(brain_mask)
     if mask not in MASKS:
         scans, mask = add_maps(scans, Path(brain_mask), layout, rows, "mask"), "files"
+    with called(names_of(scans)):
+        grid = common_grid([scan.path for scan in scans], space, spacing, shape, orientation)
     settings = Settings(
-        grid=common_grid([scan.path for scan in scans], space, spacing, shape, orientation),
+        grid=grid,
         space=space,
         intensity=_usual_intensity(scans) if intensity is None else intensity,
         brain_mask=mask,
@@ -242,7 +254,8 @@ def load_oasis(
         classes = CONTROL_AND_DEMENTIA
     where = Path("OASIS")
     chosen = _choose(rows, scans, where, label_column, classes, numbers, None, False, n_subjects)
-    grid = common_grid([scan.path for scan in chosen.scans], "file", spacing, shape)
+    with called(names_of(chosen.scans)):
+        grid = common_grid([scan.path for scan in chosen.scans], "file", spacing, shape)
     settings = Settings(grid, space="file", intensity=intensity, brain_mask="none")
     options: dict[str, Any] = {"unit": unit, "cache_dir": cache_dir, "n_jobs": n_jobs, "progress": progress}
     return _volumes(chosen, settings, "OASIS-1 grey-matter maps", **options)
@@ -268,7 +281,7 @@ def _choose(
     label_column: str,
     classes: Classes | None,
     numbers: Sequence[str],
-    missing: Sequence[str] | None,
+    missing: Sequence[str | float] | None,
     skip_missing: bool,
     n_subjects: int | None,
 ) -> _Chosen:
@@ -295,7 +308,7 @@ def _choose(
     chosen = in_turn(subjects, labels if class_names else [0] * len(scans), n_subjects)
     found = {column: codes, **{name: counts for name, (_, counts) in columns.items()}}
     return _Chosen(
-        scans=[scans[position] for position in chosen],
+        scans=[replace(scans[position], name=names[position]) for position in chosen],
         rows=rows.iloc[chosen],
         subjects=tuple(subjects[position] for position in chosen),
         names=tuple(names[position] for position in chosen),
@@ -313,7 +326,7 @@ def _choose(
 
 
 def _numbers(
-    table: pd.DataFrame, name: str, folder: Path, missing: Sequence[str] | None
+    table: pd.DataFrame, name: str, folder: Path, missing: Sequence[str | float] | None
 ) -> tuple[np.ndarray, dict[str, int]]:
     """A column of numbers, (n,), NaN where one is missing, and how often each code for that was met."""
     column = find_column(table, name, (), folder)
@@ -341,7 +354,9 @@ def _volumes(
         what: str, make: Callable[[Scan, Settings], np.ndarray], dtype: torch.dtype, measure: Any = None
     ) -> LazyTensor:
         keys = [settings.key(scan, what) for scan in scans]
-        items = cached(cache_dir, "brains", keys, [partial(make, scan, settings) for scan in scans], measure)
+        items = cached(
+            cache_dir, "brains", keys, [partial(of_scan, make, scan, settings) for scan in scans], measure
+        )
         prepare(items, n_jobs=n_jobs, desc=f"{what}s", progress=progress)
         return LazyTensor(items, settings.grid.shape, dtype)
 
@@ -362,7 +377,7 @@ def _volumes(
         affine=settings.grid.affine,
         label_maps=label_maps,
         sources=tuple(scan.path for scan in chosen.scans),
-        placements=tuple(partial(placement, scan, settings) for scan in chosen.scans),
+        placements=tuple(partial(of_scan, placement, scan, settings) for scan in scans),
         unit=unit,
         numbers=chosen.numbers,
         info={
@@ -395,6 +410,7 @@ def _fetch_oasis(
     rows = table.where(table.notna(), "").astype(str)
     ids = rows["id"].str.split("_MR", n=1, expand=True)
     rows = rows.assign(participant=ids[0], session="MR" + ids[1], file="", required=False)
+    rows["table_row"] = [f"row {number} below the header" for number in range(1, len(rows) + 1)]
     scans = []
     for path in map(Path, fetched["gray_matter_maps"]):
         found = OASIS_ID.search(path.name)

@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
+from xaitools.data.dicom import open_dicom
 from xaitools.files import replacing
 
 # Of the source's tags those that file an image with its patient and study, and place it; no others.
@@ -42,7 +43,7 @@ def write_capture(path: Path, values: np.ndarray, source: Path, method: str) -> 
     ----------
     DICOM PS3.3 A.8.1, Secondary Capture Image IOD.
     """
-    header = pydicom.dcmread(source, stop_before_pixels=True)
+    header = open_dicom(source, stop_before_pixels=True)
     capture = pydicom.Dataset()
     for tag in KEPT:
         if tag in header:

@@ -45,7 +45,7 @@ def ordered(values: Sequence[str]) -> list[str]:
 
 
 def column_labels(
-    values: Sequence[str], classes: Classes | None, what: str, missing: Sequence[str] | None = None
+    values: Sequence[str], classes: Classes | None, what: str, missing: Sequence[str | float] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...], dict[str, int]]:
     """Turn the cells of a column into classes or quantities.
 
@@ -60,7 +60,7 @@ def column_labels(
         values are two classes, as :func:`ordered` puts them, and more than two numbers a quantity.
     what : str
         Names the column in messages.
-    missing : sequence of str, optional
+    missing : sequence of str or numbers, optional
         Codes for missing values instead of the usual ones.
 
     Returns

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xaitools.data.tables import FILE_COLUMNS, find_column, read_table, shown_values
+from xaitools.data.tables import FILE_COLUMNS, find_column, read_table, shown_columns, shown_values
 from xaitools.errors import DataError
 
 CLASS_NAMES = ("no contrast", "contrast")
@@ -50,11 +50,11 @@ def read_label_table(path: Path, label_column: str, file_column: str, subject_co
     subjects = find_column(table, subject_column, SUBJECT_COLUMNS, path)
     if label is None:
         raise DataError(
-            f"{path}: no label column among {list(table)}; rename it to label, or name it with label_column"
+            f"{path}: no label column among {shown_columns(table)}; rename it to label, or name it with label_column"
         )
     if files is None and subjects is None:
         raise DataError(
-            f"{path}: no column of files or subjects among {list(table)}; rename one to file or "
+            f"{path}: no column of files or subjects among {shown_columns(table)}; rename one to file or "
             "subject (in a call of load_ct, file_column= or subject_column= names it)"
         )
     return LabelTable(

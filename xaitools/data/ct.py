@@ -1,8 +1,12 @@
 """Chest CT slices with or without contrast agent, from the folders in which they are published."""
 
+import logging
 import warnings
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +15,12 @@ from tqdm.auto import tqdm
 
 from xaitools.checks import check_counts
 from xaitools.data.contrast import CLASS_NAMES, read_label_table
-from xaitools.data.dicom import read_dicom
-from xaitools.data.folders import check_folder
+from xaitools.data.dicom import Header, n_mixed_series, others_in_words, read_dicom
+from xaitools.data.folders import check_folder, find_files
 from xaitools.data.intensity import MEDIASTINUM, apply_window
 from xaitools.data.layouts import Item, find_items
-from xaitools.data.masks import find_mask, heart_and_vessels, mask_doubt, read_mask
+from xaitools.data.masks import find_masks, heart_and_vessels, mask_doubt, read_mask
+from xaitools.data.naming import called, numbered
 from xaitools.data.orientation import check_orientation
 from xaitools.data.samples import Samples
 from xaitools.data.slices import resize, slice_of_volume, to_image
@@ -23,6 +28,8 @@ from xaitools.data.subjects import check_n_subjects, in_turn, study_names
 from xaitools.data.tables import shown_values
 from xaitools.data.volumes import assumed_orientation, is_volume, read_volume
 from xaitools.errors import DataError, DataFileError, ParameterError
+
+logger = logging.getLogger(__name__)
 
 HEART_AND_VESSELS = "heart-and-vessels"
 
@@ -52,11 +59,15 @@ def load_ct(
       DICOM series. Without one, a column of subjects is matched with the DICOM ``PatientID`` or series UID,
       or with the names of volumes; LNDb's ``LNDbID`` 7 finds ``LNDb-0007.mhd``.
     - **DICOM without a table**, as LIDC-IDRI is published: the label is whether ``ContrastBolusAgent`` names an
-      agent in the vessels, one slice a patient. Without the tag, or where it is empty, no agent was used; an oral
-      one alone is none that the heart shows. ``info`` counts both, ``"n_agent_empty"`` and ``"n_agent_oral"``.
+      agent in the vessels, one slice a patient. An oral one alone is none that the heart shows. Without the tag no
+      agent is assumed, nor where it is empty, though DICOM leaves it empty also where nobody knows (type 2); a warning
+      is logged. ``info`` counts these, ``"n_agent_absent"``, ``"n_agent_empty"`` and ``"n_agent_oral"``.
 
     Of a series or volume one slice is taken, at `slice_fraction` of its height; of several CT series of one
-    patient, the longest. Only headers are read to choose it. Slices are shown as radiologists see them,
+    patient, the longest. What differs in orientation, size or spacing under one SeriesInstanceUID, or in its
+    acquisition at the same positions, counts as several; ``info["n_mixed_series"]`` counts such series. Localizers,
+    reformatted series and files of other modalities are left out, counted in ``info["n_left_out"]``. Only headers are
+    read to choose a slice. Slices are shown as radiologists see them,
     windowed, and resized with their true proportions.
 
     Parameters
@@ -124,7 +135,7 @@ def load_ct(
     if not table and (folder / "overview.csv").is_file():
         table = folder / "overview.csv"
     labels = read_label_table(Path(table), label_column, file_column, subject_column) if table else None
-    items = find_items(folder, labels, slice_fraction, progress=progress)
+    items, headers = find_items(folder, labels, slice_fraction, progress=progress)
     items, agents = (items, {}) if labels else _with_known_agent(items, folder, skip_unknown)
     subjects, names = study_names([item.patient for item in items])
     _check_two_classes(items, folder)
@@ -132,37 +143,34 @@ def load_ct(
     items = [items[position] for position in chosen]
     _check_two_classes(items, folder)
     paths = [item.path for item in items]
-    images, drawn, n_not_hu = _read_all(
-        paths,
-        folder,
-        window=window,
-        size=size,
-        fraction=slice_fraction,
-        masks=masks,
-        check_hu=check_hu,
-        orientation=orientation,
-        progress=progress,
-    )
+    names = tuple(names[position] for position in chosen)
+    by_rule = masks == HEART_AND_VESSELS
+    mask_paths: Sequence[Path | None] = [None] * len(paths)
+    if masks is not None and not by_rule:
+        mask_paths = _find_masks(paths, names, folder, Path(masks))
+    reading = _Reading(window, size, slice_fraction, by_rule, check_hu, orientation)
+    images, drawn, n_not_hu = _read_all(paths, names, mask_paths, reading, progress=progress)
     info = {
         "source": f"CT labelled by {'a table' if labels else 'ContrastBolusAgent'}",
         "window": [float(value) for value in window],
         "size": size,
         "slice_fraction": slice_fraction,
         **agents,
+        **_left_out(headers),
         **assumed_orientation(paths, orientation),
     }
     if not check_hu:
         info["n_not_hu"] = n_not_hu
-    if drawn is not None:
-        rule = HEART_AND_VESSELS if masks == HEART_AND_VESSELS else "drawn, from files"
+    if masks is not None:
+        rule = HEART_AND_VESSELS if by_rule else "drawn, from files"
         info |= {"mask_rule": rule, "n_without_mask": int((~drawn.flatten(1).any(dim=1)).sum())}
     return Samples(
         images=images,
         labels=torch.tensor([item.label for item in items]),
         subjects=tuple(subjects[position] for position in chosen),
-        names=tuple(names[position] for position in chosen),
+        names=names,
         class_names=CLASS_NAMES,
-        masks=drawn,
+        masks=None if masks is None else drawn,
         sources=tuple(paths),
         info=info,
     )
@@ -181,8 +189,29 @@ def _with_known_agent(
             f"contrast agent in the vessels, {shown_values(unknown)}; expected the name of one, or words such as "
             "'NONE'. Give a label table, or leave these patients out with skip_unknown=True"
         )
-    counts = {f"n_agent_{kind}": kinds.count(kind) for kind in ("empty", "oral", "unknown")}
+    counts = {f"n_agent_{kind}": kinds.count(kind) for kind in ("absent", "empty", "oral", "unknown")}
+    if unfilled := counts["n_agent_absent"] + counts["n_agent_empty"]:
+        logger.warning(
+            "ContrastBolusAgent is absent in %d of %d patients and empty in %d; these %d count as without contrast "
+            "agent. Give a label table if some of them had one",
+            counts["n_agent_absent"],
+            len(items),
+            counts["n_agent_empty"],
+            unfilled,
+        )
     return [item for item, kind in zip(items, kinds, strict=True) if kind != "unknown"], counts
+
+
+def _left_out(headers: Sequence[Header]) -> dict[str, Any]:
+    """How many DICOM files are no axial CT slices, by kind, and how many series hold several; both are logged."""
+    counts = Counter(header.other for header in headers if header.other)
+    n_mixed = n_mixed_series([header for header in headers if not header.other])
+    if counts:
+        logger.warning("DICOM files left out, as they are no axial CT slices: %s", others_in_words(headers))
+    if n_mixed:
+        logger.warning("%d series hold several stacks of slices; the longest counts", n_mixed)
+    found = {"n_left_out": dict(sorted(counts.items()))} if counts else {}
+    return found | ({"n_mixed_series": n_mixed} if n_mixed else {})
 
 
 def _check_two_classes(items: Sequence[Item], folder: Path) -> None:
@@ -197,56 +226,77 @@ def _check_two_classes(items: Sequence[Item], folder: Path) -> None:
         )
 
 
-def _read_all(
-    paths: Sequence[Path],
-    folder: Path,
-    *,
-    window: tuple[float, float],
-    size: int,
-    fraction: float,
-    masks: str | Path | None,
-    check_hu: bool,
-    orientation: str,
-    progress: bool,
-) -> tuple[Tensor, Tensor | None, int]:
-    """Images and masks (or None), each (n, 1, size, size), and how many are in doubt of being in HU."""
-    drawn = None if masks in (None, HEART_AND_VESSELS) else _find_masks(paths, folder, Path(str(masks)))
-    image_list, mask_list, doubts, n_not_hu = [], [], [], 0
-    for position, path in enumerate(tqdm(paths, desc="CT slices", disable=not progress)):
-        volume = read_volume(path, orientation) if is_volume(path) else None
-        ct_slice = read_dicom(path) if volume is None else slice_of_volume(volume, fraction, path)
-        image_list.append(to_image(ct_slice, path, window, size))
-        n_not_hu += bool(ct_slice.doubt)
-        if ct_slice.doubt and check_hu:
+@dataclass(frozen=True)
+class _Reading:
+    """How slices are read, see :func:`load_ct`."""
+
+    window: tuple[float, float]
+    size: int
+    fraction: float
+    by_rule: bool
+    check_hu: bool
+    orientation: str
+
+    def read(self, path: Path, mask_path: Path | None) -> tuple[Tensor, Tensor, str, str]:
+        """Image and mask, each (1, size, size), and what speaks against its values being HU and against its mask."""
+        volume = read_volume(path, self.orientation) if is_volume(path) else None
+        ct_slice = read_dicom(path) if volume is None else slice_of_volume(volume, self.fraction, path)
+        image = to_image(ct_slice, path, self.window, self.size)
+        if ct_slice.doubt and self.check_hu:
             raise DataError(
                 f"{path}: {ct_slice.doubt}; expected Hounsfield units, air at -1000. Give the files in HU, or take "
                 "values as they are with check_hu=False"
             )
-        if masks == HEART_AND_VESSELS:
+        mask, doubt = np.zeros(ct_slice.hu.shape, dtype=bool), ""
+        if self.by_rule:
             mask = heart_and_vessels(ct_slice)
-        elif drawn and (mask_path := drawn[position]):
-            mask = read_mask(mask_path, ct_slice, volume, fraction, orientation)
-            if doubt := mask_doubt(mask, ct_slice):
-                doubts.append(f"{mask_path}: the mask {doubt}")
-        else:
-            mask = np.zeros(ct_slice.hu.shape, dtype=bool)
-        mask_list.append(resize(mask.astype(np.float32), ct_slice.spacing, size) >= 0.5)
-    if drawn and doubts:
-        n_masks = sum(path is not None for path in drawn)
+        elif mask_path:
+            mask = read_mask(mask_path, ct_slice, volume, self.fraction, self.orientation)
+            doubt = mask_doubt(mask, ct_slice)
+        small = resize(mask.astype(np.float32), ct_slice.spacing, self.size) >= 0.5
+        return image, small, ct_slice.doubt, doubt
+
+
+def _read_all(
+    paths: Sequence[Path],
+    names: Sequence[str],
+    mask_paths: Sequence[Path | None],
+    reading: _Reading,
+    *,
+    progress: bool,
+) -> tuple[Tensor, Tensor, int]:
+    """Images and masks, each (n, 1, size, size), and how many are in doubt of being in HU."""
+    images, masks, doubts, n_not_hu = [], [], [], 0
+    files = zip(paths, names, mask_paths, strict=True)
+    for path, name, mask_path in tqdm(files, desc="CT slices", total=len(paths), disable=not progress):
+        with called({path: name} | ({mask_path: f"{name}'s mask"} if mask_path else {})):
+            image, mask, not_hu, doubt = reading.read(path, mask_path)
+        images.append(image)
+        masks.append(mask)
+        n_not_hu += bool(not_hu)
+        doubts += [f"{name}'s mask {doubt}"] if doubt else []
+    if doubts:
+        n_masks = sum(path is not None for path in mask_paths)
         warnings.warn(f"{doubts[0]}. Masks in doubt: {len(doubts)} of {n_masks}", stacklevel=3)
-    return torch.stack(image_list), None if masks is None else torch.stack(mask_list), n_not_hu
+    return torch.stack(images), torch.stack(masks), n_not_hu
 
 
-def _find_masks(paths: Sequence[Path], root: Path, folder: Path) -> list[Path | None]:
+def _find_masks(paths: Sequence[Path], names: Sequence[str], root: Path, folder: Path) -> list[Path | None]:
     check_folder(folder, f"give one, or {HEART_AND_VESSELS!r} for the rule", "folder of masks")
-    found = [find_mask(folder, path, root) for path in paths]
+    with called(numbered(find_files(folder, lambda _: True))):
+        found = find_masks(folder, paths, root)
     if not any(found):
         raise DataFileError(
-            f"{folder}: no mask is named like an image; expected for instance {paths[0].with_suffix('.png').name}"
+            f"{folder}: no mask is named like an image; expected PNG or NIfTI files with the images' names, at the "
+            "same place below it as the images below theirs, or directly in it. Rename them"
         )
-    repeated = {path for path in found if path and found.count(path) > 1}
-    if repeated:
-        raise DataError(
-            f"{min(repeated)}: named like several images; mirror the images' folders in the masks' folder"
-        )
+    first: dict[Path, str] = {}
+    for path, name in zip(found, names, strict=True):
+        if path and path in first:
+            raise DataError(
+                f"{folder}: one mask is named like several images, {first[path]} and {name}; mirror the images' "
+                "folders in the masks' folder"
+            )
+        if path:
+            first[path] = name
     return found

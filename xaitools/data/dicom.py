@@ -1,13 +1,15 @@
 """DICOM files: headers without identities in any message, slices in Hounsfield units."""
 
+import math
 import re
 import warnings
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -15,6 +17,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
     MediaStorageDirectoryStorage,
@@ -24,12 +27,17 @@ from tqdm.auto import tqdm
 from xaitools.data.agents import agent_kind
 from xaitools.data.grids import Grid
 from xaitools.data.intensity import LOWEST_HU, hu_doubt
+from xaitools.data.orientation import LONGEST, SHORTEST
+from xaitools.data.sizes import MOST_PIXELS, check_size
 from xaitools.data.slices import AIR_HU, CtSlice, stored_slice
 from xaitools.data.volumes import LPS_TO_RAS
 from xaitools.errors import DataError, DataFileError, XaitoolsError
 
 SUFFIXES = {".dcm", ".dicom", ".ima"}
 MODALITIES = ("CT", "")
+DEFLATED = str(DeflatedExplicitVRLittleEndian).encode()
+LONGEST_META, MOST_BYTES = 2**16, 2**28
+FARTHEST = 1e5  # mm from the origin of a scanner to a slice
 # What else than a modality or a unit stands there may be a name.
 CODE = re.compile(r"[A-Z_]{1,8}")
 # US: unspecified.
@@ -49,20 +57,27 @@ HEADER_TAGS = [
     "PatientSex",
     "StudyInstanceUID",
     "SeriesInstanceUID",
+    "SOPInstanceUID",
+    "AcquisitionNumber",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "ContrastBolusAgent",
     "ContrastBolusRoute",
     "ContrastBolusVolume",
 ]
+STACK = ("ImageOrientationPatient", "Rows", "Columns", "PixelSpacing")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What chooses and labels a slice. `patient`, `person`, `study` and `series` stay in memory: they are never shown.
+    """What chooses and labels a slice. `patient`, `person` and the UIDs stay in memory: they are never shown.
 
     `other` says what it is instead of an axial CT slice, and is empty for one. `person` is the patient's birth date and
-    sex. `contrast_kind` is that of :func:`xaitools.data.agents.agent_kind`.
+    sex; `stack` are orientation, rows, columns and pixel spacing, which slices one above the other share.
+    `contrast_kind` is that of :func:`xaitools.data.agents.agent_kind`.
     """
 
     path: Path
@@ -70,10 +85,59 @@ class Header:
     person: tuple[str, str]
     study: str
     series: str
+    instance: str
+    acquisition: str
+    stack: tuple[float, ...]
     other: str
     height: float | None
     contrast_agent: str
     contrast_kind: str
+
+
+def open_dicom(path: Path, **options: Any) -> pydicom.Dataset:
+    """What pydicom reads, with its `options`, of a file that fits into memory.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file, or no regular one, which may never end.
+    DataFileError
+        Larger than one image can be, as it is or when it is inflated.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    with path.open("rb") as file:
+        largest = path.stat().st_size
+        if DEFLATED in file.read(LONGEST_META):
+            file.seek(0)
+            pydicom.filereader.read_preamble(file, False)
+            pydicom.filereader._read_file_meta_info(file)
+            largest = max(largest, _inflated(file))
+    if largest > MOST_BYTES:
+        raise DataFileError(f"{path}: more than {MOST_BYTES} bytes; expected one image a file. Take it apart")
+    return pydicom.dcmread(path, **options)
+
+
+def _inflated(file: BinaryIO) -> int:
+    """How many bytes the rest of a file is deflated from, or more than :data:`MOST_BYTES`."""
+    inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while total <= MOST_BYTES and (part := inflater.unconsumed_tail or file.read(2**20)):
+        total += len(inflater.decompress(part, 2**24))
+        if inflater.eof:
+            break
+    return total
+
+
+def read_pixels(dataset: pydicom.Dataset, path: Path) -> np.ndarray:
+    """The stored values of a data set.
+
+    Raises
+    ------
+    DataFileError
+        More pixels than are read.
+    """
+    check_size(path, (dataset.Rows, dataset.Columns), most=MOST_PIXELS)
+    return dataset.pixel_array
 
 
 def is_dicom(path: Path) -> bool:
@@ -94,7 +158,7 @@ def read_header(path: Path) -> Header:
         A CT with several slices in one file.
     """
     with _anonymous_errors(path):
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
+        dataset = open_dicom(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
         other = _other(dataset)
         if not other:
             _check_single_frame(dataset, path)
@@ -104,35 +168,46 @@ def read_header(path: Path) -> Header:
             person=(_text(dataset, "PatientBirthDate"), _text(dataset, "PatientSex")),
             study=_text(dataset, "StudyInstanceUID"),
             series=_text(dataset, "SeriesInstanceUID"),
+            instance=_text(dataset, "SOPInstanceUID"),
+            acquisition=_text(dataset, "AcquisitionNumber"),
+            stack=tuple(float(value) for tag in STACK for value in _values(dataset, tag)),
             other=other,
             height=_height(dataset),
             contrast_agent=_text(dataset, "ContrastBolusAgent"),
             contrast_kind=agent_kind(
-                _text(dataset, "ContrastBolusAgent"),
+                _text(dataset, "ContrastBolusAgent") if "ContrastBolusAgent" in dataset else None,
                 _text(dataset, "ContrastBolusRoute"),
                 _number(dataset, "ContrastBolusVolume", 0.0),
             ),
         )
 
 
-def read_headers(folder: Path, paths: Sequence[Path], *, progress: bool, needed: bool = True) -> list[Header]:
-    """Read many headers, those of axial CT slices only: no localizers, reformatted series, other modalities, DICOMDIR.
+def read_headers(paths: Sequence[Path], *, progress: bool) -> list[Header]:
+    """Read many headers."""
+    return [read_header(path) for path in tqdm(paths, desc="DICOM headers", disable=not progress)]
+
+
+def axial_slices(headers: Sequence[Header], where: str | Path, *, needed: bool = True) -> list[Header]:
+    """Those of axial CT slices only: no localizers, reformatted series, other modalities, DICOMDIR.
 
     Raises
     ------
     DataError
-        There is none, though one is `needed`; says what there is in `folder`.
+        There is none, though one is `needed`; says what there is, and `where`.
     """
-    bar = tqdm(paths, desc="DICOM headers", disable=not progress)
-    headers = [read_header(path) for path in bar]
     slices = [header for header in headers if not header.other]
     if not slices and needed:
-        counts = Counter(header.other for header in headers).most_common()
-        found = ", ".join(f"{what} ({n})" for what, n in counts) or "no DICOM file"
+        found = others_in_words(headers) or "no DICOM file"
         raise DataError(
-            f"{folder}: {found}; expected axial CT slices. Give a folder of these, or name it in the table"
+            f"{where}: {found}; expected axial CT slices. Give a folder of these, or name it in the table"
         )
     return slices
+
+
+def others_in_words(headers: Sequence[Header]) -> str:
+    """What there is besides axial CT slices, with counts: ``"SR (2), localizer (1)"``."""
+    counts = Counter(header.other for header in headers if header.other)
+    return ", ".join(f"{what} ({n})" for what, n in counts.most_common())
 
 
 def check_identities(headers: Sequence[Header]) -> None:
@@ -162,27 +237,85 @@ def check_identities(headers: Sequence[Header]) -> None:
 
 
 def slice_of_series(headers: Sequence[Header], fraction: float) -> Header:
-    """The slice at a fraction of the longest series' height: 0 the lowest, 1 nearest to the head.
+    """The slice at a fraction of the height of the longest stack, see :func:`stacks`: 0 the lowest, 1 nearest the head.
 
     Raises
     ------
     DataFileError
-        A file of that series has no position.
+        A file of that stack has no position.
+    DataError
+        Two slices lie there.
     """
-    series = defaultdict(list)
-    for header in headers:
-        series[header.series].append(header)
-    longest = max(series.values(), key=lambda members: (len(members), members[0].series))
+    longest = max(stacks(headers), key=lambda stack: (len(stack), stack[0].series))
     if len(longest) == 1:
         return longest[0]
     for header in longest:
         if header.height is None:
             raise DataFileError(
-                f"{header.path}: no ImagePositionPatient or ImageOrientationPatient, so its place in the series "
-                "is unknown; remove the file or list single files in a label table"
+                f"{header.path}: no ImagePositionPatient or ImageOrientationPatient with a place, so its place "
+                "in the series is unknown; remove the file or list single files in a label table"
             )
-    ordered = sorted(longest, key=lambda header: (header.height, header.path))
-    return ordered[round(fraction * (len(ordered) - 1))]
+    heights = sorted({_place_in_stack(header) for header in longest})
+    height = heights[round(fraction * (len(heights) - 1))]
+    chosen = sorted(
+        (header for header in longest if _place_in_stack(header) == height), key=lambda own: own.path
+    )
+    if len(chosen) > 1:
+        raise DataError(
+            f"{chosen[0].path} and {chosen[1].path}: {len(chosen)} slices of one series at one position; expected one, "
+            "as they may differ in contrast agent. Take the others out, or list single files in a label table"
+        )
+    return chosen[0]
+
+
+def stacks(headers: Sequence[Header]) -> list[list[Header]]:
+    """Slices that lie one above the other, though one SeriesInstanceUID may hold several such stacks.
+
+    Those of a stack share series, orientation, size and spacing. Where positions repeat, acquisitions are taken apart
+    if that leaves none that does. A copy of a slice, with its SOPInstanceUID and position, counts once.
+    """
+    found: list[list[Header]] = []
+    copies = {(header.series, header.instance or header.path, header.height): header for header in headers}
+    for header in copies.values():
+        stack = next((own for own in found if _stacked(own[0], header)), None)
+        if stack is None:
+            found.append([header])
+        else:
+            stack.append(header)
+    return [part for stack in found for part in _acquisitions(stack)]
+
+
+def n_mixed_series(headers: Sequence[Header]) -> int:
+    """How many SeriesInstanceUIDs hold several stacks."""
+    series = defaultdict(list)
+    for header in headers:
+        series[header.patient, header.series].append(header)
+    return sum(len(stacks(own)) > 1 for own in series.values())
+
+
+def _stacked(one: Header, other: Header) -> bool:
+    if one.series != other.series or len(one.stack) != len(other.stack):
+        return False
+    pairs = zip(one.stack, other.stack, strict=True)
+    return all(math.isclose(*pair, rel_tol=1e-3, abs_tol=0.01) for pair in pairs)
+
+
+def _acquisitions(stack: list[Header]) -> list[list[Header]]:
+    acquisitions = defaultdict(list)
+    for header in stack:
+        acquisitions[header.acquisition].append(header)
+    parts = list(acquisitions.values())
+    return parts if _repeats(stack) and not any(map(_repeats, parts)) else [stack]
+
+
+def _repeats(stack: Sequence[Header]) -> bool:
+    """Whether two slices lie at one position."""
+    return len({_place_in_stack(header) for header in stack}) < len(stack)
+
+
+def _place_in_stack(header: Header) -> float:
+    """The height in whole hundredths of a millimetre; -inf where it is unknown."""
+    return -math.inf if header.height is None else round(header.height * 100)
 
 
 def read_dicom(path: Path) -> CtSlice:
@@ -201,7 +334,7 @@ def read_dicom(path: Path) -> CtSlice:
         Not one greyscale axial slice of a CT, or in another unit.
     """
     with _anonymous_errors(path):
-        dataset = pydicom.dcmread(path)
+        dataset = open_dicom(path)
         _check_is_ct(dataset, path)
         stored = _stored_values(dataset, path)
         hu = _hounsfield(dataset, stored, path)
@@ -215,10 +348,27 @@ def read_dicom(path: Path) -> CtSlice:
         row_spacing, column_spacing = (float(value) for value in dataset.PixelSpacing)
         axes = np.array(dataset.ImageOrientationPatient, dtype=float).reshape(2, 3)
         position = np.array(dataset.get("ImagePositionPatient") or [], dtype=float)
+        _check_geometry(path, (row_spacing, column_spacing), axes, position)
     if not _is_axial(axes):
         raise DataError(f"{path}: not an axial slice; expected one across the patient's long axis. Remove it")
     grid = _grid(hu.shape, axes, row_spacing, column_spacing)
     return stored_slice(hu, grid, doubt, _place(grid, axes, position) if position.size else None)
+
+
+def _check_geometry(path: Path, spacing: tuple[float, float], axes: np.ndarray, position: np.ndarray) -> None:
+    """Raise DataError unless the tags that place a slice can be those of one."""
+    lengths = np.linalg.norm(axes, axis=1) if np.abs(axes).max() < 2 else np.inf
+    if not all(SHORTEST <= length <= LONGEST for length in spacing):
+        found = (
+            f"PixelSpacing is {spacing[0]:g} and {spacing[1]:g} mm; expected {SHORTEST:g} to {LONGEST:g} mm"
+        )
+    elif not np.all(np.abs(lengths - 1) < 0.1) or abs(float(axes[0] @ axes[1])) > 0.1:
+        found = "ImageOrientationPatient is not two directions at a right angle; expected these"
+    elif position.size and not (position.shape == (3,) and np.isfinite(position).all()):
+        found = "ImagePositionPatient is not three finite numbers; expected these"
+    else:
+        return
+    raise DataError(f"{path}: its {found}. Correct the tag or remove the file")
 
 
 def _place(grid: Grid, axes: np.ndarray, position: np.ndarray) -> Grid:
@@ -304,6 +454,14 @@ def _text(dataset: pydicom.Dataset, tag: str) -> str:
     return str(dataset.get(tag) or "").strip()
 
 
+def _values(dataset: pydicom.Dataset, tag: str) -> list[Any]:
+    """All values of an element, none where it is absent or empty."""
+    value = dataset.get(tag)
+    if value is None or value == "":
+        return []
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
 def _number(dataset: pydicom.Dataset, tag: str, default: float) -> float:
     value = dataset.get(tag)
     return default if value is None or value == "" else float(value)
@@ -313,8 +471,11 @@ def _height(dataset: pydicom.Dataset) -> float | None:
     position, orientation = dataset.get("ImagePositionPatient"), dataset.get("ImageOrientationPatient")
     if not position or not orientation:
         return None
-    normal = np.cross(*np.array(orientation, dtype=float).reshape(2, 3))
-    return float(np.dot(np.array(position, dtype=float), normal) * np.sign(normal[2]))
+    axes = np.array(orientation, dtype=float).reshape(2, 3)
+    with np.errstate(all="ignore"):
+        normal = np.cross(*axes)
+        height = float(np.dot(np.array(position, dtype=float), normal) * np.sign(normal[2]))
+    return height if abs(height) < FARTHEST else None
 
 
 def _check_is_ct(dataset: pydicom.Dataset, path: Path) -> None:
@@ -352,11 +513,19 @@ def _hounsfield(dataset: pydicom.Dataset, stored: np.ndarray, path: Path) -> np.
 def _stored_values(dataset: pydicom.Dataset, path: Path) -> np.ndarray:
     _check_decodable(dataset.file_meta.TransferSyntaxUID, path)
     try:
-        return dataset.pixel_array
+        stored = read_pixels(dataset, path)
+    except XaitoolsError:
+        raise
     except Exception:
         raise DataFileError(
             f"{path}: its pixel data cannot be decoded, most likely truncated; fetch the file again"
         ) from None
+    if stored.ndim != 2:
+        raise DataFileError(
+            f"{path}: its pixel data are {' x '.join(map(str, stored.shape))} values; expected one slice of Rows and "
+            "Columns. Fetch the file again"
+        )
+    return stored
 
 
 def _check_decodable(syntax: Any, path: Path) -> None:

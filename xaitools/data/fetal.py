@@ -2,7 +2,6 @@
 
 import re
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,15 +18,16 @@ from tqdm.auto import tqdm
 from xaitools.checks import check_choice, check_counts
 from xaitools.data.folders import by_name, check_folder, find_files, layout_error
 from xaitools.data.missing import without_missing
-from xaitools.data.pictures import drawn_pixels, read_picture
+from xaitools.data.naming import called, numbered
+from xaitools.data.pictures import DEEPEST, brightness, drawn_pixels, is_deep, luma, read_picture
 from xaitools.data.samples import Samples
 from xaitools.data.subjects import check_n_subjects, check_spellings, evenly_spaced, study_names
-from xaitools.data.tables import number, plain, read_table
+from xaitools.data.tables import number, plain, read_table, shown_columns
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 
 UNITS = ("px", "mm")
-DEEPEST = 65535
 CONTOUR_WIDTH = 7.0
+LONGEST = 4096  # smoothing takes a time that grows with the square of it
 PIXEL_SIZE, CIRCUMFERENCE = "pixel size (mm)", "head circumference (mm)"
 
 _TABLE, _TEST_TABLE = "training_set_pixel_size_and_HC.csv", "test_set_pixel_size.csv"
@@ -106,7 +106,8 @@ def load_fetal(
     chosen = evenly_spaced(subjects, n_subjects)
     rows = rows.iloc[chosen]
     paths = [place / file for file in rows["file name"]]
-    images, masks, kinds, n_missing = _read_pictures(paths, size, contour_width, progress=progress)
+    names = tuple(names[position] for position in chosen)
+    images, masks, kinds, n_missing = _read_pictures(paths, names, size, contour_width, progress=progress)
     if n_color := kinds["n_color"]:
         warnings.warn(f"{n_color} of {len(paths)} images are in color: their luminance is used", stacklevel=2)
     pixel, circumference = (rows[what].to_numpy(copy=True) for what in ("pixel size", "head circumference"))
@@ -114,7 +115,7 @@ def load_fetal(
         images=images,
         labels=torch.from_numpy(circumference / pixel if unit == "px" else circumference).float(),
         subjects=tuple(subjects[position] for position in chosen),
-        names=tuple(names[position] for position in chosen),
+        names=names,
         masks=masks,
         sources=tuple(paths),
         unit=unit,
@@ -208,28 +209,41 @@ def _read_rows(table: Path, place: Path) -> pd.DataFrame:
             place, "no PNG image", LAYOUTS, "Unpack HC18 there, or give the folder with the images"
         )
     named = by_name(pictures)
-    listed = rows["file name"] = [_listed_name(cell, named) for cell in rows["file name"]]
-    repeated = [name for name, count in Counter(listed).items() if count > 1]
-    if repeated:
-        raise DataError(f"{table}: {repeated[0]} has more than one row; leave the right one in the table")
-    files = {path.name for path in pictures}
-    if missing := sorted(set(listed) - files):
-        raise DataFileError(
-            f"{table}: {len(missing)} of {len(rows)} rows name an image that is not in {place}, the first is "
-            f"{missing[0]}; unpack the whole training set, or remove these rows"
-        )
-    if unlisted := sorted(files - set(listed)):
-        raise DataError(
-            f"{table}: no row for {len(unlisted)} of {len(files)} images in {place}, the first is {unlisted[0]}; "
-            "add the rows or remove the images"
-        )
+    listed = [_listed_name(cell, named) for cell in rows["file name"]]
+    rows["file name"] = listed
+    _check_listed(listed, pictures, table, place)
     rows["fetus"] = [_fetus(file, table) for file in listed]
-    check_spellings(rows["fetus"].tolist(), listed, table)
+    check_spellings(
+        rows["fetus"].tolist(), [f"row {row} below the header" for row in range(1, len(listed) + 1)], table
+    )
     for what in ("pixel size", "head circumference"):
         known = without_missing(rows[what].tolist(), f"{table}, {what}")[0]
-        given = zip(rows[what], known, listed, strict=True)
-        rows[what] = [_positive(*row, table, what) for row in given]
+        given = zip(rows[what], known, strict=True)
+        rows[what] = [
+            _positive(*cells, f"{table}, row {row}", what) for row, cells in enumerate(given, start=1)
+        ]
     return rows
+
+
+def _check_listed(listed: Sequence[str], pictures: Sequence[Path], table: Path, place: Path) -> None:
+    """Raise unless a table lists each picture of a folder once, and nothing else; rows count from below the header."""
+    rows: dict[str, int] = {}
+    for row, name in enumerate(listed, start=1):
+        if (before := rows.setdefault(name, row)) != row:
+            raise DataError(
+                f"{table}: rows {before} and {row} below the header are of one image; leave the right one in the table"
+            )
+    files = {path.name: path for path in pictures}
+    if missing := [row for name, row in rows.items() if name not in files]:
+        raise DataFileError(
+            f"{table}: {len(missing)} of {len(listed)} rows name an image that is not in {place}, the first is row "
+            f"{missing[0]} below the header; unpack the whole training set, or remove these rows"
+        )
+    if unlisted := [path for name, path in files.items() if name not in rows]:
+        raise DataError(
+            f"{table}: no row for {len(unlisted)} of {len(files)} images in {place}, the first is "
+            f"{numbered(pictures)[unlisted[0]]}; add the rows or remove the images"
+        )
 
 
 def _is_picture(path: Path) -> bool:
@@ -247,7 +261,7 @@ def _column(cells: pd.DataFrame, what: str, table: Path) -> str:
     fitting = [column for column in cells if plain(column).startswith(_COLUMNS[what])]
     if len(fitting) != 1:
         raise DataError(
-            f"{table}: {len(fitting)} columns for the {what} among {list(cells)}; expected the columns "
+            f"{table}: {len(fitting)} columns for the {what} among {shown_columns(cells)}; expected the columns "
             "'filename', 'pixel size(mm)' and 'head circumference (mm)', once each"
         )
     return fitting[0]
@@ -256,63 +270,65 @@ def _column(cells: pd.DataFrame, what: str, table: Path) -> str:
 def _fetus(file: str, table: Path) -> str:
     if not (match := _FILE_NAME.fullmatch(file)):
         raise DataError(
-            f"{table}: a file named {file!r}; expected names like 010_HC.png and 010_2HC.png, where the number "
+            f"{table}: a file named {file[:80]!r}; expected names like 010_HC.png and 010_2HC.png, where the number "
             "tells the fetus"
         )
     return match[1]
 
 
-def _positive(cell: str, known: str, file: str, table: Path, what: str) -> float:
+def _positive(cell: str, known: str, where: str, what: str) -> float:
     if not (value := number(known)) > 0:
         raise DataError(
-            f"{table}: {file} has the {what} {cell!r}; expected a positive number of mm. Correct the row"
+            f"{where} below the header: the {what} {cell[:80]!r}; expected a positive number of mm. Correct it"
         )
     return value
 
 
 def _read_pictures(
-    paths: Sequence[Path], size: int, width: float, *, progress: bool
+    paths: Sequence[Path], names: Sequence[str], size: int, width: float, *, progress: bool
 ) -> tuple[Tensor, Tensor, dict[str, int], int]:
     """Images and masks, each (n, 1, size, size), the kinds of files for `info`, and how many have no annotation."""
     images = np.empty((len(paths), 1, size, size), dtype=np.float32)
     masks = np.zeros(images.shape, dtype=bool)
     n_color = n_missing = 0
-    deep, highest = [], 0
+    deep, highest = [], 0.0
     for position, path in enumerate(tqdm(paths, desc="ultrasound images", disable=not progress)):
-        picture = read_picture(path)
-        gray, colored = _gray(picture)
-        if picture.mode.startswith("I"):
-            deep.append(position)
-            highest = max(highest, int(np.asarray(picture).max()))
-        images[position, 0] = _squash(gray, size, path)
-        n_color += colored
         annotation = path.with_name(path.stem + _ANNOTATION + path.suffix)
-        if annotation.is_file():
-            outline = _outline(annotation, gray.shape)
-            masks[position, 0] = contour_band(outline, gray.shape, size, width)
-        else:
-            n_missing += 1
+        name = names[position]
+        with called({path: name, annotation: f"{name}'s annotation"}):
+            picture = read_picture(path)
+            gray, colored = _gray(picture, path)
+            images[position, 0] = _squash(gray, size, path)
+            if annotation.is_file():
+                outline = _outline(annotation, gray.shape)
+                masks[position, 0] = contour_band(outline, gray.shape, size, width)
+            else:
+                n_missing += 1
+        n_color += colored
+        if is_deep(picture):
+            deep.append(position)
+            highest = max(highest, gray.max())
     kinds = {"n_color": n_color}
     if deep:
-        bits = next(bits for bits in (8, 10, 12, 16) if highest < 2**bits)
+        bits = next(bits for bits in (8, 10, 12, 16) if round(highest * DEEPEST) < 2**bits)
         images[deep] = np.minimum(images[deep] * (DEEPEST / (2**bits - 1)), 1)
         kinds |= {"n_16_bit": len(deep), "bits_used_of_16": bits}
     return torch.from_numpy(images), torch.from_numpy(masks), kinds, n_missing
 
 
-def _gray(picture: Image.Image) -> tuple[np.ndarray, bool]:
+def _gray(picture: Image.Image, path: Path) -> tuple[np.ndarray, bool]:
     """Gray values as parts of the largest number that their type holds, (row, column), and whether there are colors."""
-    if picture.mode.startswith("I"):
-        return np.asarray(picture).astype(np.float64) / DEEPEST, False
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        ground = Image.new("RGBA", picture.size, "black")
-        picture = Image.alpha_composite(ground, picture.convert("RGBA"))
-    colors = np.asarray(picture.convert("RGB"))
-    colored = bool((colors != colors[..., :1]).any())
-    return np.asarray(picture.convert("L")) / 255, colored
+    values = brightness(picture, path, ground="black")
+    colored = bool((values != values[..., :1]).any())
+    return (luma(values) if colored else values)[..., 0], colored
 
 
 def _squash(gray: np.ndarray, size: int, path: Path) -> np.ndarray:
+    if max(gray.shape) > LONGEST:
+        raise DataError(
+            f"{path}: {gray.shape[0]} x {gray.shape[1]} pixels; expected an ultrasound image, {LONGEST} each way at "
+            "most. Make it smaller, and its pixel size in the table larger"
+        )
     if gray.min() == gray.max():
         raise DataError(f"{path}: all pixels have the value {gray.max():.3g}; expected an ultrasound image")
     return np.clip(resize(gray, (size, size), order=1, anti_aliasing=True), 0, 1)
@@ -328,9 +344,7 @@ def _outline(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         )
     edges = find_contours(drawn.astype(float), 0.5)
     if not edges:
-        raise DataError(
-            f"{path}: the annotation shows no outline; expected white on black. Draw it or remove the file"
-        )
+        raise DataError(f"{path}: no outline is drawn; expected white on black. Draw it or remove the file")
     return np.concatenate(edges)
 
 

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from xaitools.errors import DataError, DataFileError
@@ -106,7 +107,7 @@ def by_name(paths: Iterable[Path], folder: Path | None = None) -> dict[str, list
     return dict(found)
 
 
-def find_listed(name: str, folder: Path, files: Mapping[str, Sequence[Path]], table: str | Path) -> Path:
+def find_listed(name: str, folder: Path, files: Mapping[str, Sequence[Path]], where: str) -> Path:
     """The file or folder that a cell of a table names: by its path below `folder`, or by its name alone.
 
     Parameters
@@ -116,8 +117,8 @@ def find_listed(name: str, folder: Path, files: Mapping[str, Sequence[Path]], ta
     folder : Path
     files : mapping
         Of :func:`by_name`, of the same folder.
-    table : str or Path
-        Names the table in messages.
+    where : str
+        Names the cell in messages, which do not show it: ``"a.csv, row 3 below the header"``.
 
     Raises
     ------
@@ -127,8 +128,9 @@ def find_listed(name: str, folder: Path, files: Mapping[str, Sequence[Path]], ta
         Several have that name.
     """
     place = folder / name.replace("\\", "/")
-    if name and place.exists():
-        return place
+    with suppress(OSError, ValueError):  # no name of a file: too long, or with a NUL
+        if name and place.exists():
+            return place
     names = [composed(place.relative_to(folder).as_posix())] if place.is_relative_to(folder) else []
     names.append(composed(place.name))
     matches = next((files[key] for key in names if key in files), []) if name else []
@@ -136,6 +138,9 @@ def find_listed(name: str, folder: Path, files: Mapping[str, Sequence[Path]], ta
         return matches[0]
     if matches:
         raise DataError(
-            f"{table}: {name!r} fits {len(matches)} files in {folder}; list paths below that folder"
+            f"{where}: its file fits {len(matches)} files in {folder}; expected one. List paths below that folder"
         )
-    raise DataFileError(f"{folder}: no image {name!r}, which {table} lists; add the file or remove the row")
+    raise DataFileError(
+        f"{where}: no image of that name in {folder}; expected the name of one, or its path below that folder. Add "
+        "the file or remove the row"
+    )

@@ -39,6 +39,8 @@ class Grid:
             raise ShapeError(f"grid of shape {tuple(self.shape)}; expected three axes, (x, y, z).")
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
             raise ShapeError(f"affine {affine.tolist()}; expected an invertible 4 x 4 matrix, in mm.")
+        if np.isnan(orientations.io_orientation(affine)).any():
+            raise ShapeError(f"affine {affine.tolist()}; expected axes that run apart, in mm.")
         object.__setattr__(self, "shape", tuple(self.shape))
         object.__setattr__(self, "affine", affine)
 

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xaitools.data.contrast import LabelTable
-from xaitools.data.dicom import Header, check_identities, is_dicom, read_header, read_headers, slice_of_series
+from xaitools.data.dicom import (
+    Header,
+    axial_slices,
+    check_identities,
+    is_dicom,
+    read_header,
+    read_headers,
+    slice_of_series,
+)
 from xaitools.data.folders import by_name, composed, find_files, find_listed, layout_error, stem
-from xaitools.data.subjects import check_spellings, check_subject_cells, spelling
+from xaitools.data.naming import called, numbered
+from xaitools.data.subjects import check_spellings, check_subject_cells, spelling, without_known_words
 from xaitools.data.volumes import is_volume
 from xaitools.errors import DataError, DataFileError
 
@@ -33,8 +42,10 @@ class Item:
     header: Header | None = None
 
 
-def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progress: bool) -> list[Item]:
-    """Find one file a sample: as a table lists them, or by the headers of DICOM series.
+def find_items(
+    folder: Path, table: LabelTable | None, fraction: float, *, progress: bool
+) -> tuple[list[Item], list[Header]]:
+    """Find one file a sample: as a table lists them, or by the headers of DICOM series, which are returned as well.
 
     Parameters
     ----------
@@ -54,51 +65,73 @@ def find_items(folder: Path, table: LabelTable | None, fraction: float, *, progr
         A file that belongs to several rows, a row without a subject, a DICOM file without ``PatientID`` and no column
         of subjects, or ids that look like two spellings of one person.
     """
-    dicoms, volumes = find_files(folder, is_dicom), find_files(folder, is_volume)
+    files = find_files(folder, lambda _: True)
+    with called(numbered(files)):
+        dicoms, volumes = list(filter(is_dicom, files)), list(filter(is_volume, files))
     if not dicoms and not volumes:
         remedy = "Give the folder of the images, or convert them"
         raise layout_error(folder, "no DICOM, NIfTI or MetaImage (.mhd) file", LAYOUTS, remedy)
+    with called(numbered(sorted({*dicoms, *volumes}))):
+        return _items(folder, dicoms, volumes, table, fraction, progress)
+
+
+def _items(
+    folder: Path,
+    dicoms: Sequence[Path],
+    volumes: Sequence[Path],
+    table: LabelTable | None,
+    fraction: float,
+    progress: bool,
+) -> tuple[list[Item], list[Header]]:
     if table is None:
-        items = _tagged(folder, dicoms, fraction, progress)
+        items, headers = _tagged(folder, dicoms, fraction, progress)
         _check_patients(items, folder)
-        return items
+        return items, headers
     if table.subjects is not None:
         check_subject_cells(table.subjects, table.path)
     if table.files is not None:
-        items = _listed_files(folder, [*dicoms, *volumes], table, table.files, fraction)
+        items, headers = _listed_files(folder, [*dicoms, *volumes], table, table.files, fraction)
     else:
-        items = _listed_subjects(folder, dicoms, volumes, table, table.subjects or [], fraction, progress)
+        subjects = table.subjects or []
+        items, headers = _listed_subjects(folder, dicoms, volumes, table, subjects, fraction, progress)
     _check_unique(items, table.path)
     _check_patients(items, table.path)
-    return items
+    return items, headers
 
 
-def _tagged(folder: Path, dicoms: Sequence[Path], fraction: float, progress: bool) -> list[Item]:
+def _tagged(
+    folder: Path, dicoms: Sequence[Path], fraction: float, progress: bool
+) -> tuple[list[Item], list[Header]]:
     if not dicoms:
         raise DataError(f"{folder}: only DICOM files carry a label (ContrastBolusAgent); give a label table")
     patients = defaultdict(list)
-    headers = read_headers(folder, dicoms, progress=progress)
-    check_identities(headers)
-    for header in headers:
+    headers = read_headers(dicoms, progress=progress)
+    slices = axial_slices(headers, folder)
+    check_identities(slices)
+    for header in slices:
         patients[_patient(header)].append(header)
     chosen = [(patient, slice_of_series(patients[patient], fraction)) for patient in sorted(patients)]
-    return [
+    items = [
         Item(header.path, patient, int(header.contrast_kind == "vessels"), header)
         for patient, header in chosen
     ]
+    return items, headers
 
 
 def _listed_files(
     folder: Path, files: Sequence[Path], table: LabelTable, listed: Sequence[str], fraction: float
-) -> list[Item]:
+) -> tuple[list[Item], list[Header]]:
     named = by_name(files, folder)
-    items, headers = [], []
+    items, headers, read = [], [], []
     for row, (name, label) in enumerate(zip(listed, table.labels, strict=True)):
-        path = find_listed(name, folder, named, table.path)
+        where = f"{table.path}, row {row + 1} below the header"
+        path = find_listed(name, folder, named, where)
         header = None
         if path.is_dir():
-            header = slice_of_series(read_headers(path, find_files(path, is_dicom), progress=False), fraction)
+            own = read_headers(find_files(path, is_dicom), progress=False)
+            header = slice_of_series(axial_slices(own, where), fraction)
             path = header.path
+            read += own
         if table.subjects is not None:
             patient = table.subjects[row]
         elif is_volume(path):
@@ -108,7 +141,7 @@ def _listed_files(
             patient = _patient(headers[-1])
         items.append(Item(path, patient, label))
     check_identities(headers)
-    return items
+    return items, read
 
 
 def _listed_subjects(
@@ -119,14 +152,15 @@ def _listed_subjects(
     subjects: Sequence[str],
     fraction: float,
     progress: bool,
-) -> list[Item]:
-    headers = read_headers(folder, dicoms, progress=progress, needed=not volumes)
-    check_identities(headers)
+) -> tuple[list[Item], list[Header]]:
+    headers = read_headers(dicoms, progress=progress)
+    slices = axial_slices(headers, folder, needed=not volumes)
+    check_identities(slices)
     series = defaultdict(list)
-    for header in headers:
+    for header in slices:
         for key in {composed(header.patient), header.series}:
             series[key].append(header)
-    named = _named(volumes, subjects, table.path)
+    named = _named(volumes, folder, subjects, table.path)
     items = []
     for row, (subject, label) in enumerate(zip(subjects, table.labels, strict=True)):
         if subject and subject in series:
@@ -142,25 +176,31 @@ def _listed_subjects(
                 f"{table.path}: {found} for the subject in row {row + 1} below the header; expected one volume named "
                 f"after it or a DICOM series with its PatientID. Add a column of files or remove the row{hint}"
             )
-    return items
+    return items, headers
 
 
-def _named(volumes: Sequence[Path], subjects: Sequence[str], table: Path) -> dict[str, list[Path]]:
+def _named(
+    volumes: Sequence[Path], folder: Path, subjects: Sequence[str], table: Path
+) -> dict[str, list[Path]]:
     """The volumes that are named after each subject: ``LNDb-0007`` after 7, ``sub-01_ct`` after ``sub-01``.
+
+    A file's name and those of its folders below `folder` count alike. A subject that is a number is any number in them
+    but those of well-known words, see :func:`~xaitools.data.subjects.without_known_words`.
 
     Raises
     ------
     DataError
-        A name has several numbers, or begins with several subjects, so that it is unknown whose it is.
+        The names have several numbers, or begin with several subjects, so that it is unknown whose it is.
     """
-    numbers = {int(subject): subject for subject in subjects if subject.isdecimal()}
-    words = {subject for subject in subjects if subject and not subject.isdecimal()}
+    numbers = {int(subject): subject for subject in subjects if re.fullmatch(r"\d{1,99}", subject)}
+    words = {subject for subject in subjects if subject} - set(numbers.values())
     named = defaultdict(list)
     for path in volumes:
-        name = composed(stem(path))
-        at_an_end = re.search(r"\d$|^\d+_", name)
-        found = {int(digits) for digits in re.findall(r"\d+", name)} if at_an_end else set()
-        candidates = {subject for subject in words if name == subject or name.startswith(f"{subject}_")}
+        names = [composed(name) for name in (stem(path), *path.relative_to(folder).parts[:-1])]
+        found = {int(digits) for name in names for digits in re.findall(r"\d+", without_known_words(name))}
+        candidates = {
+            subject for subject in words if any(f"{name}_".startswith(f"{subject}_") for name in names)
+        }
         if len(candidates) > 1 or (not candidates and len(found) > 1 and found & numbers.keys()):
             raise DataError(
                 f"{path}: whose it is, is not clear: it may be named after {sorted(candidates or found)}; expected "

@@ -19,6 +19,7 @@ from xaitools.errors import DataError, ShapeError
 from xaitools.files import digest, replacing
 
 STEPS = 65535
+DTYPES = ("U16", "BOOL", "I64")
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,17 @@ class CachedArray:
         """Make the file, unless it is there and whole."""
         try:
             with safe_open(self.path, framework="np") as file:
-                file.get_slice("array")
+                whole = file.get_slice("array").get_dtype() in DTYPES and self._measures() <= set(
+                    file.metadata() or ()
+                )
         except (SafetensorError, OSError):
+            whole = False
+        if not whole:
             self._write()
+
+    def _measures(self) -> set[str]:
+        """What the header says of the array."""
+        return {"sha256"} if self.measure is None else {"sha256", "measured"}
 
     def load(self) -> np.ndarray:
         """The array: float32, bool or int64."""

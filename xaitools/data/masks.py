@@ -1,12 +1,14 @@
 """Reference masks of CT slices: from files, or by a stated rule."""
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from xaitools.data.folders import stem
+from xaitools.data.folders import composed, find_files, stem
 from xaitools.data.pictures import drawn_pixels, read_picture
 from xaitools.data.slices import CtSlice, slice_at, slice_of_volume
 from xaitools.data.volumes import NIFTI, Volume, read_volume
@@ -15,18 +17,28 @@ from xaitools.errors import DataError, ShapeError
 BODY_HU = -300
 
 
-def find_mask(folder: Path, source: Path, root: Path) -> Path | None:
-    """The mask named like `source`: at the same place below `folder` as the source below `root`, or directly in it.
+def find_masks(folder: Path, sources: Sequence[Path], root: Path) -> list[Path | None]:
+    """The mask named like each source: at the same place below `folder` as the source below `root`, or directly in it.
+
+    Names that differ only in their form of Unicode are alike, see :func:`xaitools.data.folders.composed`.
 
     Raises
     ------
     DataError
-        There are several.
+        An image has several.
     """
+    files = defaultdict(list)
+    for path in find_files(folder, lambda path: path.name.lower().endswith((".png", *NIFTI))):
+        files[composed(path.relative_to(folder).as_posix())].append(path)
+    return [_find_mask(files, source, root) for source in sources]
+
+
+def _find_mask(files: Mapping[str, Sequence[Path]], source: Path, root: Path) -> Path | None:
     below = source.relative_to(root).parent if source.is_relative_to(root) else Path()
-    names = [name + suffix for name in (source.name, stem(source)) for suffix in (".png", *NIFTI)]
-    for place in (folder / below, folder):
-        found = sorted({place / name for name in names if (place / name).is_file()})
+    names = {name + suffix for name in (source.name, stem(source)) for suffix in (".png", *NIFTI)}
+    for place in (below, Path()):
+        keys = sorted({composed((place / name).as_posix()) for name in names})
+        found = [path for key in keys for path in files.get(key, ())]
         if len(found) > 1:
             raise DataError(f"{found[0]} and {found[1]}: two masks of one image; keep one of them")
         if found:

@@ -31,7 +31,7 @@ def without_missing(
     where: str | Path,
     *,
     wanted: Collection[str] = (),
-    codes: Sequence[str] | None = None,
+    codes: Sequence[str | float] | None = None,
 ) -> tuple[list[str], dict[str, int]]:
     """A column whose cells are empty where a value is missing, and how often each code for that was met.
 
@@ -46,7 +46,7 @@ def without_missing(
         Names the column in messages.
     wanted : collection of str
         Values that are asked for by name, and so are none of these.
-    codes : sequence of str, optional
+    codes : sequence of str or numbers, optional
         What stands for "missing" instead of :data:`CODES`, nothing if empty: no cell is judged by the others then.
 
     Returns
@@ -68,8 +68,11 @@ def without_missing(
         others = set(filter(None, cells)) - known
         missing = {cell for cell in known if _is_missing(cell, others, where)}
     else:
-        named = {code.strip().lower() for code in codes}
-        missing = {cell for cell in found if cell.lower() in named}
+        named = [str(code).strip().lower() for code in codes]
+        values = set(map(number, filter(is_number, named)))
+        missing = {
+            cell for cell in found if cell.lower() in named or (is_number(cell) and number(cell) in values)
+        }
     counts = Counter(cell for cell in cells if cell in missing)
     return ["" if cell in missing else cell for cell in cells], dict(sorted(counts.items()))
 
@@ -87,6 +90,6 @@ def _is_missing(code: str, others: Collection[str], where: str | Path) -> bool:
         return True
     raise DataError(
         f"{where}: {code!r} beside {low:g} to {high:g} may be a value or a code for a missing one; expected "
-        f"one that is plain. Say missing=[{code!r}] if it is a code, or missing=[] if it is a value (in a call of "
-        "load_brains), or empty these cells"
+        f"one that is plain. Say missing=[{code!r}] if it is a code, or missing=[] if it is a value (where brains are "
+        "loaded), or empty these cells"
     )

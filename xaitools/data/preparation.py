@@ -1,6 +1,7 @@
 """From a NIfTI file to a volume that a network takes: orientation, intensity, mask, grid."""
 
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from xaitools.errors import DataError, ShapeError
 logger = logging.getLogger(__name__)
 
 VERSION = 3
+MOST_VOXELS = 2**28
 FAR = 10.0  # heads with the brightest vessels reach 1 to 3
 
 
@@ -97,7 +99,13 @@ def common_grid(
         step = spacing or float(first.spacing.min())
         lengths = np.rint(np.array(first.shape) * first.spacing / step)
         common = centered_grid(lengths.astype(int).tolist(), step)
-    return common if shape is None else common.resized(shape)
+    common = common if shape is None else common.resized(shape)
+    if math.prod(common.shape) > MOST_VOXELS:
+        raise DataError(
+            f"{paths[0]}: brought onto the common grid, {common}, it has more than {MOST_VOXELS} voxels; correct the "
+            "lengths of voxels in its header, or give a larger spacing or a smaller shape"
+        )
+    return common
 
 
 def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
@@ -120,7 +128,7 @@ def prepare_image(scan: Scan, settings: Settings) -> np.ndarray:
             f"{scan.path}: {count} voxels are NaN or infinite; set them to 0, or leave the volume out"
         )
     mask = _brain(scan, settings, grid)
-    voxels = _without_outliers(voxels, scan.path)
+    voxels = _without_outliers(voxels, scan)
     scaled = _scale(voxels, mask, settings.intensity, scan.path)
     if mask is not None:
         scaled *= mask
@@ -150,7 +158,7 @@ def placement(scan: Scan, settings: Settings) -> tuple[Grid, Grid]:
     grid = stored.turned()
     if settings.space != "centered":
         return stored, grid
-    voxels = _without_outliers(_read(scan.path, settings).voxels, scan.path)
+    voxels = _without_outliers(_read(scan.path, settings).voxels, scan)
     return stored, _placed(scan, settings, grid, voxels, _brain(scan, settings, grid))
 
 
@@ -216,7 +224,7 @@ def _mni_brain(grid: Grid) -> np.ndarray:
     return np.asarray(image.dataobj) > 0
 
 
-def _without_outliers(voxels: np.ndarray, path: Path) -> np.ndarray:
+def _without_outliers(voxels: np.ndarray, scan: Scan) -> np.ndarray:
     """Voxels brought back to where the others end, if at most 1 in 1000 lies far from them, as a broken one does.
 
     Far is more than `FAR` times the range from the 0.1st to the 99.9th percentile beyond it: such a voxel would rule
@@ -230,7 +238,7 @@ def _without_outliers(voxels: np.ndarray, path: Path) -> np.ndarray:
         return voxels
     logger.warning(
         "%s: %d of %d voxels, up to %g, lie far beyond the others, which run from %g to %g, and become these ends",
-        path,
+        scan.name or scan.path,
         int(far.sum()),
         voxels.size,
         np.abs(voxels).max(),

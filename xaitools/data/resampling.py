@@ -1,5 +1,6 @@
 """The one resampler: volumes brought onto other grids."""
 
+import warnings
 from typing import Any
 
 import nibabel
@@ -39,14 +40,16 @@ def resample(voxels: np.ndarray, source: Grid, target: Grid, *, labels: bool = F
     if not labels and (fwhm > 0.01).any():
         image = smooth_img(image, fwhm.tolist())
     try:
-        moved: Any = resample_img(
-            image,
-            target_affine=target.affine,
-            target_shape=target.shape,
-            interpolation="nearest" if labels else "linear",
-            force_resample=True,
-            copy_header=True,
-        )
+        with warnings.catch_warnings():  # grey values that are 0 and 1 alone are grey values all the same
+            warnings.filterwarnings("ignore", "Resampling binary images", UserWarning)
+            moved: Any = resample_img(
+                image,
+                target_affine=target.affine,
+                target_shape=target.shape,
+                interpolation="nearest" if labels else "linear",
+                force_resample=True,
+                copy_header=True,
+            )
     except BoundingBoxError:  # the two do not overlap
         return np.zeros(target.shape, dtype=known.dtype if labels else np.float32)
     values = np.asarray(moved.dataobj)

@@ -9,14 +9,15 @@ import pydicom
 import torch
 from torch.nn import functional
 
-from xaitools.data.dicom import is_dicom, read_dicom
+from xaitools.data.dicom import is_dicom, open_dicom, read_dicom
 from xaitools.data.grids import Grid
+from xaitools.data.pictures import read_picture
 from xaitools.data.resampling import resample
 from xaitools.data.samples import Samples
 from xaitools.data.slices import slice_of_volume
-from xaitools.data.unlabelled_pictures import read_picture
+from xaitools.data.unlabelled_pictures import read_values
 from xaitools.data.volume_set import Volumes
-from xaitools.data.volumes import LPS_TO_RAS, Volume, is_nifti, is_volume, read_volume
+from xaitools.data.volumes import LPS_TO_RAS, Volume, is_nifti, is_volume, load_nifti, read_volume
 from xaitools.errors import DataError
 
 
@@ -66,7 +67,7 @@ def to_source(values: np.ndarray, samples: Samples, position: int) -> Returned:
         return _on_volume(values, path, float(samples.info["slice_fraction"]), orientation)
     ct_slice = read_dicom(path)
     shown = _resized(values, ct_slice.hu.shape, ct_slice.spacing)
-    header = pydicom.dcmread(path, stop_before_pixels=True)
+    header = open_dicom(path, stop_before_pixels=True)
     shape = (int(header.Rows), int(header.Columns))
     places = ct_slice.display(np.arange(shape[0] * shape[1]).reshape(shape))
     stored_values = np.zeros(shape, dtype=np.float32)
@@ -105,8 +106,11 @@ def _resized(values: np.ndarray, shape: tuple[int, ...], spacing: tuple[float, f
 
 
 def _picture(path: Path) -> tuple[tuple[int, int], tuple[float, float]]:
-    values, spacing = read_picture(path)
-    return (values.shape[0], values.shape[1]), spacing
+    if is_dicom(path):
+        values, spacing = read_values(path)
+        return (values.shape[0], values.shape[1]), spacing
+    width, height = read_picture(path).size
+    return (height, width), (1.0, 1.0)
 
 
 def _dicom_grid(header: pydicom.Dataset, shape: tuple[int, int]) -> Grid:
@@ -122,8 +126,8 @@ def _dicom_grid(header: pydicom.Dataset, shape: tuple[int, int]) -> Grid:
 def _code(path: Path) -> int:
     if not is_nifti(path):
         return 1
-    header = nibabel.load(path).header
-    return int(header["sform_code"]) or int(header["qform_code"]) or 2  # type: ignore[index]
+    header = load_nifti(path).header
+    return int(header["sform_code"]) or int(header["qform_code"]) or 2
 
 
 def is_dicom_slice(samples: Samples, position: int) -> bool:

@@ -2,18 +2,22 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from xaitools.data.folders import by_name, check_folder, composed, find_files, find_listed, layout_error, stem
-from xaitools.data.subjects import spelling
+from xaitools.data.naming import called, numbered
+from xaitools.data.subjects import spelling, without_known_words
 from xaitools.data.volumes import is_nifti
 from xaitools.errors import DataError, DataFileError, ParameterError
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 # Clinica's names, newest first: https://aramislab.paris.inria.fr/clinica/docs/public/latest/CAPS/Specifications
 CAPS_IMAGES = {
@@ -35,7 +39,10 @@ PARTICIPANT, SESSION = re.compile(r"sub-([A-Za-z0-9]+)"), re.compile(r"ses-([A-Z
 
 @dataclass(frozen=True)
 class Scan:
-    """A volume's file, and what belongs to it; `row` is the table's row that lists the file, if one does."""
+    """A volume's file, and what belongs to it.
+
+    `row` is the table's row that lists the file, if one does, and `name` the study id that messages call it.
+    """
 
     path: Path
     participant: str
@@ -43,6 +50,21 @@ class Scan:
     label_map: Path | None = None
     mask: Path | None = None
     row: int | None = None
+    name: str = ""
+
+
+def names_of(scans: Sequence[Scan]) -> dict[Path, str]:
+    """What messages call the files of scans that have a name."""
+    maps = {scan.label_map: f"{scan.name}'s label map" for scan in scans}
+    masks = {scan.mask: f"{scan.name}'s brain mask" for scan in scans}
+    names = maps | masks | {scan.path: scan.name for scan in scans}
+    return {path: name for path, name in names.items() if path is not None}
+
+
+def of_scan(make: Callable[[Scan, S], T], scan: Scan, settings: S) -> T:
+    """What `make` makes of a scan, which its errors call by its name."""
+    with called(names_of([scan])):
+        return make(scan, settings)
 
 
 def recognise_layout(folder: Path) -> str:
@@ -73,6 +95,11 @@ def find_scans(folder: Path, layout: str, image: str, rows: pd.DataFrame) -> lis
         Several of one session of a participant.
     """
     paths = _find_paths(folder, layout, image)
+    with called(numbered(paths)):
+        return _with_owners(paths, folder, layout, rows)
+
+
+def _with_owners(paths: Sequence[Path], folder: Path, layout: str, rows: pd.DataFrame) -> list[Scan]:
     if layout != "flat":
         scans = [_by_entities(path) for path in paths]
     elif (rows["file"] != "").any():
@@ -108,11 +135,12 @@ def add_maps(scans: Sequence[Scan], folder: Path, layout: str, rows: pd.DataFram
     what = field.replace("_", " ")
     check_folder(folder, "give one, or 'none'", f"folder of {what}s")
     paths = find_files(folder, is_nifti)
-    if layout == "flat":
-        ids = set(rows["participant"])
-        maps = [_by_id(path, folder, ids) for path in paths]
-    else:
-        maps = [_by_entities(path) for path in paths if PARTICIPANT.search(path.name)]
+    with called(numbered(paths, what)):
+        if layout == "flat":
+            ids = set(rows["participant"])
+            maps = [_by_id(path, folder, ids) for path in paths]
+        else:
+            maps = [_by_entities(path) for path in paths if PARTICIPANT.search(path.name)]
     named: dict[tuple[str, str], list[Path]] = {}
     for found in maps:
         named.setdefault((found.participant, found.session), []).append(found.path)
@@ -120,7 +148,7 @@ def add_maps(scans: Sequence[Scan], folder: Path, layout: str, rows: pd.DataFram
     without = [position for position, files in enumerate(own) if len(files) != 1]
     if without:
         raise DataFileError(
-            f"{folder}: {len(own[without[0]]) or 'no'} files named after the participant of {scans[without[0]].path} "
+            f"{folder}: {len(own[without[0]]) or 'no'} files named after the participant of {scans[without[0]].name} "
             f"({len(without)} of {len(scans)} volumes); expected one {what} for each volume. Add or remove files"
         )
     changes: list[dict[str, Any]] = [{field: files[0]} for files in own]
@@ -166,7 +194,8 @@ def pair(
     needed = rows[rows["label"].notna() & rows["required"] & ~rows.index.isin(row_of)]
     alone = needed[(needed["session"] != "") | ~needed["participant"].isin(scanned)]
     if not skip_missing:
-        _check_complete(rows, strangers, alone, unmatched, folder, len(scans))
+        with called(numbered(sorted(scan.path for scan in scans))):
+            _check_complete(rows, strangers, alone, unmatched, folder, len(scans))
     labelled = rows["label"].notna().to_numpy()
     pairs = [(scan, row) for scan, row in zip(scans, row_of, strict=True) if row is not None]
     chosen = [(scan, row) for scan, row in pairs if labelled[row]]
@@ -191,13 +220,13 @@ def _check_complete(
     if strangers:
         raise DataError(
             f"{strangers[0].path}: no row of the table is about it ({len(strangers)} of {n_scans} volumes); add "
-            "rows, move such volumes out of the folder, or leave them out with skip_missing=True (in a call of "
-            f"load_brains, subject_column= names the column of participants).{spelling_hint(strangers, rows)}"
+            "rows, move such volumes out of the folder, name another column of participants with subject_column, or "
+            f"leave them out with skip_missing=True.{spelling_hint(strangers, rows)}"
         )
     if len(alone):
-        participant, session = alone.iloc[0][["participant", "session"]]
+        place, session = alone.iloc[0][["table_row", "session"]]
         raise DataFileError(
-            f"{folder}: no volume of participant {participant!r}{f', session {session!r}' if session else ''} "
+            f"{folder}: no volume of the participant in {place}{f', session {session!r}' if session else ''} "
             f"({len(alone)} of {rows['participant'].nunique()} participants); add files, empty the cells of what to "
             "predict in the rows without one, leave them out with skip_missing=True, or give the pattern of the files "
             "with image"
@@ -317,7 +346,12 @@ def _listed(paths: Sequence[Path], folder: Path, rows: pd.DataFrame) -> list[Sca
     """The scans that rows list in a column of files."""
     named = by_name(paths, folder)
     return [
-        Scan(find_listed(row.file, folder, named, "its table"), row.participant, row.session, row=position)
+        Scan(
+            find_listed(row.file, folder, named, f"its table, {row.table_row}"),
+            row.participant,
+            row.session,
+            row=position,
+        )
         for position, row in enumerate(rows.itertuples())
     ]
 
@@ -342,8 +376,10 @@ def _by_id(path: Path, folder: Path, ids: set[str]) -> Scan:
 
 
 def _leading_id(name: str, ids: set[str]) -> str:
-    """The longest id with which a name begins, or nothing."""
-    return next((part for part in _beginnings(name) if part in ids), "")
+    """The longest id with which a name begins, or nothing; a number of a well-known word, as in ``1.5T``, is none."""
+    known = [part for part in _beginnings(name) if part in ids]
+    numbers = _beginnings(without_known_words(name))
+    return next((part for part in known if part in numbers or not part.isdecimal()), "")
 
 
 def _beginnings(name: str) -> list[str]:

@@ -120,6 +120,54 @@ def folds(samples: T, n_folds: int = 5, *, seed: int) -> list[tuple[T, T, T]]:
     return sets
 
 
+def cross_validation(
+    samples: T, n_folds: int = 5, *, test: float = 0.2, seed: int
+) -> tuple[list[tuple[T, T]], T]:
+    """Set a test set apart, once, and divide the rest into training and validation sets once for each fold.
+
+    Subjects are dealt as :func:`split` deals them. In fold `k`, part `k` of the rest is the validation set, and the
+    other parts are the training set. All folds share the test set, so that the networks of different folds can be
+    asked about the same images, which none of them has seen. :func:`folds` takes the test sets in turn instead.
+
+    Parameters
+    ----------
+    samples : Samples
+    n_folds : int
+        At least 2.
+    test : float
+        Share of the samples that is set apart, above 0 and below 1.
+    seed : int
+        Same seed, same sets.
+
+    Returns
+    -------
+    folds : list of (training, validation), n_folds
+        Each sample of the rest is in one validation set.
+    test : Samples
+
+    Raises
+    ------
+    ParameterError
+        Fewer than 2 folds, or a share out of its range.
+    DataError
+        Only one class or value, or too few subjects of a class for every part to hold it.
+    """
+    if n_folds < 2:
+        raise ParameterError(
+            f"n_folds={n_folds}; expected at least 2, so that something is left to train with in each fold"
+        )
+    if not 0 < test < 1:
+        raise ParameterError(f"test={test}; expected a share of the samples above 0 and below 1")
+    apart = _deal_samples(samples, np.array([1 - test, test]), ("training", "test"), seed) == 1
+    rest = samples[~apart]
+    parts = [f"fold {number + 1}" for number in range(n_folds)]
+    part = _deal_samples(rest, np.full(n_folds, 1 / n_folds), parts, seed)
+    sets = [(rest[part != k], rest[part == k]) for k in range(n_folds)]
+    for training, validation in sets:
+        check_disjoint(training, validation, samples[apart])
+    return sets, samples[apart]
+
+
 def check_disjoint(training: Divisible, validation: Divisible, test: Divisible) -> None:
     """Check that no subject is in two of the three sets.
 

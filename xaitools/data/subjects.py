@@ -20,6 +20,39 @@ def spelling(patient: str) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"^(\d+)\.0+$", r"\1", word))
 
 
+# Words of file names whose numbers are nobody's, see without_known_words.
+_ENTITIES = (
+    "ses|run|acq|ce|rec|dir|task|echo|inv|flip|mt|part|space|res|den|desc|label|hemi|split|chunk|tpl|group"
+)
+_KNOWN_WORDS = (
+    rf"(?:{_ENTITIES})-[a-z0-9]+",
+    r"t[12](?:w|map|star|starw|rho|rhow)?",
+    r"mp2rage",
+    r"(?:mni|icbm)\d+[a-z0-9]*|ixi549space",
+    r"\d+(?:[.p]\d+)?(?:x\d+(?:[.p]\d+)?){0,2}mm",
+    r"\d+(?:[.p]\d+)?x\d+(?:[.p]\d+)?x\d+(?:[.p]\d+)?",
+    r"(?:1[.p]5|3|7)t",
+    r"[234]d",
+    r"s?m?wr?[cp][1-6]",
+)
+KNOWN_WORDS = re.compile(rf"(?<![^\W_])(?:{'|'.join(_KNOWN_WORDS)})(?![^\W_])", re.IGNORECASE)
+
+
+def without_known_words(name: str) -> str:
+    """A file's or folder's name without the words that have numbers and tell nothing of whose it is.
+
+    These are T1, T2, T1w, T2star and their like, MP2RAGE, templates (MNI152NLin2009cAsym, ICBM152, Ixi549Space),
+    lengths (1mm, 1.5mm, 1x1x1), field strengths (1.5T, 3T, 7T), 2D to 4D, SPM's warped tissues (wc1, mwp1) and BIDS'
+    entities but sub- (ses-M12, run-1, space-..., desc-...); a number in any other word may be a subject's.
+
+    Examples
+    --------
+    >>> without_known_words("patient3_ses-M12_T1w_1mm")
+    'patient3___'
+    """
+    return KNOWN_WORDS.sub("", name)
+
+
 def check_subject_cells(cells: Sequence[str], table: str | Path) -> None:
     """Raise DataError if a row of a table names no subject: such rows would all be of one person."""
     empty = [row for row, cell in enumerate(cells, start=1) if is_missing_id(cell)]

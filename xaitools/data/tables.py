@@ -5,6 +5,7 @@ import csv
 import io
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ import pandas as pd
 from xaitools.errors import DataError, DataFileError
 
 FILE_COLUMNS = ("file", "filename", "file_name", "path", "dicom_name", "image")
+MOST_BYTES, MOST_COLUMNS = 2**26, 2**14
+MOST_SHOWN = 50
 SESSION_COLUMNS = ("session_id", "session", "visit")
 # No text has these: files of Excel, zip files, pictures.
 CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f]")
@@ -32,16 +35,34 @@ def read_table(path: Path) -> pd.DataFrame:
     DataError
         No rows.
     """
+    table = parse_table(_decoded(read_content(path), path), path)
+    if table.empty:
+        raise DataError(f"{path}: no rows below the header; expected one for each image or subject")
+    return table
+
+
+def read_content(path: Path) -> bytes:
+    """The bytes of a file of text.
+
+    Raises
+    ------
+    DataFileError
+        Missing, no regular file, which may never end, or larger than a table is.
+    """
     try:
-        content = path.read_bytes()
+        if path.exists() and not path.is_file():
+            raise DataFileError(f"{path}: no file; give a CSV or TSV file")
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise DataFileError(
+                f"{path}: {size} bytes; expected a table of at most {MOST_BYTES}. Save the columns that are needed"
+            )
+        return path.read_bytes()
+    except DataFileError:
+        raise
     except OSError as error:
         raise DataFileError(
             f"{path}: no such table, or one that cannot be opened ({type(error).__name__}); give a CSV or TSV file"
         ) from None
-    table = parse_table(_decoded(content, path), path)
-    if table.empty:
-        raise DataError(f"{path}: no rows below the header; expected one for each image or subject")
-    return table
 
 
 def _decoded(content: bytes, path: Path) -> str:
@@ -96,6 +117,8 @@ def parse_table(text: str, where: str | Path) -> pd.DataFrame:
     if text.count('"') % 2:
         raise _unreadable(where, "a quotation mark is not closed")
     width = len(rows[0])
+    if width > MOST_COLUMNS:
+        raise _unreadable(where, f"{width} columns, of which at most {MOST_COLUMNS} are read")
     for line, row in enumerate(rows[1:], start=1):
         if any(row[width:]):
             raise _unreadable(where, f"{len(row)} cells in row {line} below a header of {width}")
@@ -114,15 +137,15 @@ def _unreadable(where: str | Path, why: str) -> DataFileError:
 
 def _own_names(header: Sequence[str]) -> list[str]:
     """Names of columns, no two alike."""
-    names: list[str] = []
+    names: dict[str, None] = {}
+    counts = Counter[str]()
     for position, given in enumerate(header, start=1):
         name = base = given or f"column {position}"
-        count = 1
         while name in names:
-            count += 1
-            name = f"{base} ({count})"
-        names.append(name)
-    return names
+            counts[base] += 1
+            name = f"{base} ({counts[base] + 1})"
+        names[name] = None
+    return list(names)
 
 
 def _with_points(column: pd.Series) -> pd.Series:
@@ -151,7 +174,7 @@ def find_column(table: pd.DataFrame, wanted: str, usual: Sequence[str], where: s
         )
     if wanted and found is None:
         raise DataError(
-            f"{where}: no column {wanted!r}; its columns are {list(table.columns)}. Name one of these"
+            f"{where}: no column {wanted!r}; its columns are {shown_columns(table)}. Name one of these"
         )
     return found
 
@@ -173,6 +196,12 @@ def number(cell: str) -> float:
 def is_number(cell: str) -> bool:
     """Whether a cell is a finite number."""
     return not np.isnan(number(cell))
+
+
+def shown_columns(table: pd.DataFrame) -> str:
+    """The names of a table's columns for a message, the first fifty of many."""
+    names, more = list(table.columns), len(table.columns) - MOST_SHOWN
+    return f"{names[:MOST_SHOWN]}{f' and {more} more' if more > 0 else ''}"
 
 
 def shown_values(values: Sequence[str]) -> str:

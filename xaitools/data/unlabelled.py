@@ -10,9 +10,10 @@ from xaitools.checks import check_choice, check_positive
 from xaitools.data.folders import check_folder, find_files, stem
 from xaitools.data.lazy import LazyTensor, cached, prepare
 from xaitools.data.mni import likeness, warn_if_unregistered
+from xaitools.data.naming import called
 from xaitools.data.orientation import check_orientation
 from xaitools.data.preparation import Settings, common_grid, placement, prepare_image
-from xaitools.data.scans import NO_IMAGES, PARTICIPANT, Scan
+from xaitools.data.scans import NO_IMAGES, PARTICIPANT, Scan, names_of, of_scan
 from xaitools.data.subjects import study_names
 from xaitools.data.volume_set import Volumes
 from xaitools.data.volumes import assumed_orientation, is_nifti
@@ -79,19 +80,20 @@ def load_volumes(
         raise DataFileError(
             f"{folder}: no NIfTI file (.nii, .nii.gz) that fits {image!r}; give the folder of some"
         )
-    settings = Settings(
-        common_grid(paths, space, spacing, shape, orientation), space, intensity, brain_mask, orientation
-    )
-    scans = [Scan(path, _owner(path)) for path in paths]
+    owners = [_owner(path) for path in paths]
+    subjects, names = study_names(owners)
+    scans = [Scan(path, owner, name=name) for path, owner, name in zip(paths, owners, names, strict=True)]
+    with called(names_of(scans)):
+        grid = common_grid(paths, space, spacing, shape, orientation)
+    settings = Settings(grid, space, intensity, brain_mask, orientation)
     items = cached(
         cache_dir,
         "volumes",
         [settings.key(scan, "image") for scan in scans],
-        [partial(prepare_image, scan, settings) for scan in scans],
+        [partial(of_scan, prepare_image, scan, settings) for scan in scans],
         partial(likeness, grid=settings.grid) if settings.in_mni else None,
     )
     prepare(items, n_jobs=n_jobs, progress=progress)
-    subjects, names = study_names([scan.participant for scan in scans])
     if settings.in_mni:
         warn_if_unregistered([item.measured() for item in items], names)
     return Volumes(
@@ -101,7 +103,7 @@ def load_volumes(
         names=names,
         affine=settings.grid.affine,
         sources=tuple(paths),
-        placements=tuple(partial(placement, scan, settings) for scan in scans),
+        placements=tuple(partial(of_scan, placement, scan, settings) for scan in scans),
         info={
             "source": "volumes without labels",
             "grid": f"{space}: {settings.grid}",

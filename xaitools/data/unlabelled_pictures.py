@@ -4,16 +4,16 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import torch
-from PIL import Image, ImageOps
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut, convert_color_space
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from xaitools.checks import check_counts
-from xaitools.data.dicom import is_dicom
+from xaitools.data.dicom import is_dicom, open_dicom, read_pixels
 from xaitools.data.folders import check_folder, find_files
+from xaitools.data.naming import called, numbered
+from xaitools.data.pictures import DEEPEST, brightness, is_deep, luma, read_picture, unreadable
 from xaitools.data.samples import Samples
 from xaitools.data.slices import resize
 from xaitools.data.subjects import study_names
@@ -65,15 +65,20 @@ def load_pictures(
         raise ParameterError(f"channels={channels!r}; expected 1, grey, or 3, red, green and blue.")
     folder = Path(data_dir)
     check_folder(folder, "give the folder of the pictures")
-    paths = find_files(folder, lambda path: path.suffix.lower() in PICTURES or is_dicom(path), image)
+    files = find_files(folder, lambda _: True, image)
+    with called(numbered(files)):
+        paths = [path for path in files if path.suffix.lower() in PICTURES or is_dicom(path)]
     if not paths:
         raise DataFileError(
             f"{folder}: no PNG, JPEG or DICOM file that fits {image!r}; give the folder of some"
         )
     subjects, names = study_names([str(path) for path in paths])
-    bar = tqdm(paths, desc="pictures", disable=not progress)
+    images = []
+    for path, name in zip(tqdm(paths, desc="pictures", disable=not progress), names, strict=True):
+        with called({path: name}):
+            images.append(_to_image(*read_values(path), size, channels))
     return Samples(
-        images=torch.stack([_to_image(*read_picture(path), size, channels) for path in bar]),
+        images=torch.stack(images),
         labels=None,
         subjects=subjects,
         names=names,
@@ -82,7 +87,7 @@ def load_pictures(
     )
 
 
-def read_picture(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
+def read_values(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
     """Values in [0, 1], (row, column, 1 or 3), and the lengths of a pixel along rows and columns, in any unit.
 
     Raises
@@ -90,63 +95,46 @@ def read_picture(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
     DataFileError, DataError
         As :func:`load_pictures` does.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom quotes header values
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            values, spacing = _read_dicom(path) if is_dicom(path) else (_read_file(path), (1.0, 1.0))
-    except XaitoolsError:
-        raise
-    except Exception as error:
-        raise DataFileError(
-            f"{path}: cannot be read as a picture ({type(error).__name__}); it is truncated, damaged, too large or of "
-            "another form: fetch it again or remove it"
-        ) from None
+    values, spacing = _read_dicom(path) if is_dicom(path) else (_read_file(path), (1.0, 1.0))
     if values.min() == values.max():
         raise DataError(
             f"{path}: all pixels have the value {values.max():.3g}; expected a picture. Remove it"
         )
-    return values, spacing
+    return values.astype(np.float32), spacing
 
 
 def _read_file(path: Path) -> np.ndarray:
-    with Image.open(path) as file:
-        frames = getattr(file, "n_frames", 1)
-        if frames != 1:
-            raise DataError(f"{path}: {frames} frames; expected one picture a file. Take them apart")
-        picture = ImageOps.exif_transpose(file)
-    if picture.mode.startswith("I"):
-        return _of_16_bits(np.asarray(picture).astype(np.int64), path)
-    if picture.mode == "F":
-        raise DataError(f"{path}: floating-point values; expected 8 or 16 bits a pixel. Save it so")
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        if picture.getchannel("A").getextrema() != (255, 255):
+    picture = read_picture(path)
+    if is_deep(picture):
+        low, high = np.asarray(picture).min(), np.asarray(picture).max()
+        if not (low >= 0 and 256 <= high <= DEEPEST):
             raise DataError(
-                f"{path}: transparent pixels, which have no brightness; expected none. Save it without"
+                f"{path}: 16 bits a pixel with values from {low} to {high}, so that white is unknown; expected values "
+                "that use them. Save it with the bits that it has"
             )
-    picture = picture if picture.mode == "L" else picture.convert("L" if picture.mode == "1" else "RGB")
-    values = np.asarray(picture, dtype=np.float32) / 255
-    return values if values.ndim == 3 else values[..., None]
-
-
-def _of_16_bits(stored: np.ndarray, path: Path) -> np.ndarray:
-    if stored.max() < 256 or stored.max() > 65535 or stored.min() < 0:
-        raise DataError(
-            f"{path}: 16 bits a pixel with values from {stored.min()} to {stored.max()}, so that white is unknown; "
-            "expected values that use them. Save it with the bits that it has"
-        )
-    return (stored[..., None] / 65535).astype(np.float32)
+    return brightness(picture, path)
 
 
 def _read_dicom(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
-    dataset = pydicom.dcmread(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom quotes header values
+            return _shown(path)
+    except XaitoolsError:
+        raise
+    except Exception as error:
+        raise unreadable(path, error) from None
+
+
+def _shown(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
+    """The pixels of a DICOM file as a display shows them, and their lengths."""
+    dataset = open_dicom(path)
     if "PixelData" not in dataset or int(dataset.get("NumberOfFrames") or 1) != 1:
         raise DataError(f"{path}: no pixels, or several frames; expected one picture a file. Remove it")
     color = str(dataset.PhotometricInterpretation)
     row, column = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing") or (1, 1)
     spacing = (float(row), float(column))
-    stored = dataset.pixel_array
+    stored = read_pixels(dataset, path)
     if color == "PALETTE COLOR":
         lut = apply_color_lut(stored, dataset)
         return lut.astype(np.float32) / np.iinfo(lut.dtype).max, spacing
@@ -160,7 +148,6 @@ def _read_dicom(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
 
 def _to_image(values: np.ndarray, spacing: tuple[float, float], size: int, channels: int) -> Tensor:
     """(channels, size, size) in [0, 1]."""
-    if channels == 1 and values.shape[2] == 3:
-        values = values @ np.array([[0.299], [0.587], [0.114]], dtype=np.float32)  # ITU-R 601-2 luma
+    values = luma(values) if channels == 1 else values
     planes = [resize(values[..., plane], spacing, size) for plane in range(values.shape[2])]
     return torch.cat(planes).expand(channels, -1, -1).clone()

@@ -8,15 +8,20 @@ from typing import Any
 
 import nibabel
 import numpy as np
-import SimpleITK
 from nibabel import orientations
+from nibabel.openers import ImageOpener
 
 from xaitools.data.grids import Grid
+from xaitools.data.meta_image import read_meta_image
 from xaitools.data.orientation import MATRICES, REMEDY, centered_affine, is_stated, nifti_affine
-from xaitools.errors import DataError, DataFileError, ShapeError
+from xaitools.data.sizes import check_size
+from xaitools.errors import DataError, DataFileError, ShapeError, XaitoolsError
 
 NIFTI, META_IMAGE = (".nii", ".nii.gz"), (".mhd", ".mha")
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+KINDS = (nibabel.Nifti1Image, nibabel.Nifti2Image)
+LONGEST_HEADER = 544
+FARTHEST = 2**26  # bytes before the voxels; extensions hold some MB at most
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def read_volume(path: Path, orientation: str = "") -> Volume:
     with _readable(path):
         if not is_nifti(path):
             return _read_meta_image(path, orientation)
-        image: Any = nibabel.load(path)
+        image = load_nifti(path)
         grid = _grid(image, path, orientation)
         return Volume(image.get_fdata(dtype=np.float32).reshape(grid.shape), grid)
 
@@ -85,7 +90,7 @@ def read_label_map(source: Path | nibabel.Nifti1Image, orientation: str = "") ->
     """
     place = source if isinstance(source, Path) else "the label volume"
     with _readable(place):
-        image: Any = nibabel.load(source) if isinstance(source, Path) else source
+        image: Any = load_nifti(source) if isinstance(source, Path) else source
         grid = _grid(image, place, orientation)
         return Volume(_whole_numbers(image.dataobj, place).reshape(grid.shape), grid)
 
@@ -101,7 +106,7 @@ def read_grid(path: Path, orientation: str = "") -> Grid:
         Not one volume of two voxels or more along each of three axes, or a header that does not say where they lie.
     """
     with _readable(path):
-        grid = _grid(nibabel.load(path), path, orientation)
+        grid = _grid(load_nifti(path), path, orientation)
     if min(grid.shape) < 2:
         raise DataError(f"{path}: {_times(grid.shape)} voxels; expected one volume in three dimensions")
     return grid
@@ -125,19 +130,63 @@ def check_one_grid(paths: Sequence[Path], orientation: str = "") -> Grid:
     return first
 
 
-def in_scanner_space(path: Path) -> bool:
-    """Whether a NIfTI file says that it is in the coordinates of a scanner, code 1, and not in those of a template."""
-    header: Any = nibabel.load(path).header
-    return 1 in (int(header["sform_code"]), int(header["qform_code"])) and int(header["sform_code"]) < 2
+def space_code(path: Path) -> int:
+    """In whose coordinates a NIfTI file says it is.
+
+    0: unknown, 1: a scanner, 2: another file, 3: Talairach, 4: MNI152, 5: another template.
+    """
+    header = load_nifti(path).header
+    return int(header["sform_code"]) or int(header["qform_code"])
 
 
 def assumed_orientation(paths: Sequence[Path], orientation: str) -> dict[str, Any]:
     """What a stated orientation decided, for `info`: for how many NIfTI files, whose headers do not say it."""
     if not orientation:
         return {}
-    headers: list[Any] = [nibabel.load(path).header for path in paths if is_nifti(path)]
+    headers: list[Any] = [load_nifti(path).header for path in paths if is_nifti(path)]
     unknown = sum(not is_stated(header, (*header.get_data_shape(), 1, 1)[:3]) for header in headers)
     return {"stated_orientation": orientation, "volumes_with_stated_orientation": unknown}
+
+
+def load_nifti(path: Path) -> Any:
+    """A NIfTI image, its voxels not yet read, whose header asks for no more memory than its file may need.
+
+    Raises
+    ------
+    DataFileError
+        More voxels than the file can hold, or than are read.
+    ValueError, OSError
+        No NIfTI file, or a damaged header.
+    """
+    packed = path.name.lower().endswith(".gz")
+    with ImageOpener(str(path)) as file:
+        block = file.read(LONGEST_HEADER)
+        kind = next(kind for kind in KINDS if kind.header_class.may_contain_header(block))
+        header = kind.header_class(block[: kind.header_class.sizeof_hdr], check=False)
+        first = int(header["vox_offset"])
+        if not 0 <= first <= FARTHEST:
+            raise ValueError("voxels at an impossible place")
+        place = header.sizeof_hdr + 4
+        if any(block[place - 4 : place]):
+            _check_extensions(file, place, first, header.endianness)
+    check_size(
+        path,
+        header.get_data_shape() or (1,),
+        header.get_data_dtype().itemsize,
+        path.stat().st_size,
+        packed=packed,
+    )
+    return kind.from_filename(path)
+
+
+def _check_extensions(file: Any, place: int, end: int, order: str) -> None:
+    """Raise ValueError unless what follows a header ends where the voxels begin; nibabel reads on until it does."""
+    while end - place >= 16 or end < place:
+        file.seek(place)
+        length = int(np.frombuffer(file.read(4), f"{order}i4")[0])
+        place += length
+        if length < 16 or place > end:
+            raise ValueError("an extension of the header of an impossible length")
 
 
 @contextmanager
@@ -146,10 +195,10 @@ def _readable(path: Path | str) -> Iterator[None]:
         raise DataFileError(f"{path}: no such file; check the folder and the table")
     try:
         yield
-    except DataError:
-        raise
     except ShapeError as error:
         raise DataFileError(f"{path}: {error} Correct its header") from None
+    except XaitoolsError:
+        raise
     except Exception as error:
         raise DataFileError(
             f"{path}: the file, or the .raw file it names, is missing, truncated, damaged or of another form "
@@ -193,32 +242,18 @@ def _whole_numbers(data: Any, place: Path | str) -> np.ndarray:
 
 
 def _read_meta_image(path: Path, orientation: str) -> Volume:
-    image = SimpleITK.ReadImage(str(path))
-    if image.GetDimension() == 2:
-        image = SimpleITK.JoinSeries(image)
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise DataError(f"{path}: expected one value a voxel in two or three dimensions")
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    voxels = SimpleITK.GetArrayFromImage(image).T.astype(np.float32)
-    if _has_direction(path):
+    image = read_meta_image(path)
+    voxels = image.voxels.astype(np.float32)
+    if image.direction is not None:
+        affine = np.eye(4)
+        affine[:3, :3] = image.direction * image.spacing
+        affine[:3, 3] = image.origin
         return Volume(voxels, Grid(voxels.shape, LPS_TO_RAS @ affine))
     if orientation in ("", *MATRICES):
         raise DataError(
             f"{path}: no TransformMatrix, so that left and right are unknown; expected one in its header. {REMEDY}"
         )
-    return Volume(
-        voxels, Grid(voxels.shape, centered_affine(np.array(image.GetSpacing()), voxels.shape, orientation))
-    )
-
-
-def _has_direction(path: Path) -> bool:
-    """Whether the header of a MetaImage file has one of the three names of its matrix of directions."""
-    with path.open("rb") as file:
-        header = file.read(2**16).split(b"ElementDataFile")[0]
-    names = {line.split(b"=")[0].strip() for line in header.splitlines()}
-    return bool(names & {b"TransformMatrix", b"Orientation", b"Rotation"})
+    return Volume(voxels, Grid(voxels.shape, centered_affine(image.spacing, voxels.shape, orientation)))
 
 
 def _times(lengths: Sequence[int]) -> str:

@@ -27,6 +27,14 @@ from xaitools.evaluation.bootstrap import (
 )
 from xaitools.evaluation.checking import Check, Checks, check_attribution
 from xaitools.evaluation.localization import localization
+from xaitools.evaluation.mask_similarity import (
+    PAIRS,
+    difference_mask,
+    pair_means,
+    prob_cnn,
+    random_masks_like,
+    share_outside,
+)
 from xaitools.evaluation.perturbation import REPLACEMENTS, Fidelity, fidelity_curves
 from xaitools.evaluation.region_perturbation import RegionCurves, perturbed_images, region_perturbation
 
@@ -34,6 +42,7 @@ __all__ = [
     "AGREES",
     "DIFFERS",
     "NOT_TESTED",
+    "PAIRS",
     "REPLACEMENTS",
     "UNDECIDED",
     "VERDICTS",
@@ -45,20 +54,25 @@ __all__ = [
     "Verdict",
     "check_attribution",
     "cosine",
+    "difference_mask",
     "fidelity_curves",
     "localization",
     "mean_interval",
     "mean_maps",
     "mean_over_pairs",
     "noise_coherence",
+    "pair_means",
     "paired_comparisons",
     "paired_difference",
     "pairwise_l2",
     "perturbed_images",
+    "prob_cnn",
+    "random_masks_like",
     "rank_correlation",
     "rank_ranges",
     "recovered_regions",
     "region_perturbation",
+    "share_outside",
     "top_k",
     "top_k_intersection",
     "verdict",

@@ -66,8 +66,11 @@ class Checkpoint:
             return
         remedy = "delete it to start the training anew, or choose another file"
         try:
+            if not self.path.is_file():  # a FIFO never ends
+                raise OSError("no file")
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
-            theirs = saved["identity"]
+            theirs, history = dict(saved["identity"]), History(**saved["history"])
+            model, optimizer, best = (saved[part] for part in ("model", "optimizer", "best"))
         except Exception as error:  # torch's reader raises whatever a damaged file leads it to
             raise WeightsError(
                 f"{self.path} is damaged or no checkpoint ({type(error).__name__}): {remedy}."
@@ -81,9 +84,14 @@ class Checkpoint:
             raise WeightsError(
                 f"{self.path} is of another training, with {', '.join(differences)}: {remedy}."
             )
-        state.model.load_state_dict(saved["model"])
-        state.optimizer.load_state_dict(saved["optimizer"])
-        state.history, state.best = History(**saved["history"]), saved["best"]
+        try:
+            state.model.load_state_dict(model)
+            state.optimizer.load_state_dict(optimizer)
+        except Exception as error:
+            raise WeightsError(
+                f"{self.path} does not fit its own training ({type(error).__name__}): {remedy}."
+            ) from error
+        state.history, state.best = history, best
 
     def remove(self) -> None:
         """Delete the file: its training is done."""

@@ -11,13 +11,16 @@ from xaitools.checks import check_choice
 from xaitools.errors import ParameterError
 from xaitools.models.brain_cnn import eitel_cnn, eitel_cnn_small
 from xaitools.models.imagenet import IMAGENET_WEIGHTS
+from xaitools.models.mask_cnn import gm_cnn, gm_cnn_small, spelled_options
 from xaitools.models.resnet import resnet10, resnet18, resnet50
 from xaitools.models.vgg import vgg8, vgg16
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     network.__name__: network
-    for network in (resnet50, resnet18, resnet10, vgg16, vgg8, eitel_cnn, eitel_cnn_small)
-}
+    for network in (
+        resnet50, resnet18, resnet10, vgg16, vgg8, eitel_cnn, eitel_cnn_small, gm_cnn, gm_cnn_small,
+    )
+}  # fmt: skip
 
 
 def build_network(
@@ -39,7 +42,9 @@ def build_network(
     name
         A key of :data:`NETWORKS`. For slices: ``"resnet50"``, ``"resnet18"``, ``"vgg16"``, or ``"resnet10"`` and
         ``"vgg8"`` for quick runs on a processor; for volumes: ``"eitel_cnn"``, or
-        ``"eitel_cnn_small"`` for voxels of about 4 mm.
+        ``"eitel_cnn_small"`` for voxels of about 4 mm; for grey-matter maps ``"gm_cnn"``, ``"gm_cnn_small"`` for
+        voxels of about 5 mm, or a member of that family, such as ``"gm_cnn_b4_f8_l2_d79"``: 4 blocks, 8 filters in
+        the first, 2 linear layers, dropout of 79 %.
     in_channels, n_outputs
         Channels of the images, numbers of the output.
     input_size
@@ -59,14 +64,17 @@ def build_network(
     WeightsError
         If the ImageNet weights can not be downloaded.
     """
-    check_choice(network=(name, NETWORKS))
-    options: dict[str, Any] = {"in_channels": in_channels, "n_outputs": n_outputs}
+    family = spelled_options(name)
+    if family is None:
+        check_choice(network=(name, NETWORKS))
+    make = NETWORKS[name] if family is None else gm_cnn
+    options: dict[str, Any] = {"in_channels": in_channels, "n_outputs": n_outputs, **(family or {})}
     if pretrained and name not in IMAGENET_WEIGHTS:
         raise ParameterError(
             f"pretrained=True, but {name} has no ImageNet weights; expected {' or '.join(IMAGENET_WEIGHTS)}: "
             "use one of them, or set pretrained=False."
         )
-    takes = inspect.signature(NETWORKS[name]).parameters
+    takes = inspect.signature(make).parameters
     if "pretrained" in takes:
         options["pretrained"] = pretrained
     if "input_size" in takes:
@@ -77,4 +85,4 @@ def build_network(
         options["input_size"] = tuple(input_size)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return NETWORKS[name](**options)
+        return make(**options)

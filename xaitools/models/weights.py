@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from xaitools.files import digest, replacing
 from xaitools.models.networks import build_network
 
 HEADER = "xaitools"
+LONGEST, MOST_VOXELS = 2**16, 2**30
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,23 @@ def read_info(path: str | Path) -> WeightsInfo:
     try:
         fields = json.loads(header)
         tuples = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-        return WeightsInfo(**{**fields, **tuples})
-    except (ValueError, TypeError, KeyError) as error:
+        info = WeightsInfo(**{**fields, **tuples})
+        _check_info(info)
+        return info
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WeightsError(
-            f"{path} describes itself as {header!r}, which this version can not read"
+            f"{path} describes itself as {header[:200]!r}, which this version can not read; make or fetch it anew"
         ) from error
+
+
+def _check_info(info: WeightsInfo) -> None:
+    """Raise ValueError if it says what no network is: a header is not believed before memory is spent on it."""
+    words = all(isinstance(word, str) for word in (info.network, info.unit, info.note, *info.class_names))
+    counts = (info.in_channels, *info.input_size)
+    if not words or not all(type(count) is int and 1 <= count <= LONGEST for count in counts):
+        raise ValueError("values of another kind")
+    if math.prod(info.input_size) > MOST_VOXELS:
+        raise ValueError("larger than an image")
 
 
 def load_weights(model: nn.Module, path: str | Path) -> WeightsInfo:
@@ -240,7 +254,9 @@ def _torch_state(path: Path) -> dict[str, Tensor]:
             f"{path} is damaged or holds more than tensors ({type(error).__name__}), "
             "which is not read; expected a file written by torch.save(model.state_dict(), file)"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         found = (
             f"a dict with {', '.join(map(repr, list(state)[:4]))}" if isinstance(state, dict) else type(state)
         )

@@ -78,7 +78,7 @@ def error_plot(
     DataError
         If a column is missing, a number is NaN or infinite, or two rows fall on one place.
     """
-    key = ["network", "method", "step"]
+    unit, key = plain(unit), ["network", "method", "step"]
     curves = checked_table(curves, "error_plot", key[:2], ["step", "value", "low", "high"], key)
     panels = dict(list(curves.groupby("network", sort=False)))
     fig = _curves(panels, "step", controls, f"%{{x}} windows: error %{{y:.3g}} {unit}")
@@ -117,7 +117,9 @@ def training_plot(
             "expected 'epoch' and one column for each curve."
         )
     long = history.melt("epoch", var_name="curve").dropna()
-    long = long.assign(panel=long["curve"].map(_training_panel), curve=long["curve"].str.replace("_", " "))
+    long = long.assign(
+        panel=long["curve"].map(_training_panel), curve=long["curve"].str.replace("_", " ").map(plain)
+    )
     panels = sorted(long["panel"].unique(), key=lambda panel: (panel != "loss", panel))
     fig = px.line(
         long.sort_values("panel", key=lambda column: column.map(panels.index), kind="stable"),
@@ -153,6 +155,7 @@ def training_plot(
 
 def _training_panel(name: str) -> str:
     """Title of the panel that a curve of the training belongs to."""
+    name = plain(name)
     if name.endswith("loss"):
         return "loss"
     with_unit = re.search(r"[^\W_]+ \([^()]+\)$", name)

@@ -66,7 +66,7 @@ def comparison_plot(
     }
     if len(methods) <= 14:
         shared["texttemplate"] = "%{z:+.3~g}"
-    bar = {"title": {"text": f"{metric},<br>row minus<br>column"}}
+    bar = {"title": {"text": f"{plain(metric)},<br>row minus<br>column"}}
     grey = [[0, "#E3E3E3"], [1, "#E3E3E3"]]
     fig.add_heatmap(
         z=undecided, colorscale=grey, showscale=False, textfont={"color": "#777"}, name="undecided", **shared
@@ -124,6 +124,7 @@ def matrices_plot(
     DataError
         If a value is NaN or infinite, or there is no matrix.
     """
+    unit = plain(unit)
     matrices = {
         plain(row): {plain(name): cell for name, cell in cells.items()} for row, cells in matrices.items()
     }

@@ -51,7 +51,7 @@ def quality_plot(
     DataError
         If a column is missing, a number is NaN or infinite, or two rows fall on one place.
     """
-    key = ["method", "smoothing", "unit"]
+    metric, key = plain(metric), ["method", "smoothing", "unit"]
     table = checked_table(table, "quality_plot", key, ["value", "low", "high"], key)
     smoothings = dict.fromkeys([*SMOOTHINGS, *table["smoothing"]])
     styles = dict(zip(smoothings, zip(cycle(PALETTE), cycle(SYMBOLS), strict=False), strict=False))
@@ -62,7 +62,7 @@ def quality_plot(
         fig.add_hline(
             chance,
             line={"dash": "dash", "color": CONTROL},
-            annotation_text=chance_name,
+            annotation_text=plain(chance_name),
             annotation_position="bottom left",
             annotation_font_color="#555",
         )
@@ -104,7 +104,7 @@ def score_plot(
         If a column is missing, a number other than a published one is NaN or infinite, or two rows fall on one
         place.
     """
-    key = ["method", "network"]
+    metric, key = plain(metric), ["method", "network"]
     table = checked_table(table, "score_plot", key, ["value", "low", "high"], key)
     own = table.assign(
         group=np.where(table["method"].isin([plain(name) for name in controls]), "control", "this run")
@@ -195,7 +195,7 @@ def region_plot(
     )
     plain_facets(fig)
     fig.update_xaxes(rangemode="tozero", matches=None, title="")
-    fig.update_xaxes(title={"text": value, "standoff": 8}, col=(len(methods) + 1) // 2)
+    fig.update_xaxes(title={"text": plain(value), "standoff": 8}, col=(len(methods) + 1) // 2)
     fig.update_yaxes(title="")
     fig.update_layout(height=170 + 26 * len(order), barmode="overlay", showlegend=bool(len(marked)))
     return titled(fig, title, finding)
@@ -227,7 +227,8 @@ def prediction_plot(
     DataError
         If a column is missing or a number is NaN or infinite.
     """
-    table = checked_table(table, "prediction_plot", ["split"], ["truth", "predicted"])
+    given, table = table, checked_table(table, "prediction_plot", ["split"], ["truth", "predicted"])
+    shown_unit, axis = plain(unit), plain(f"{quantity} ({unit})")
     numbers = table[["truth", "predicted"]].to_numpy(dtype=float)
     margin = 0.04 * (np.ptp(numbers) or 1)
     bounds = [float(numbers.min() - margin), float(numbers.max() + margin)]
@@ -244,21 +245,19 @@ def prediction_plot(
     )
     fig.update_traces(
         marker={"size": 7, "opacity": 0.65},
-        hovertemplate=f"%{{customdata[0]}}<br>true %{{x:.4g}}, predicted %{{y:.4g}} {unit}<extra></extra>",
+        hovertemplate=f"%{{customdata[0]}}<br>true %{{x:.4g}}, predicted %{{y:.4g}} {shown_unit}<extra></extra>",
     )
     line = {"color": CONTROL, "dash": "dash"}
     fig.add_scatter(x=bounds, y=bounds, mode="lines", line=line, name="identity", hoverinfo="skip")
     fig.data = fig.data[-1:] + fig.data[:-1]
-    fig.update_xaxes(title=f"true {quantity} ({unit})", range=bounds, constrain="domain", nticks=8)
-    fig.update_yaxes(
-        title=f"predicted {quantity} ({unit})", range=bounds, constrain="domain", nticks=8, scaleanchor="x"
-    )
+    fig.update_xaxes(title=f"true {axis}", range=bounds, constrain="domain", nticks=8)
+    fig.update_yaxes(title=f"predicted {axis}", range=bounds, constrain="domain", nticks=8, scaleanchor="x")
     plain_facets(fig).update_layout(width=720, height=640)
-    errors = (table["predicted"] - table["truth"]).abs().groupby(table["split"], sort=False)
+    errors = (table["predicted"] - table["truth"]).abs().groupby(given["split"].to_numpy(), sort=False)
     subtitle = "Mean absolute error: " + ", ".join(
         f"{split} {error.mean():.3g} {unit} (n = {len(error)})" for split, error in errors
     )
-    return titled(fig, title, f"{subtitle}<br>{finding}" if finding else subtitle)
+    return titled(fig, title, subtitle, finding)
 
 
 def _dots(

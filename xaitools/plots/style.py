@@ -52,10 +52,9 @@ TEMPLATE = go.layout.Template(
 
 
 def plain(text: Any) -> str:
-    """A name as plotly shows it: its signs ``<``, ``>`` and ``&`` are themselves, not the markup of a text.
+    """A text as plotly shows it: its signs ``<``, ``>`` and ``&`` are themselves, not markup.
 
-    The figures do this for the labels and names they are given; titles and findings may contain markup, so names in
-    them are for the caller to write this way.
+    The figures do this for every text that they are given: names, labels, units, titles and findings.
 
     Examples
     --------
@@ -65,9 +64,10 @@ def plain(text: Any) -> str:
     return html.escape(str(text), quote=False)
 
 
-def titled(fig: go.Figure, title: str, subtitle: str) -> go.Figure:
-    """The figure in the house's template, with its title."""
-    return fig.update_layout(template=TEMPLATE, title={"text": title, "subtitle": {"text": subtitle}})
+def titled(fig: go.Figure, title: str, *subtitle: str) -> go.Figure:
+    """The figure in the house's template, with its title and the lines below it."""
+    lines = "<br>".join(map(plain, filter(None, subtitle)))
+    return fig.update_layout(template=TEMPLATE, title={"text": plain(title), "subtitle": {"text": lines}})
 
 
 def finite(values: npt.ArrayLike, what: str) -> np.ndarray:

@@ -266,7 +266,7 @@ def _outline_trace(outline: list[np.ndarray], name: str, *, legend: bool = False
     return go.Scatter(
         x=x,
         y=y,
-        name=name,
+        name=plain(name),
         mode="lines",
         line={"color": OUTLINE, "width": 1},
         hoverinfo="skip",

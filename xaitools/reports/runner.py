@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from papermill.iorw import papermill_io
 from tqdm.auto import tqdm
 
 from xaitools import errors
@@ -25,6 +27,25 @@ from xaitools.study.manifest import ending, write_manifest
 from xaitools.study.notebooks import find_notebook, read_parameters
 from xaitools.study.privacy import Private
 
+SCHEME = "in-memory://"
+
+
+class _Kept:
+    """What Papermill writes after every cell, in memory: as a file it would tell all that a killed run knew."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+
+    def write(self, text: str, path: str) -> None:
+        self.texts[path] = text
+
+    def pretty_path(self, path: str) -> str:
+        return path
+
+
+_KEPT = _Kept()
+papermill_io.register(SCHEME, _KEPT)
+
 
 def run_study(
     study: str | Path,
@@ -36,7 +57,8 @@ def run_study(
 ) -> Path:
     """Run a study and write its output folder: the executed notebook, the HTML report, numbers, maps.
 
-    Running it again in the same folder resumes: nothing that the notebook finds there is deleted.
+    Running it again in the same folder resumes: nothing that the notebook finds there is deleted. The executed notebook
+    is written at the end, also that of a run that fails or is interrupted, without the paths and names that it knew.
 
     Parameters
     ----------
@@ -101,11 +123,13 @@ def run_notebook(
     key = content_key(notebook, values)
     private = private_of(notebook, values, folder)
     write_manifest(folder, {"study": notebook.stem, "status": "running"}, fresh=True)
+    executed.unlink(missing_ok=True)
+    place = f"{SCHEME}{uuid.uuid4()}/{notebook.name}"
     try:
         try:
-            _execute(notebook, executed, values, cwd or Path.cwd(), progress)
+            _execute(notebook, place, executed, values, cwd or Path.cwd(), progress)
         finally:
-            _hide(executed, private)
+            _write_hidden(_KEPT.texts.pop(place, ""), executed, private)
         to_html(executed, report)
     except BaseException as error:
         write_manifest(folder, {"key": key, **ending(error)}, private=private)
@@ -114,12 +138,14 @@ def run_notebook(
     return report
 
 
-def _execute(notebook: Path, executed: Path, values: Mapping[str, Any], cwd: Path, progress: bool) -> None:
+def _execute(
+    notebook: Path, place: str, executed: Path, values: Mapping[str, Any], cwd: Path, progress: bool
+) -> None:
     try:
         with _interruptible() as check, _progress(notebook, progress, check) as on_cell_start:
             papermill.execute_notebook(
                 notebook,
-                executed,
+                place,
                 parameters=dict(values),
                 progress_bar=False,
                 kernel_manager_class="xaitools.reports.kernel.ThisPython",
@@ -210,9 +236,8 @@ def private_of(notebook: Path, values: Mapping[str, Any], folder: Path) -> Priva
     return Private({**defaults, **values, "output_dir": str(folder)}, {str(notebook.resolve().parent): "."})
 
 
-def _hide(executed: Path, private: Private) -> None:
-    """Hide what is private in the executed notebook, if there is one: also that of a run that failed."""
-    if not executed.exists():
-        return
-    notebook = hide(json.loads(executed.read_text(encoding="utf-8")), private)
-    write_text(executed, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+def _write_hidden(text: str, executed: Path, private: Private) -> None:
+    """Write the executed notebook without what is private, if there is one: also that of a run that failed."""
+    if text:
+        notebook = hide(json.loads(text), private)
+        write_text(executed, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")

@@ -1,6 +1,7 @@
 """What some methods promise of the sum of a map, checked on the network that was explained."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,17 +12,20 @@ from xaitools.attribution import Maps, attribute, parse
 from xaitools.models import Network, predict_values
 from xaitools.study.run import Run
 
+PATHS = ("integrated_gradients", "blur_integrated_gradients", "idgi")
+
 
 def completeness(
     run: Run,
     model: nn.Module,
     images: Float[Tensor, "n channel *spatial"],
-    target: int,
+    target: int | None,
     methods: Sequence[str],
     named: pd.DataFrame,
     *,
     steps: int,
-) -> pd.DataFrame:
+    network: str = "",
+) -> tuple[pd.DataFrame, dict[str, float]]:
     """Does a map of integrated gradients add up to the output for the image minus that for the baseline?
 
     Parameters
@@ -31,31 +35,38 @@ def completeness(
     model, images, target, steps
         As for `xaitools.attribution.attribute`.
     methods
-        Names of maps; those of integrated gradients are checked, before smoothing.
+        Names of maps; those of :data:`PATHS` are checked, before smoothing.
     named
         As :func:`~xaitools.study.method_table` returns it.
+    network
+        Name of the network, where there are several.
 
     Returns
     -------
-    DataFrame
+    table : DataFrame
         One row a path: change of the output and gap, in the unit of the output, and their quotient.
+    shares : dict
+        The quotients by label, for :func:`xaitools.study.words.incomplete`.
     """
     paths = {
         parse(name).source: base
         for name, base in named["base"].loc[list(methods)].items()
-        if parse(name).base == "integrated_gradients"
+        if parse(name).base in PATHS
     }
     checked = attribute(model, images, target, list(paths), steps=steps, progress=False) if paths else Maps()
-    rows = []
+    rows, shares = [], {}
     for name, label in paths.items():
         gap = checked.completeness_gap[name]
-        change = float((checked[name].flatten(1).sum(1) - gap).abs().mean())
-        share = float(gap.abs().mean() / change)
-        run.record(metric="completeness gap", value=gap.abs().mean(), method=name, n=len(gap))
-        run.record(metric="completeness gap, share", value=share, method=name, n=len(gap))
+        change = (checked[name].flatten(1).sum(1) - gap).abs().mean()
+        share = shares[label] = float(gap.abs().mean() / change)
+        whose: dict[str, Any] = {"model": network, "method": name, "n": len(gap)}
+        run.record(metric="completeness gap", value=gap.abs().mean(), **whose)
+        run.record(metric="completeness gap, share", value=share, **whose)
         numbers = [f"{change:.3f}", f"{gap.abs().mean():.3f}", f"{share:.1%}"]
-        rows.append([label, *numbers])
-    return pd.DataFrame(rows, columns=["method", "change of the output", "gap", "gap / change"])
+        rows.append([network, label, *numbers])
+    columns = ["network", "method", "change of the output", "gap", "gap / change"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table if network else table.drop(columns="network"), shares
 
 
 def conservation(

@@ -51,6 +51,11 @@ def published_values(table: pd.DataFrame, **of: str) -> dict[str, float]:
     return dict(zip(table["method"], table["value"], strict=True))
 
 
+def published_by_metric(table: pd.DataFrame) -> dict[str, float]:
+    """Published values by metric, where a study compares no methods."""
+    return dict(zip(table["metric"], table["value"], strict=True))
+
+
 def published_text(table: pd.DataFrame, **of: str) -> str:
     """Published numbers with spread, network and place: "40.17 ± 40.99 px with vgg16 (table 1)"; "" for none.
 

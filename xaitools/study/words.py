@@ -19,7 +19,9 @@ from xaitools.evaluation import VERDICTS
 from xaitools.study.leaders import Leader
 from xaitools.study.published import published_text
 
+STILL_MOVED = "the mask still moved: raise steps"  # a remark on a mask, which has a sentence of its own
 SAME = 0.99  # correlation from which two methods are called the same
+COMPLETE = 0.05  # share of the output's change up to which a map is said to add up to it
 
 
 def escape(text: str) -> str:
@@ -81,6 +83,42 @@ def accuracy(network: str, value: float, larger_class: float, n: int, data: str)
     return (
         f"{bold(network)} is right in **{value:.1%}** of {count(n, 'test image')} ({escape(data)}); always naming the "
         f"larger class would be right in {larger_class:.1%}."
+    )
+
+
+def origin(network: str, start: str, loss: str = "loss") -> str:
+    """Where a network comes from, `start` as :class:`~xaitools.study.Trained` has it, and when a training stops."""
+    if start == "the file":
+        return f"{bold(network)} is the network that you gave, taken as it is: nothing is trained here."
+    return (
+        f"{bold(network)} starts from {escape(start)}. Training stops when the {loss} on the validation set no longer "
+        "falls, and the best weights are kept."
+    )
+
+
+def incomplete(shares: Mapping[str, float], steps: int, network: str = "") -> str:
+    """Which maps do not add up to the change of the output, and what helps; nothing if all do, but for `COMPLETE`.
+
+    Parameters
+    ----------
+    shares
+        Gap as a share of the change, by label of the method.
+    steps
+        Points on the paths.
+    network
+        Name of the network, where there are several.
+    """
+    far = {label: share for label, share in shares.items() if not share <= COMPLETE}
+    if not far:
+        return ""
+    largest = max(far.values())
+    missed = f"up to {largest:.0%} of it" if math.isfinite(largest) else "all of it"
+    of = f" of {bold(network)}" if network else ""
+    do = "does" if len(far) == 1 else "do"
+    return (
+        f"**With {count(steps, 'point')} on a path, {listing(far, len(far))} {do} not add up to the change of the "
+        f"output**{of}: {missed} is missing or too much. These maps, and the numbers made of them, are rough. Run it "
+        f"with more points (`steps`, for instance {max(4 * steps, 50)})."
     )
 
 
@@ -244,10 +282,146 @@ def same_method(one: str, other: str, correlations: Mapping[str, float]) -> str:
     return f"{found} That is not the same map, so here something else than the small epsilon tells the two apart."
 
 
+MISSING = "not tested: not measured in this run"
+
+
+def context_accuracies(
+    network: str, table: pd.DataFrame, n: int, data: str, diverged: Iterable[str] = ()
+) -> str:
+    """How good the networks of all folds and runs are on the test set that none of them has seen."""
+    shares, left_out = table["test"], list(diverged)
+    numbers = count(len(table), "network")
+    spread = f", {shares.min():.1%} to {shares.max():.1%}" if len(table) > 1 else ""
+    found = (
+        f"{numbers} of the kind {bold(network)} ({escape(data)}): balanced accuracy on {count(n, 'test image')} "
+        f"**{shares.mean():.1%}**{' on average' if len(table) > 1 else ''}{spread}; always naming one class: 50.0%."
+    )
+    missing = listing(left_out, len(left_out))
+    return f"{found} Left out, since training diverged: {missing}." if left_out else found
+
+
+def architecture(table: pd.DataFrame) -> str:
+    """Which of the drawn architectures won; nothing if none was drawn."""
+    if table.empty:
+        return ""
+    best = table.iloc[0]
+    return (
+        f"Of {count(len(table), 'drawn architecture')}, {bold(best['network'])} with a learning rate of "
+        f"{best['learning_rate']:g} was best on the validation set ({best['balanced accuracy, validation']:.1%})."
+    )
+
+
+def masks_made(report: pd.DataFrame, positive: str, score: str = "probability") -> str:
+    """What masks do to the network's answer, how much they hide, and which had not stopped moving."""
+    after, moving = report["score_after"], int((report["stopped"] != "converged").sum())
+    remarks = [f"{name}: {text}" for name, text in report["remark"].items() if text not in ("", STILL_MOVED)]
+    found = (
+        f"The mean {escape(score)} of *{escape(positive)}* falls from {_range(report['score_before'], '.2f')} to "
+        f"{_range(after, '.2f')} under {count(len(report), 'mask')}, which {'hides' if len(report) == 1 else 'hide'} "
+        f"{_range(100 * report['hidden'], '.2g')} % of the volume."
+    )
+    if moving:
+        found += f" {moving} of {len(report)} had not stopped moving after the last step."
+    return f"{found} To be minded: {listing(remarks, 3)}." if remarks else found
+
+
+def published_accuracies(printed: Mapping[str, float]) -> str:
+    """Published balanced accuracies of each set; nothing if there are none."""
+    found = {
+        name.removeprefix("balanced accuracy, "): v
+        for name, v in printed.items()
+        if name.startswith("balanced")
+    }
+    return (
+        f"Published: {listing((f'{value:.1%} ({name})' for name, value in found.items()), 6)}."
+        if found
+        else ""
+    )
+
+
+def group_difference(table: pd.DataFrame) -> str:
+    """Whether the mean maps alone, without any network, give as good a mask; nothing where it was not compared."""
+    rows = table.set_index("mask")
+    own, alone = "masks of the other networks", "difference of the groups"
+    if alone not in rows.index or rows.loc[own].isna().any():
+        return ""
+    alike, asked = rows["ROI cosine"], rows["prob_CNN"]
+    return (
+        "The difference of the groups' mean maps, without any network, hides regions with a cosine of "
+        f"{alike[alone]:.2f} with the masks (masks of other networks: {alike[own]:.2f}), and leaves the networks a "
+        f"probability of {asked[alone]:.2f} (masks of other networks: {asked[own]:.2f})."
+    )
+
+
+def published_cosines(printed: Mapping[str, float]) -> str:
+    """Published cosines of masks of two weights l1; nothing if there are none."""
+    pairs = {name.removeprefix("ROI cosine, "): value for name, value in printed.items() if "l1=" in name}
+    values = "; ".join(f"{value:g} of {escape(name)}" for name, value in pairs.items())
+    return f"Published (table 1): {values}." if pairs else ""
+
+
+def robustness(table: pd.DataFrame) -> str:
+    """Whether masks work for networks of other runs and folds; nothing where there is one network only."""
+    values = {(row.measure, row.pairs): row.value for row in table.itertuples()}
+    others = {"inter-run": "another run", "inter-fold": "another fold"}
+    asked = [
+        f"{values['prob_CNN', k]:.2f} under that of {o}"
+        for k, o in others.items()
+        if ("prob_CNN", k) in values
+    ]
+    if not asked:
+        return ""
+    alike = [f"{values['ROI cosine', k]:.2f} between {k[6:]}s" for k in others if ("ROI cosine", k) in values]
+    return (
+        f"The networks give the patients a probability of {values['prob_CNN', 'own']:.2f} under their own masks, "
+        f"{' and '.join(asked)}; the regions that are hidden have a cosine of {' and '.join(alike)}."
+    )
+
+
+def as_good_at_random(table: pd.DataFrame, n_random: int) -> str:
+    """How well masks find what is known to change, and how often a random mask does as well."""
+    if table.empty:
+        return not_measured("How well the masks find what changes", "nobody knows where it is")
+    auc, share = table["AUC"], table["as good at random"]
+    return (
+        f"Voxel by voxel, the AUC of the masks against what is known to change is {auc.mean():.2f} on average "
+        f"({_range(auc, '.2f')}). A random mask as large and as smooth does as well in {_range(100 * share, '.0f')} % "
+        f"of {count(n_random + 1, 'draw')}, the mask itself counted among them."
+    )
+
+
+def regions_found(table: pd.DataFrame, k: int) -> str:
+    """How stably the regions that are known to matter are among the most hidden ones; nothing if none is known."""
+    if "found" not in table:
+        return ""
+    shares = table["found"]
+    return (
+        f"Of the {k} most hidden regions, {shares.mean():.0%} are known to matter on average over "
+        f"{count(len(table), 'mask')} ({_range(100 * shares, '.0f')} %)."
+    )
+
+
+def longitudinal(table: pd.DataFrame) -> str:
+    """Whether the earlier mask of a participant lies inside the later one; nothing if nobody has two sessions."""
+    if table.empty:
+        return ""
+    own = table.set_index("pairs").loc["one participant"]
+    return (
+        f"Of {count(int(own['n']), 'participant')} with two sessions, {own['earlier outside later']:.0%} of the "
+        f"earlier mask lies outside of the later one, and {own['later outside earlier']:.0%} of the later one is new."
+    )
+
+
+def _range(values: pd.Series, digits: str) -> str:
+    """One number, or from the smallest to the largest where they differ as printed."""
+    low, high = f"{values.min():{digits}}", f"{values.max():{digits}}"
+    return low if low == high else f"{low} to {high}"
+
+
 def not_tested(field: str, measured: bool) -> str:
     """Verdict on a claim that this run cannot test."""
     if not measured:
-        return "not tested: not measured in this run"
+        return MISSING
     return f"not tested: the maps it takes, alike in all but {field}, are not among those of this run"
 
 
