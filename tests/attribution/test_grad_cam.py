@@ -178,7 +178,9 @@ def test_a_layer_that_does_not_do(images, targets) -> None:
         grad_cam(Side(), images, targets, layer="twice")
     with pytest.raises(UnsupportedModelError, match="does not depend on its layer 'nowhere'"):
         grad_cam(Side(), images, targets, layer="nowhere")
-    assert "nowhere" not in str(METHODS["grad_cam"].supports(Network(Side(), images)))
+    assert METHODS["grad_cam"].supports(Network(Side(), images)) is None
+    maps = attribute(Side(), images, targets, ["grad_cam[nowhere]", "grad_cam[conv]"], on_error="keep")
+    assert list(maps) == ["grad_cam[conv]"]
 
 
 def test_a_table_has_no_cells() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from xaitools.attribution._stream import AT_THE_IMAGE, Batch, Passes, Plan
-from xaitools.attribution.layers import checked_layer, normalised_after, users_model
+from xaitools.attribution.layers import checked_layer, no_way, normalised_after, users_model
 from xaitools.attribution.registry import Option, Setting
 from xaitools.errors import UnsupportedModelError
 from xaitools.models.network import AUTOGRAD, Network, select
@@ -153,7 +153,7 @@ def _keep(kept: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, ou
 
 
 def _gradients(network: Network, scores: Tensor, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    missing: list[str] = list(kept)
+    made: dict[str, Tensor] = {}
     if scores.requires_grad:
         try:
             found = torch.autograd.grad(scores.sum(), list(kept.values()), allow_unused=True)
@@ -165,10 +165,7 @@ def _gradients(network: Network, scores: Tensor, kept: Mapping[str, Tensor]) -> 
                 "gradients: take operations in place on values that are used again out of its forward pass."
             ) from error
         made = {name: value for name, value in zip(kept, found, strict=True) if value is not None}
-        missing = [name for name in kept if name not in made]
-    if missing:
-        raise UnsupportedModelError(
-            f"The output of {network.name} does not depend on its layer {missing[0]!r} through differentiable "
-            "operations; name a layer on the way to the output, or remove torch.no_grad, detach or argmax after it."
-        )
+    for name in kept:
+        if name not in made:  # for these images, though not for the example
+            raise no_way(network, name)
     return made

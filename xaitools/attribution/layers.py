@@ -43,7 +43,22 @@ _CHANNEL_FIRST = (
 _MOVING = ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims")
 _JOINING = ("cat", "concat", "concatenate", "linear", "pad", "__getitem__", "chunk", "split", "narrow")
 """What keeps the order of axes and may change their lengths."""
-_UNCLEAR = ("einsum", "t", "t_", "adjoint", "flip", "fliplr", "flipud", "rot90", "roll", "grid_sample")
+_UNCLEAR = (
+    *(
+        "einsum",
+        "t",
+        "t_",
+        "adjoint",
+        "transpose_",
+        "swapaxes_",
+        "swapdims_",
+        "flip",
+        "fliplr",
+        "flipud",
+        "rot90",
+    ),
+    *("roll", "grid_sample", "index_select", "gather", "take_along_dim", "sort"),
+)
 """What moves cells, or may."""
 _OF_TOKENS = (
     "linear",
@@ -68,8 +83,8 @@ def default_layer(network: Network) -> str:
 
     It is the last module to finish, of those that run once in a pass, whose output is (batch, channel, *spatial) with
     more than one cell, and through which all goes that reaches the output from the image: of a ResNet its last stage,
-    not a layer in a block of it; of a VGG the pool before its classifier. Where nothing goes through one layer, it is
-    the last.
+    not a layer in a block of it; of a VGG the pool before its classifier. Where there is no such layer, it is the last
+    on the way to the output.
 
     Parameters
     ----------
@@ -120,7 +135,7 @@ def checked_layer(network: Network, layer: str | None) -> str:
     MethodError
         If there is no such layer, or its output is no map of the image; the message lists those that are.
     UnsupportedModelError
-        If there is no default.
+        If there is no default, or the output does not depend on the layer.
     """
     if layer is None:
         return default_layer(network)
@@ -128,7 +143,20 @@ def checked_layer(network: Network, layer: str | None) -> str:
     if (why := seen.refused(layer)) is not None:
         known = ", ".join(seen.usable) or "none, as no layer of this network has spatial extent"
         raise MethodError(f"layer={layer!r} of {network.name} {why}; expected one of {known}.")
+    if layer not in seen.leading:
+        seen.leading[layer] = _leads_to_the_output(network, layer)
+    if not seen.leading[layer]:
+        raise no_way(network, layer)
     return layer
+
+
+def no_way(network: Network, layer: str) -> UnsupportedModelError:
+    """What is said of a layer that the output does not depend on."""
+    return UnsupportedModelError(
+        f"The output of {network.name} does not depend on its layer {layer!r} through differentiable operations; name "
+        "a layer on the way to the output, or remove torch.no_grad, detach or argmax after it. Methods that need none "
+        "are gradient and occlusion."
+    )
 
 
 def normalised_after(network: Network, layers: list[str]) -> bool:
@@ -166,13 +194,16 @@ class _Layers:
     tokens_after
         How many layers had finished when tokens were last worked on, less 1; -1 if that never happened.
     default
-        The last layer of use through which all goes, else the last of use.
+        The last layer of use through which all goes, else the last of use on the way to the output.
+    leading
+        By name, whether the output depends on it; of those that were asked for.
     """
 
     order: list[str] = field(default_factory=list)
     faults: dict[str, str | None] = field(default_factory=dict)
     tokens_after: int = -1
     default: str | None = None
+    leading: dict[str, bool] = field(default_factory=dict)
 
     @property
     def usable(self) -> list[str]:
@@ -216,8 +247,10 @@ def _asked(network: Network) -> _Layers:
         with axes:
             network.plain(image)
     names = found.usable
-    passed = (name for name in reversed(names) if _passed_by_all(network, name))
-    found.default = next(passed, names[-1]) if names else None
+    for judge in (_passed_by_all, _leads_to_the_output):
+        found.default = found.default or next(
+            (name for name in reversed(names) if judge(network, name)), None
+        )
     return found
 
 
@@ -227,6 +260,17 @@ def _passed_by_all(network: Network, layer: str) -> bool:
     module = users_model(network).get_submodule(layer)
     with module.register_forward_hook(lambda module, inputs, output: output.detach()), torch.enable_grad():
         return not network.plain(image.clone()).requires_grad
+
+
+def _leads_to_the_output(network: Network, layer: str) -> bool:
+    """Whether the output depends on this layer."""
+
+    def asking(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return output.detach().requires_grad_().clone()
+
+    module = users_model(network).get_submodule(layer)
+    with module.register_forward_hook(asking), torch.enable_grad():
+        return network.plain(network.example.clone()).requires_grad
 
 
 def _fault(output: Any, image: Tensor, axes: "_FollowedAxes") -> str | None:
