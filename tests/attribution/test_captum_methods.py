@@ -183,6 +183,20 @@ def test_deep_lift_adds_up_where_modules_meet(small, images, targets) -> None:
     assert (stray - found).norm() > 0.1 * found.norm()
 
 
+def test_deep_lift_of_volumes(volume_net) -> None:
+    """Functional ReLUs, and batch normalisation before them; by hand at the one layer that is not linear."""
+    net, images = volume_net.double(), torch.rand(2, 1, 7, 6, 5).double()
+    start = torch.rand(images.shape, generator=torch.Generator().manual_seed(5)).double()
+    found = explain(net, images, None, "captum.DeepLift", {"baselines": start})
+    torch.testing.assert_close(found.flatten(1).sum(1), (net(images) - net(start))[:, 0].detach())
+    leaf = images.clone().requires_grad_()
+    before, other = net.norm(net.conv(leaf)), net.norm(net.conv(start))
+    slopes = (before.relu() - other.relu()) / (before - other)
+    signal = net.head.weight.view(1, -1, 1, 1, 1) / before[0, 0].numel() * slopes.detach()
+    (multipliers,) = torch.autograd.grad(before, leaf, signal.detach())
+    torch.testing.assert_close(found, multipliers * (images - start))
+
+
 @pytest.mark.parametrize(("relus", "pool"), [("gelu", ""), ("modules", "overlapping")])
 def test_deep_lift_that_does_not_add_up(small, images, targets, relus, pool) -> None:
     with pytest.raises(

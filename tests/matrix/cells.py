@@ -35,6 +35,7 @@ KIND_OF = {
     "captum.DeepLift": "captum",
     "deep_taylor": RULES,
     "attention_rollout": "rollout",
+    **dict.fromkeys(("grad_cam", "grad_cam_plus_plus", "layer_cam", "guided_grad_cam"), "cam"),
 }
 
 

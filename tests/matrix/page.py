@@ -107,7 +107,8 @@ The references run the user's own network in float64: gradients by autograd, whi
 directions confirm; paths and smoothing by sums of such gradients; occlusion one window after the other; deconvolution
 and guided backprop by another way back through every ReLU that PyTorch is asked for; LRP and Deep Taylor by a second
 implementation, itself held to zennit; DeepLift by its rules at every activation that PyTorch is asked for, held to
-captum on modules, where its map sums to the change of the output; attention rollout by the matrices of all layers. XRAI
-is held to its own regions with the reference's gradient.
+captum on modules, where its map sums to the change of the output; attention rollout by the matrices of all layers;
+Grad-CAM and its relatives by their equations at the layer that ours takes for the last. XRAI is held to its own regions
+with the reference's gradient.
 
 The columns:"""

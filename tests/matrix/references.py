@@ -1,6 +1,7 @@
 """What each method should give: from the user's own network in float64, and of the package no more than its draws."""
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tests.matrix.relevance import NoReference, relevance
+from xaitools.attribution import default_layer
 from xaitools.attribution._stream import seed_of
 from xaitools.attribution.xrai import Segments, xrai
+from xaitools.models import Network
 
 STEPS, DRAWS, NOISE = 3, 2, 0.15
 
@@ -115,6 +118,13 @@ class Reference:
         return moved
 
     @cached_property
+    def layer(self) -> str:
+        """The layer that methods of layers take."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return default_layer(Network(self.model, self.images[:1], output=self.pick))
+
+    @cached_property
     def _maps(self) -> dict[str, Tensor]:
         return {}
 
@@ -176,6 +186,29 @@ def idgi(of: Reference, owner: int, image: Tensor) -> Tensor:
         if slope.any():
             total += change * slope**2 / (slope**2).sum()
     return total
+
+
+def guided_integrated_gradients(of: Reference, owner: int, image: Tensor) -> Tensor:
+    """The code of PAIR's saliency 0.2.1, which is the paper's algorithm 1, in torch and without its checks."""
+    end, start = image.flatten(), dim(of.images).flatten()
+    x, total, way = start.clone(), torch.zeros_like(start), end - start
+    for step in range(STEPS):
+        slope = of.gradient_at(x.view(1, *image.shape), owner)[0].flatten()
+        order, alpha = slope.abs(), (step + 1) / STEPS
+        low, high = start + way * max(alpha - 0.02, 0), start + way * min(alpha + 0.02, 1)
+        old, gamma = x.clone(), np.inf
+        while gamma > 1:
+            x = torch.where((x - start) / way < max(alpha - 0.02, 0), low, x)
+            left, wanted = (x - end).abs().sum(), way.abs().sum() * (1 - alpha)
+            if abs(left - wanted) < 1e-9 * max(left, wanted, 1):
+                break
+            order = torch.where(x == high, torch.inf, order)
+            threshold = np.quantile(order.numpy(), 0.25, method="lower")
+            chosen = (order <= threshold) & (order < torch.inf)
+            gamma = float((left - wanted) / (x - high)[chosen].abs().sum())
+            x = torch.where(chosen, x + (high - x) * gamma if gamma <= 1 else high, x)
+        total += (x - old) * slope
+    return total.view(image.shape)
 
 
 def dim(images: Tensor) -> Tensor:
@@ -471,6 +504,70 @@ def extremal_perturbation(of: Reference, owner: int, image: Tensor) -> Tensor:
     return _hidden(of, owner, image, 0.2)
 
 
+def at_layer(of: Reference, owner: int, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Activations of the default layer, the derivatives of the output with respect to them, and the output.
+
+    Of two equal images, for the sake of batch normalisation, as in `Reference.gradient_at`.
+    """
+    kept = []
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        kept.append(output.clone().requires_grad_())
+        return kept[-1].clone()
+
+    points = torch.stack([image, image] if of._together else [image])
+    with of.model.get_submodule(of.layer).register_forward_hook(keep), torch.enable_grad():
+        scores = of.scores(points, owner)
+    (gradients,) = torch.autograd.grad(scores.sum(), kept)
+    return kept[0].detach()[0], gradients[0], scores.detach()[0]
+
+
+def on_the_grid(cells: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Straight lines between the middles of cells, constant beyond the outermost, one axis after the other."""
+    values = cells.numpy()
+    for axis, n in enumerate(shape):
+        old = values.shape[axis]
+        places, middles = (np.arange(n) + 0.5) * old / n, np.arange(old) + 0.5
+        values = np.apply_along_axis(lambda line: np.interp(places, middles, line), axis, values)  # noqa: B023
+    return torch.from_numpy(values)
+
+
+def _cam(of_cells: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Reference, int, Tensor], Tensor]:
+    """Map of the sum over channels of what a function gives for activations, gradients and output."""
+
+    def map_of(of: Reference, owner: int, image: Tensor) -> Tensor:
+        cells = of_cells(*at_layer(of, owner, image)).sum(0).clamp(min=0)
+        return on_the_grid(cells, tuple(image.shape[1:])).expand_as(image)
+
+    return map_of
+
+
+def grad_cam_cells(activations: Tensor, gradients: Tensor, output: Tensor) -> Tensor:
+    """Selvaraju et al. 2017, equations 1 and 2, a channel at a time."""
+    return torch.stack([a * g.sum() / g.numel() for a, g in zip(activations, gradients, strict=True)])
+
+
+def grad_cam_plus_plus_cells(activations: Tensor, gradients: Tensor, output: Tensor) -> Tensor:
+    """Chattopadhay et al. 2018, equations 5 and 19 of Y = exp(output), a channel at a time; over Y in the end."""
+    y, sums = output.clamp(-50, 50).exp(), []
+    for a, g in zip(activations, gradients, strict=True):
+        first, second, third = y * g, y * g**2, y * g**3
+        below = 2 * second + a.sum() * third
+        alpha = torch.where(below != 0, second / torch.where(below != 0, below, 1), 0)
+        sums.append((alpha * first.clamp(min=0)).sum() * a / y)
+    return torch.stack(sums)
+
+
+def layer_cam_cells(activations: Tensor, gradients: Tensor, output: Tensor) -> Tensor:
+    """Jiang et al. 2021, equations 5 and 6."""
+    return torch.where(gradients > 0, gradients, 0) * activations
+
+
+def guided_grad_cam(of: Reference, owner: int, image: Tensor) -> Tensor:
+    """Selvaraju et al. 2017, section 3.2."""
+    return METHODS["guided_backprop"](of, owner, image) * METHODS["grad_cam"](of, owner, image)
+
+
 METHODS: Mapping[str, Callable[[Reference, int, Tensor], Tensor]] = {
     "gradient": gradient,
     "input_x_gradient": input_x_gradient,
@@ -478,6 +575,7 @@ METHODS: Mapping[str, Callable[[Reference, int, Tensor], Tensor]] = {
     "expected_gradients": expected_gradients,
     "blur_integrated_gradients": blur_integrated_gradients,
     "idgi[dim]": idgi,
+    "guided_integrated_gradients[dim]": guided_integrated_gradients,
     "gradient+smoothgrad": smoothgrad,
     "gradient@xrai": regions,
     "occlusion": occlusion,
@@ -492,6 +590,10 @@ METHODS: Mapping[str, Callable[[Reference, int, Tensor], Tensor]] = {
     "lrp[epsilon_gamma_box]": _relevance("epsilon_gamma_box"),
     "deep_taylor": _relevance("deep_taylor"),
     "attention_rollout": attention_rollout,
+    "grad_cam": _cam(grad_cam_cells),
+    "grad_cam_plus_plus": _cam(grad_cam_plus_plus_cells),
+    "layer_cam": _cam(layer_cam_cells),
+    "guided_grad_cam": guided_grad_cam,
     "captum.Saliency": _saliency,
     "captum.InputXGradient": input_x_gradient,
     "captum.DeepLift": deep_lift,

@@ -48,6 +48,21 @@ def test_every_method_is_in_the_matrix() -> None:
         )
 
 
+WITHOUT_LAST_CELLS = {
+    *("torchvision vit", "timm vit_tiny_patch16_224", "MONAI ViT 2D, output=0", "MONAI ViT 3D, output=0"),
+    *("timm swin_tiny_patch4_window7_224", "timm mixer", "nn.MultiheadAttention", "nn.LSTM"),
+    *("tokens (B, N, C) and in-place ReLU", "tokens behind batch normalisation, one image"),
+    *("torch.jit.trace", "torch.jit.script"),
+}
+"""Transformers and their like, and scripts, whose layers cannot be heard."""
+
+
+def test_layers_are_found_wherever_there_are_cells() -> None:
+    refused = {name for name in ZOO if row(name)["grad_cam"].status == REFUSED}
+    useless = {name for name in ZOO if row(name)["gradient"].status == REFUSED}
+    assert refused - useless == WITHOUT_LAST_CELLS - useless
+
+
 class Net(nn.Module):
     """A plain network, or one whose autograd is wrong."""
 

@@ -9,6 +9,7 @@ import pkgutil
 
 from xaitools.attribution.attribute import InputMaps, Maps, attribute
 from xaitools.attribution.deletions import DELETIONS, delete
+from xaitools.attribution.layers import default_layer, spatial_layers
 from xaitools.attribution.mask_settings import MaskSettings
 from xaitools.attribution.names import MethodName, combine, parse
 from xaitools.attribution.optimised_masks import Masks, optimise_masks
@@ -39,10 +40,12 @@ __all__ = [
     "attribute_inputs",
     "attribute_segmentation",
     "combine",
+    "default_layer",
     "delete",
     "optimise_masks",
     "parse",
     "segment",
+    "spatial_layers",
     "xrai",
 ]
 __all__ += list(METHODS)

@@ -196,10 +196,13 @@ class StitchedNetwork(Network):
             self.pulse()
 
     def sum_of(self, images: Tensor, maps: Callable[[Tensor], Tensor]) -> Tensor:
-        """Sum over the windows of the maps that a function gives for each, shaped like the images."""
+        """Sum over the windows of the maps (batch, map, *size) that a function gives for each."""
         total = images.new_zeros(*images.shape[:2], *self.windows.padded)
         for box, crop in self.crops(images):
-            total[spatial(box)] += maps(crop)
+            found = maps(crop)
+            if found.shape[1] != total.shape[1]:  # as of maps of layers, before the first window is in
+                total = images.new_zeros(*found.shape[:2], *self.windows.padded)
+            total[spatial(box)] += found
         return total[spatial(self.windows.inside)]
 
     def forward(self, images: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -232,9 +235,9 @@ class StitchedNetwork(Network):
 
 
 def planned(method: Method, setting: Setting, option: str, options: Mapping[str, Any]) -> Plan:
-    """The plan of a method; for a rule of back-propagation on a stitched network, window by window."""
+    """The plan of a method; for a rule of back-propagation, or a layer, of a stitched network, window by window."""
     network = setting.network
-    if not isinstance(network, StitchedNetwork) or method.kind != "rule":
+    if not isinstance(network, StitchedNetwork) or method.kind not in ("rule", "layer"):
         return method.plan(setting, option, **options)
     if method.name.startswith("captum."):
         raise UnsupportedModelError(

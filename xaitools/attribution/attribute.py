@@ -186,7 +186,8 @@ def attribute(  # type: ignore[misc]  # the other arguments stand here only
         Which tensor of what the model returns is explained: its place in a tuple or list, its key in a dict, the name
         of an attribute, or a function of what is returned. None for the only one.
     precision
-        "float32", or "bf16" for speed (see `xaitools.models.Network`); LRP, Deep Taylor and occlusion stay in float32.
+        "float32", or "bf16" for speed (see `xaitools.models.Network`); LRP, Deep Taylor, Grad-CAM, LayerCAM and
+        occlusion stay in float32.
     batch_size
         Images in one pass through the network.
     seed

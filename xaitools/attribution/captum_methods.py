@@ -3,6 +3,9 @@
 captum leaves to its users what we promise: that a map is right on this network, that a seed rules, that an image's map
 does not depend on the others of its batch. So each class stands in a table here that says what it needs for that, and
 those that are not in it are refused.
+
+DeepLIFT has no other name here than "captum.DeepLift": it is right, in 2D and 3D, once every activation is a module of
+its own, which is seen to, and its map is compared with the output's change.
 """
 
 import inspect

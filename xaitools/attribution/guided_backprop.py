@@ -7,7 +7,8 @@ from xaitools.attribution._stream import AT_THE_IMAGE, Plan
 from xaitools.attribution.registry import Setting, method
 
 
-def _keep_positive_where_on(plain: Tensor, incoming: Tensor) -> Tensor:
+def keep_positive_where_on(plain: Tensor, incoming: Tensor) -> Tensor:
+    """What a ReLU passes back, of its plain gradient."""
     return plain.clamp(min=0)
 
 
@@ -36,5 +37,5 @@ def guided_backprop(setting: Setting) -> Plan:
         If the network has no ReLU, or does anything besides ReLUs, max pooling and what is linear in the image: other
         activations, products of features, attention, gates, normalisation by the image's own statistics.
     """
-    passes = rectified("guided_backprop", setting.network, _keep_positive_where_on)
+    passes = rectified("guided_backprop", setting.network, keep_positive_where_on)
     return Plan(passes, {"image": AT_THE_IMAGE})

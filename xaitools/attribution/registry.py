@@ -26,11 +26,12 @@ from xaitools.models.network import Network
 from xaitools.models.outputs import Output
 from xaitools.progress import Progress, Teller
 
-Kind = Literal["path", "rule", "perturbation", "optimisation"]
+Kind = Literal["path", "rule", "layer", "perturbation", "optimisation"]
 
 KINDS: dict[str, str] = {
     "path": "adds up gradients along a path of images",
     "rule": "passes the output back through the network by a rule of its own",
+    "layer": "weighs the activations of a layer by the gradients that reach them",
     "perturbation": "changes the image and looks at the output",
     "optimisation": "changes the image until the output is what it should become",
 }

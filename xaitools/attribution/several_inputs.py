@@ -34,6 +34,7 @@ JOINT = (
     "input_x_gradient",
     "integrated_gradients",
     "expected_gradients",
+    "guided_integrated_gradients",
     "idgi",
     "deconvolution",
     "guided_backprop",
