@@ -80,7 +80,7 @@ def test_labels_of_the_other_methods() -> None:
         ("gradient@slic", "known: xrai"),
         ("gradient+smoothgrad+vargrad", "at most one"),
         ("gradient+absolute+smoothgrad", "then at most one 'absolute'"),
-        ("gradient[black]", "takes no option.*these do: .*integrated_gradients, lrp"),
+        ("gradient[black]", "takes no option.*these do: .*integrated_gradients, .*lrp"),
         ("gradient +absolute", "cannot be read"),
         ("", "cannot be read"),
     ],

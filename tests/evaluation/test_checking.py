@@ -280,6 +280,10 @@ def test_what_is_not_checked_says_why(images) -> None:
     assert "float64" in row.meaning
 
 
+NEARLY_STRAIGHT = {"guided_integrated_gradients": {"max_dist": 0.005}}
+"""A path that pixels leave by little, on which small steps add up."""
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "attention_rollout"])
 def test_every_method_on_volumes(method) -> None:
     volumes = torch.rand(1, 1, 7, 6, 8, generator=torch.Generator().manual_seed(1))
@@ -287,12 +291,22 @@ def test_every_method_on_volumes(method) -> None:
     net.head.weight.data.abs_()
     net.conv.bias.data.zero_()
     net.head.bias.data.zero_()
-    settings = {"steps": 40, "draws": 2, "references": volumes.flip(2)}
+    steps = 200 if method in NEARLY_STRAIGHT else 40
+    settings = {"steps": steps, "draws": 2, "references": volumes.flip(2), "options": NEARLY_STRAIGHT}
     checks = checked(net, volumes, method, None, **settings)
     assert len(checks.rows) == len(CHECKS)
     for row in checks.rows:
         if row.check not in (LR, ALL, "conservation"):
             assert row.verdict != "does not hold", row
+
+
+def test_a_path_of_jumps_does_not_add_up_and_says_what_helps() -> None:
+    volumes = torch.rand(1, 1, 7, 6, 8, generator=torch.Generator().manual_seed(1))
+    jumping = {"guided_integrated_gradients": {"max_dist": 1.0}}
+    checks = checked(Volumes(), volumes, "guided_integrated_gradients", None, steps=10, options=jumping)
+    row = checks["completeness"]
+    assert row.verdict == "does not hold"
+    assert "smaller max_dist" in row.meaning
 
 
 @pytest.mark.parametrize("modifiers", ["+smoothgrad", "+absolute", "@xrai"])

@@ -220,8 +220,9 @@ def completeness(subject: Subject) -> Found:
         _share(gap, change),
         SUM_MISSES,
         "The pixels' values add up to the output's change from the baseline.",
-        "The pixels' values do not add up to the output's change from the baseline: take more steps; if that does not "
-        "help, the network's gradient is not that of its output.",
+        "The pixels' values do not add up to the output's change from the baseline: take more steps, for guided "
+        "integrated gradients with a smaller max_dist; if that does not help, the network's gradient is not that of its "
+        "output.",
     )
 
 
