@@ -221,8 +221,7 @@ def completeness(subject: Subject) -> Found:
         SUM_MISSES,
         "The pixels' values add up to the output's change from the baseline.",
         "The pixels' values do not add up to the output's change from the baseline: take more steps, for guided "
-        "integrated gradients with a smaller max_dist; if that does not help, the network's gradient is not that of its "
-        "output.",
+        "integrated gradients with a smaller max_dist; if that does not help, its gradient is not that of the output.",
     )
 
 
