@@ -1,12 +1,13 @@
 """Maps as DICOM secondary captures, which an archive files with the images that they are of."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from xaitools.data.dicom import open_dicom
+from xaitools.data.dicom import anonymous_errors, open_dicom
 from xaitools.files import replacing
 
 # Of the source's tags those that file an image with its patient and study, and place it; no others.
@@ -43,13 +44,14 @@ def write_capture(path: Path, values: np.ndarray, source: Path, method: str) -> 
     ----------
     DICOM PS3.3 A.8.1, Secondary Capture Image IOD.
     """
-    header = open_dicom(source, stop_before_pixels=True)
     capture = pydicom.Dataset()
-    for tag in KEPT:
-        if tag in header:
-            capture[tag] = header[tag]
-        elif tag in EXPECTED:
-            setattr(capture, tag, "")
+    with anonymous_errors(source):
+        header = open_dicom(source, stop_before_pixels=True)
+        for tag in KEPT:
+            if tag in header:
+                capture[tag] = header[tag]
+            elif tag in EXPECTED:
+                setattr(capture, tag, "")
     slope, low = (float(f"{number:.9g}") for number in (max(np.ptp(values) / STEPS, 1e-30), values.min()))
     stored = np.clip(np.rint((values.astype(np.float64) - low) / slope), 0, STEPS).astype("<u2")
     capture.file_meta = pydicom.dataset.FileMetaDataset()
@@ -65,6 +67,7 @@ def write_capture(path: Path, values: np.ndarray, source: Path, method: str) -> 
     capture.BitsAllocated, capture.BitsStored, capture.HighBit, capture.PixelRepresentation = 16, 16, 15, 0
     capture.RescaleSlope, capture.RescaleIntercept, capture.RescaleType = f"{slope:.9g}", f"{low:.9g}", "US"
     capture.PixelData = stored.tobytes()
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they quote the source's values
         capture.save_as(temporary, enforce_file_format=True)
     return path

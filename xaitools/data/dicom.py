@@ -157,7 +157,7 @@ def read_header(path: Path) -> Header:
     DataError
         A CT with several slices in one file.
     """
-    with _anonymous_errors(path):
+    with anonymous_errors(path):
         dataset = open_dicom(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
         other = _other(dataset)
         if not other:
@@ -333,7 +333,7 @@ def read_dicom(path: Path) -> CtSlice:
     DataError
         Not one greyscale axial slice of a CT, or in another unit.
     """
-    with _anonymous_errors(path):
+    with anonymous_errors(path):
         dataset = open_dicom(path)
         _check_is_ct(dataset, path)
         stored = _stored_values(dataset, path)
@@ -393,7 +393,7 @@ def _grid(shape: tuple[int, ...], axes: np.ndarray, row_spacing: float, column_s
 
 
 @contextmanager
-def _anonymous_errors(path: Path) -> Iterator[None]:
+def anonymous_errors(path: Path) -> Iterator[None]:
     """pydicom quotes header values in warnings and errors: drop the first, replace the second."""
     try:
         with warnings.catch_warnings():

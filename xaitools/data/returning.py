@@ -9,7 +9,7 @@ import pydicom
 import torch
 from torch.nn import functional
 
-from xaitools.data.dicom import is_dicom, open_dicom, read_dicom
+from xaitools.data.dicom import anonymous_errors, is_dicom, open_dicom, read_dicom
 from xaitools.data.grids import Grid
 from xaitools.data.pictures import read_picture
 from xaitools.data.resampling import resample
@@ -67,12 +67,14 @@ def to_source(values: np.ndarray, samples: Samples, position: int) -> Returned:
         return _on_volume(values, path, float(samples.info["slice_fraction"]), orientation)
     ct_slice = read_dicom(path)
     shown = _resized(values, ct_slice.hu.shape, ct_slice.spacing)
-    header = open_dicom(path, stop_before_pixels=True)
-    shape = (int(header.Rows), int(header.Columns))
+    with anonymous_errors(path):
+        header = open_dicom(path, stop_before_pixels=True)
+        shape = (int(header.Rows), int(header.Columns))
+        grid = _dicom_grid(header, shape)
     places = ct_slice.display(np.arange(shape[0] * shape[1]).reshape(shape))
     stored_values = np.zeros(shape, dtype=np.float32)
     stored_values.flat[places.ravel()] = shown.ravel()
-    return Returned(stored_values, _dicom_grid(header, shape), 1)
+    return Returned(stored_values, grid, 1)
 
 
 def _on_volume(values: np.ndarray, path: Path, fraction: float, orientation: str) -> Returned:
