@@ -126,6 +126,14 @@ def test_secondary_captures_belong_to_the_study_and_tell_no_more_than_the_source
     assert not {"OtherPatientNames", "InstitutionName", "StationName"} & own
 
 
+def test_an_invalid_tag_of_the_source_is_not_quoted(ct, tmp_path):
+    content = ct.sources[0].read_bytes()
+    uid = str(pydicom.dcmread(ct.sources[0]).SOPClassUID).encode()
+    ct.sources[0].write_bytes(content.replace(uid, uid.replace(b"1.2.840.1", b"JANE DOE\x86")))
+    maps = np.zeros((2, 28, 28), dtype=np.float32)
+    assert len(save_maps(maps, ct, tmp_path / "maps", dicom=True)) == 4
+
+
 def test_maps_of_slices_of_a_volume(tmp_path):
     rng = np.random.default_rng(0)
     for name in "ab":

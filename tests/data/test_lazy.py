@@ -44,6 +44,17 @@ def test_a_number_is_measured_once_and_kept_in_the_header(tmp_path):
     assert (calls, measured) == ([3], [1])
 
 
+@pytest.mark.parametrize("damage", [b'"I.5"', b'""   '])
+def test_a_damaged_measure_is_made_again(tmp_path, damage):
+    item = CachedArray(tmp_path / "a.safetensors", partial(np.full, (2, 2), 0.25), np.mean)
+    item.prepare()
+    whole = item.path.read_bytes()
+    assert b'"0.25"' in whole
+    item.path.write_bytes(whole.replace(b'"0.25"', damage.ljust(6)))
+    assert item.measured() == 0.25
+    assert b'"0.25"' in item.path.read_bytes()
+
+
 @pytest.mark.parametrize(
     "index",
     [
