@@ -457,7 +457,7 @@ def test_matrices_plot_shows_each_pair_and_the_mean_between_runs():
     assert places["OCC, sum"][0].title.text == "run"
     for trace in fig.data:
         assert list(trace.x) == list(trace.y) == ["1", "2", "3"]
-        assert "runs %{y} and %{x}: %{z:.3g} %" in trace.hovertemplate
+        assert "run %{y} and %{x}: %{z:.3g} %" in trace.hovertemplate
         assert (trace.coloraxis, axes_of(fig, trace)[1].autorange) == ("coloraxis", "reversed")
     assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (0, 100)
     assert fig.layout.coloraxis.colorbar.title.text == "%"
