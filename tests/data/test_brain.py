@@ -265,6 +265,14 @@ def test_a_session_has_its_own_diagnosis_and_the_participants_sex(bids):
     assert load(bids, label_column="sex").labels.tolist() == [0, 0, 0, 1, 0, 0]
 
 
+def test_sessions_come_in_the_order_of_their_numbers(bids):
+    for old, new in (("M1", "M120"), ("M2", "M24")):
+        path = bids / "sub-00" / f"ses-{old}" / "anat" / f"sub-00_ses-{old}_T1w.nii.gz"
+        path.rename(path.with_name(f"sub-00_ses-{new}_T1w.nii.gz"))
+    volumes = load(bids)
+    assert [path.name[7:].split("_")[0] for path in volumes.sources[:3]] == ["ses-M0", "ses-M24", "ses-M120"]
+
+
 def sessions(folder, participant, rows):
     path = folder / participant / f"{participant}_sessions.tsv"
     return write(path, "\n".join(["session_id\tdiagnosis", *rows]))

@@ -14,6 +14,7 @@ from xaitools.attribution.mask_settings import MaskSettings, starting_mask
 from xaitools.checks import check_choice
 from xaitools.errors import MethodError
 from xaitools.models.network import Network, gradients_of, select
+from xaitools.models.blocks import in_blocks
 from xaitools.models.pooling import pooled_first
 
 SCORES: dict[str, str] = {
@@ -69,7 +70,7 @@ class Judge:
             )
         self.network, self.deletion, self.target = network, deletion, target
         self.score, self._size = score, _size(batch_size, deletion.images)
-        self._net = pooled_first(network.quick)
+        self._net = in_blocks(pooled_first(network.quick))
         self._scales = self._found_scales() if score == "share" else None
 
     def scores(

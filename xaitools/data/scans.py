@@ -107,7 +107,7 @@ def _with_owners(paths: Sequence[Path], folder: Path, layout: str, rows: pd.Data
     else:
         ids = set(rows["participant"])
         scans = [_by_id(path, folder, ids) for path in paths]
-    scans.sort(key=lambda scan: (scan.participant, scan.session, str(scan.path)))
+    scans.sort(key=lambda scan: (scan.participant, _in_time(scan.session), str(scan.path)))
     or_list = ", or list those to take in a column 'file' of the table" if layout == "flat" else ""
     for first, second in pairwise(scans):
         known = first.participant and first.row is None
@@ -290,6 +290,12 @@ def _visit(session: str) -> tuple[str, int | None]:
     """What ``M12``, ``m012`` and ``M12.0`` have in common."""
     match = re.fullmatch(r"(\D*)(\d+)(?:\.0+)?", session)
     return (match[1].lower(), int(match[2])) if match else (session.lower(), None)
+
+
+def _in_time(session: str) -> tuple[str, int, str]:
+    """To sort the sessions of a participant: M6 before M12, M12 before M120."""
+    kind, number = _visit(session)
+    return kind, -1 if number is None else number, session
 
 
 def _find_paths(folder: Path, layout: str, image: str) -> list[Path]:

@@ -243,8 +243,9 @@ def channel_first(model: nn.Module) -> nn.Module:
 def _laid_out(model: nn.Module, layouts: Mapping[int, torch.memory_format]) -> nn.Module:
     for module in model.modules():
         if isinstance(module, _ConvNd) and module.weight.ndim in layouts:
-            layout = layouts[module.weight.ndim]
-            module.weight.data = module.weight.data.contiguous(memory_format=layout)
+            own = module.weight.data
+            # of one channel both layouts are alike to `contiguous`, but not to a convolution, which goes by the strides
+            module.weight.data = torch.empty_like(own, memory_format=layouts[own.ndim]).copy_(own)
     return model
 
 

@@ -96,6 +96,7 @@ def matrices_plot(
     unit: str = "%",
     bounds: tuple[float, float] = (0, 100),
     names: Sequence[str] | None = None,
+    item: str = "run",
     title: str = "Agreement of each two runs",
     finding: str = "",
     width: int = 1100,
@@ -112,6 +113,8 @@ def matrices_plot(
         Ends of the colour scale.
     names : sequence of str, optional
         One a run; by default their numbers from 1.
+    item : str
+        What a row and a column stand for.
     title, finding : str
         Title of the figure, and a published result to print under it.
     width : int
@@ -124,7 +127,7 @@ def matrices_plot(
     DataError
         If a value is NaN or infinite, or there is no matrix.
     """
-    unit = plain(unit)
+    unit, item = plain(unit), plain(item)
     matrices = {
         plain(row): {plain(name): cell for name, cell in cells.items()} for row, cells in matrices.items()
     }
@@ -165,7 +168,7 @@ def matrices_plot(
                 x=runs,
                 y=runs,
                 coloraxis="coloraxis",
-                hovertemplate=f"{row}, {name}<br>runs %{{y}} and %{{x}}: %{{z:.3g}} {unit}<extra></extra>",
+                hovertemplate=f"{row}, {name}<br>{item} %{{y}} and %{{x}}: %{{z:.3g}} {unit}<extra></extra>",
             ),
             list(matrices).index(row) + 1,
             columns.index(name) + 1,
@@ -175,7 +178,7 @@ def matrices_plot(
     fig.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
     for number, row in enumerate(matrices, start=1):
         fig.update_yaxes(title=row, row=number, col=1)
-    fig.update_xaxes(title="run", row=len(matrices))
+    fig.update_xaxes(title=item, row=len(matrices))
     fig.update_annotations(font_size=12)
     tile_height = (width - 130) / len(columns)
     fig.update_layout(
