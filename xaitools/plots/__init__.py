@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "matrices": ["comparison_plot", "matrices_plot"],
         "points": ["prediction_plot", "quality_plot", "region_plot", "score_plot"],
         "style": [
+            "CONFIG",
             "CONTROL",
             "DIVERGING",
             "OUTLINE",
@@ -17,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SEQUENTIAL",
             "SMOOTHINGS",
             "TEMPLATE",
+            "no_uploads",
             "plain",
         ],
         "tiles": ["map_panel", "slices_plot"],

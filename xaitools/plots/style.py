@@ -26,8 +26,13 @@ _DIVERGING = sample_colorscale("RdBu_r", (1 + _STEPS) / 2)
 SEQUENTIAL = [[step**2, color] for step, color in zip(_STEPS[32:], _SEQUENTIAL, strict=True)]
 DIVERGING = [[(1 + step * abs(step)) / 2, color] for step, color in zip(_STEPS, _DIVERGING, strict=True)]
 
+# What every page draws figures with: without the button that offers to upload what is shown to a server of Plotly's.
+# The template leaves it out too, for front ends that draw a figure their own way, as JupyterLab does.
+CONFIG = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
+
 TEMPLATE = go.layout.Template(
     layout={
+        "modebar": {"remove": "sendChartToCloud"},
         "font": {
             "family": "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif",
             "size": 13,
@@ -62,6 +67,15 @@ def plain(text: Any) -> str:
     'T&lt;0.5 &amp; up'
     """
     return html.escape(str(text), quote=False)
+
+
+def no_uploads() -> None:
+    """Let no figure that a notebook shows from now on, its own ones too, offer to upload what it shows."""
+    from plotly.io import renderers
+
+    for name in renderers:
+        if isinstance(config := getattr(renderers[name], "config", None), dict):
+            config["showSendToCloud"] = False
 
 
 def titled(fig: go.Figure, title: str, *subtitle: str) -> go.Figure:

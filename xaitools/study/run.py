@@ -49,6 +49,8 @@ class Run:
     def __init__(
         self, output_dir: str | Path, *, study: str, parameters: Mapping[str, Any], seed: int | None = None
     ) -> None:
+        from xaitools.plots import no_uploads
+
         self.output_dir = Path(output_dir)
         self.maps_dir = self.output_dir / "maps"
         self.figures_dir = self.output_dir / "figures"
@@ -71,6 +73,7 @@ class Run:
         write_manifest(self.output_dir, facts, private=self._private, fresh=True)
         self._save()
         self._watch()
+        no_uploads()
 
     @classmethod
     def of_notebook(cls, study: str, namespace: Mapping[str, Any]) -> "Run":
@@ -164,8 +167,10 @@ class Run:
         """
         if not re.fullmatch(r"[\w-]+", name):
             raise ParameterError(f"figure name '{name}': use letters, digits, '_' and '-' only")
+        from xaitools.plots import CONFIG
+
         figure = self._without_paths(figure)
-        page = figure.to_html(include_plotlyjs="plotly.min.js", include_mathjax=False)
+        page = figure.to_html(config=CONFIG, include_plotlyjs="plotly.min.js", include_mathjax=False)
         script = self.figures_dir / "plotly.min.js"
         if not script.exists():
             from plotly.offline import get_plotlyjs
