@@ -53,7 +53,9 @@ def test_plots_live_from_one_inlined_script_without_any_request(write, browser):
     page.wait_for_selector(".plot .main-svg")
     assert page.locator(".plot.js-plotly-plot").count() == 2
     assert page.evaluate("document.querySelector('.plot').data[0].y") == [1, 3, 2]
-    assert [round(place.bounding_box()["height"]) for place in page.locator(".plot").all()] == [450, 320]
+    heights = [round(place.bounding_box()["height"]) for place in page.locator(".plot").all()]
+    assert [heights[0] - heights[1], heights[1] < 320] == [130, True]  # the title stands above, as text
+    assert page.locator("figcaption strong").all_inner_texts() == ["curve", "curve"]
     assert browser.requests == [path.as_uri()]
     assert browser.errors == []
 

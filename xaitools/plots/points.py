@@ -252,12 +252,12 @@ def prediction_plot(
     fig.data = fig.data[-1:] + fig.data[:-1]
     fig.update_xaxes(title=f"true {axis}", range=bounds, constrain="domain", nticks=8)
     fig.update_yaxes(title=f"predicted {axis}", range=bounds, constrain="domain", nticks=8, scaleanchor="x")
-    plain_facets(fig).update_layout(width=720, height=640)
+    plain_facets(fig).update_layout(height=600)
     errors = (table["predicted"] - table["truth"]).abs().groupby(given["split"].to_numpy(), sort=False)
     subtitle = "Mean absolute error: " + ", ".join(
         f"{split} {error.mean():.3g} {unit} (n = {len(error)})" for split, error in errors
     )
-    return titled(fig, title, subtitle, finding)
+    return titled(fig, title, subtitle, finding, width=680)
 
 
 def _dots(

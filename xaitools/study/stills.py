@@ -66,4 +66,7 @@ def _draw(figures: Mapping[Path, Any], failures: list[BaseException]) -> None:
 
 
 def _size(figure: Any) -> dict[str, int]:
-    return {"width": figure.layout.width or WIDTH, "height": figure.layout.height or HEIGHT}
+    layout = figure.layout
+    meant = layout.meta.get("width") if isinstance(layout.meta, dict) else None
+    width = layout.width or meant or WIDTH
+    return {"width": width, "height": layout.height or HEIGHT}
