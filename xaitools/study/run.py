@@ -15,6 +15,7 @@ from xaitools.files import write_csv, write_text
 from xaitools.study.manifest import ending, now, read_manifest, surroundings, write_manifest
 from xaitools.study.notebooks import run_parameters
 from xaitools.study.privacy import Private
+from xaitools.study.replacing import drop_previous, drop_unused_maps, make_room
 from xaitools.study.stills import write_stills
 
 METRIC_COLUMNS = ("study", "model", "run", "fold", "method", "metric", "value", "n")
@@ -29,7 +30,8 @@ class Run:
     Parameters
     ----------
     output_dir : str or Path
-        The folder; made if needed. Maps that lie there from an earlier run stay.
+        The folder; made if needed. An earlier run there moves into its folder ``previous``, which is deleted when
+        this one is done; its maps stay where they are, and those that this one did not use are deleted then.
     study : str
         Name of the study, for instance ``"ct_contrast"``.
     parameters : mapping
@@ -70,6 +72,11 @@ class Run:
             "seconds": {},
             **surroundings(),
         }
+        self._is_alone = (
+            read_manifest(self.output_dir).get("status") != "running"
+        )  # else a runner keeps the folder
+        if self._is_alone:
+            make_room(self.output_dir)
         write_manifest(self.output_dir, facts, private=self._private, fresh=True)
         self._save()
         self._watch()
@@ -182,11 +189,17 @@ class Run:
         return write_text(still.with_suffix(".html"), page)
 
     def finish(self) -> None:
-        """Draw the still pictures of the figures, where there is a browser, and end with the status ``done``."""
+        """Draw the still pictures of the figures, where there is a browser, and end with the status ``done``.
+
+        What an earlier run in this folder left is deleted, and so are the maps that this one has neither made nor read.
+        """
         self._save()
         write_stills(self._figures)
         self._figures.clear()
+        drop_unused_maps(self.maps_dir)
         self._save(status="done")
+        if self._is_alone:
+            drop_previous(self.output_dir)
 
     def _without_paths(self, figure: Any) -> Any:
         text = figure.to_json()
