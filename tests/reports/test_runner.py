@@ -33,6 +33,7 @@ def test_a_study_writes_its_whole_folder(notebooks, tmp_path, browser, draws_sti
         "manifest.json",
         "metrics.csv",
         "maps/map-3.txt",
+        "figures/captions.md",
         "figures/line.html",
         "figures/line.svg",
         "figures/plotly.min.js",

@@ -13,6 +13,7 @@ import pytest
 from xaitools import maps
 from xaitools.errors import ParameterError
 from xaitools.maps import load_map, save_map
+from xaitools.plots.style import titled
 from xaitools.study import replacing, stills
 from xaitools.study.manifest import read_manifest
 from xaitools.study.run import Run
@@ -170,6 +171,7 @@ def test_figures_share_one_script_and_open_offline(run, browser):
     for name in ("one", "two"):
         path = run.save_figure(go.Figure(go.Scatter(y=[1, 2])), name)
     assert sorted(file.name for file in run.figures_dir.iterdir()) == [
+        "captions.md",
         "one.html",
         "plotly.min.js",
         "two.html",
@@ -178,6 +180,16 @@ def test_figures_share_one_script_and_open_offline(run, browser):
     page.wait_for_selector(".main-svg")
     assert all(url.startswith("file://") for url in browser.requests)
     assert browser.errors == []
+
+
+def test_captions_of_all_figures_stand_beside_them_as_sentences(run):
+    figure = titled(go.Figure(), "Maps of T<0.5", "Slice sub-003. In percent.", "From /home/jane/ct")
+    for name in ("one", "one"):
+        run.save_figure(figure, name)
+    run.save_figure(go.Figure(), "untitled")
+    assert (run.figures_dir / "captions.md").read_text() == (
+        "# Figures of ct_contrast\n\n- **one**: Maps of T<0.5. Slice sub-003. In percent. From {data_dir}.\n"
+    )
 
 
 def test_a_figure_name_cannot_leave_the_folder(run):

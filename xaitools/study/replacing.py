@@ -9,7 +9,7 @@ from xaitools.files import in_use
 from xaitools.study.manifest import read_manifest
 
 PREVIOUS = "previous"
-_FIGURES = {".html", ".svg", ".png", ".js"}
+_FIGURES = {".html", ".svg", ".png", ".js", ".md"}
 
 
 def make_room(folder: Path) -> None:

@@ -16,7 +16,7 @@ from xaitools.study.manifest import ending, now, read_manifest, surroundings, wr
 from xaitools.study.notebooks import run_parameters
 from xaitools.study.privacy import Private
 from xaitools.study.replacing import drop_previous, drop_unused_maps, make_room
-from xaitools.study.stills import write_stills
+from xaitools.study.stills import caption, write_stills
 
 METRIC_COLUMNS = ("study", "model", "run", "fold", "method", "metric", "value", "n")
 
@@ -63,6 +63,7 @@ class Run:
         self._metrics: list[dict[str, Any]] = []
         self._seconds: dict[str, float] = {}
         self._figures: dict[Path, Any] = {}
+        self._captions: dict[str, str] = {}
         facts = {
             "study": study,
             "status": "running",
@@ -170,7 +171,8 @@ class Run:
     def save_figure(self, figure: Any, name: str) -> Path:
         """Write a plotly figure to ``figures/NAME.html``, and at the end of the run to ``figures/NAME.svg``.
 
-        The pages share one copy of plotly's script. The still pictures need a browser; see `finish`.
+        The pages share one copy of plotly's script. The still pictures need a browser; see `finish`. The caption of
+        each figure stands in ``figures/captions.md``.
         """
         if not re.fullmatch(r"[\w-]+", name):
             raise ParameterError(f"figure name '{name}': use letters, digits, '_' and '-' only")
@@ -186,6 +188,9 @@ class Run:
         still = self.figures_dir / f"{name}.svg"
         still.unlink(missing_ok=True)  # one of an earlier run would be another figure
         self._figures[still] = figure
+        self._captions[name] = caption(figure)
+        lines = [f"- **{name}**: {text}\n" for name, text in self._captions.items() if text]
+        write_text(self.figures_dir / "captions.md", "".join([f"# Figures of {self._study}\n\n", *lines]))
         return write_text(still.with_suffix(".html"), page)
 
     def finish(self) -> None:

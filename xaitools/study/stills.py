@@ -1,6 +1,8 @@
-"""Still pictures of figures, to put into a paper."""
+"""Still pictures of figures, to put into a paper, and their captions."""
 
+import html
 import logging
+import re
 import textwrap
 import threading
 from collections.abc import Mapping
@@ -48,6 +50,14 @@ def write_stills(figures: Mapping[Path, Any]) -> list[Path]:
             textwrap.shorten(f"{type(failures[0]).__name__}: {failures[0]}", 160),
         )
     return drawn
+
+
+def caption(figure: Any) -> str:
+    """The title of a figure, and what stands below it, as sentences."""
+    title = figure.layout.title
+    parts = (title.text, title.subtitle.text)
+    texts = [html.unescape(re.sub("<[^>]*>", " ", part or "")).strip(" .") for part in parts]
+    return " ".join(f"{text}." for text in texts if text)
 
 
 def _draw(figures: Mapping[Path, Any], failures: list[BaseException]) -> None:
