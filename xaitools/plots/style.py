@@ -19,7 +19,7 @@ SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "star")
 DASHES = ("solid", "dash", "dot", "dashdot")
 SMOOTHINGS = ("plain", "SG", "SG²", "VG")  # each keeps its colour and symbol, whichever of them a run has
 OUTLINE, CONTROL = "#00E5FF", "#888888"
-SMALL = 680  # pixels; no front end leaves a figure less, but for telephones
+SMALL = 560  # pixels; what JupyterLab leaves a figure in a window of 1000, beside its list of files
 _TITLE = 60  # pixels of a figure's upper margin that a title and one line below it take
 
 # Relevance has heavy tails: colours follow the square root, so that more than the peaks show.
@@ -91,7 +91,7 @@ def titled(fig: go.Figure, title: str, *subtitle: str, width: int | None = None)
     A figure takes the width that there is. `width` is that for which its height and text were chosen: still pictures
     and reports draw it no wider, and a figure that is `SMALL` anyway keeps it everywhere.
     """
-    heads, notes = wrapped(title, 68), [line for text in subtitle for line in wrapped(text, 100)]
+    heads, notes = wrapped(title, 60), [line for text in subtitle for line in wrapped(text, 88)]
     margin = fig.layout.margin.t or TEMPLATE.layout.margin.t
     top = margin - _TITLE + 18 + 22 * len(heads) + 17 * len(notes)
     if width and width > SMALL:

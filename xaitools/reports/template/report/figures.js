@@ -63,8 +63,8 @@ function fitted(data, layout, room, headroom, paper) {
   let inner = (layout.height ?? 450) - margin.t - margin.b;
   const narrow = width < NARROW;
   const names = data.filter((trace) => trace.showlegend !== false && trace.name).map((trace) => textOf(trace.name));
-  const legend = layout.legend?.orientation !== "h" && (layout.showlegend ?? names.length > 1);
-  const beside = legend && !narrow ? 50 + 7 * Math.max(0, ...names.map((name) => name.length)) : 0;
+  const legend = layout.showlegend ?? names.length > 1;
+  const beside = legend && layout.legend?.orientation !== "h" && !narrow ? 50 + 7 * Math.max(0, ...names.map((name) => name.length)) : 0;
   const grid = new Grid(data, layout);
   if (grid.isImage && Number.isFinite(meant)) {
     const sides = margin.l + margin.r;

@@ -1,4 +1,5 @@
-// On paper nothing scrolls and nothing unfolds: figures and tables fit the sheet, and the parameters stand open.
+// On paper nothing scrolls and nothing unfolds: figures and tables fit the sheet, and the parameters stand open, at
+// the end.
 let undo = [];
 function toPaper() {
   if (undo.length) return;
@@ -8,8 +9,11 @@ function toPaper() {
     undo.push(() => { figure.printed = false; figure.draw(); });
   }
   for (const block of document.querySelectorAll("details.parameters:not([open])")) {
+    const place = document.createComment("parameters");
+    block.replaceWith(place);
+    document.querySelector("main").append(block);
     block.open = true;
-    undo.push(() => { block.open = false; });
+    undo.push(() => { block.open = false; place.replaceWith(block); });
   }
   for (const table of document.querySelectorAll("main table")) {
     const width = table.style.width;
