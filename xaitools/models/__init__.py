@@ -4,6 +4,8 @@ from xaitools.cache import cache_dir
 from xaitools.models.augmentation import (
     AUGMENTATIONS,
     flip_and_shift,
+    rotation,
+    rotation_and_scaling,
     sagittal_flip,
     sagittal_flip_and_coronal_shift,
 )
@@ -55,6 +57,8 @@ __all__ = [
     "predict_values",
     "read_info",
     "resolve_device",
+    "rotation",
+    "rotation_and_scaling",
     "sagittal_flip",
     "sagittal_flip_and_coronal_shift",
     "save_weights",
