@@ -44,6 +44,7 @@ from xaitools.evaluation.randomization import (
     smooth_model_randomization,
 )
 from xaitools.evaluation.region_perturbation import RegionCurves, perturbed_images, region_perturbation
+from xaitools.evaluation.shares import explanation_shares, tissue_masks
 from xaitools.evaluation.similarity import SIMILARITIES, map_similarity
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "cosine",
     "data_randomization",
     "difference_mask",
+    "explanation_shares",
     "fidelity_curves",
     "localization",
     "map_complexity",
@@ -90,6 +92,7 @@ __all__ = [
     "region_perturbation",
     "share_outside",
     "smooth_model_randomization",
+    "tissue_masks",
     "top_k",
     "top_k_intersection",
     "verdict",
