@@ -132,7 +132,7 @@ def paint_head(mm: np.ndarray, near: Surfaces, own: Features, spacing: float) ->
 
 
 def distance_to_brain(mm: np.ndarray) -> np.ndarray:
-    """Signed distance, mm, of places in the template, (3, x, y, z), to the surface about the brain without its folds."""
+    """Signed distance, mm, of places in the template, (3, x, y, z), to the surface about the brain and its folds."""
     distance, grid = _brain_surface()
     indices = (mm - grid.affine[:3, 3, None, None, None].astype(np.float32)) / np.float32(grid.spacing[0])
     return ndimage.map_coordinates(distance, indices, order=1, mode="nearest")

@@ -1,4 +1,4 @@
-"""Synthetic heads of two sexes that differ in the size of the head, the face and the brain, each as much as one says."""
+"""Synthetic heads of two sexes that differ in size, face and brain, each as much as one says."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,8 +47,8 @@ DEEP_GREY = ("thalamus", "putamen")
 MEAN_SIZE = 0.93
 
 
-# Standard deviation of the logarithm of the head's volume within a sex, beside what the anatomies vary: with 12 % between
-# the means, the volume alone tells the sexes apart with an AUC of about 0.85, as in IXI.
+# Standard deviation of the logarithm of the head's volume within a sex, beside what the anatomies vary: with 12 %
+# between the means, the volume alone tells the sexes apart with an AUC of about 0.85, as in IXI.
 SIZE_SD = 0.074
 
 
@@ -75,10 +75,10 @@ def synthetic_heads(
 ) -> Volumes:
     """Make whole heads, skull and face on, half of them female and half male, one a subject.
 
-    Inside is a brain as :func:`~xaitools.phantoms.brain.synthetic_brains` makes it, around it fluid, skull, scalp, face,
-    jaw and neck. The sexes differ in three things, each of which 0 switches off: the size of the head, with all that is
-    in it; the nose and the jaw; and the grey matter of a few regions. All three vary within a sex too, so that the
-    sexes overlap. The two lateral ventricles differ in each subject, whatever its sex. Subject `i` depends on the
+    Inside is a brain as :func:`~xaitools.phantoms.brain.synthetic_brains` makes it, around it fluid, skull, scalp,
+    face, jaw and neck. The sexes differ in three things, each of which 0 switches off: the size of the head, with all
+    that is in it; the nose and the jaw; and the grey matter of a few regions. All three vary within a sex too, so that
+    the sexes overlap. The two lateral ventricles differ in each subject, whatever its sex. Subject `i` depends on the
     arguments and `i` alone, and is the same person whatever the effects are.
 
     Parameters
@@ -105,14 +105,13 @@ def synthetic_heads(
     Returns
     -------
     Volumes
-        Classes ``("female", "male")``; axes towards right, front and head, the centre of the brain at 0 mm (as
-        ``load_brains`` has it for ``space="centered"``). `label_maps` number all structures of the brain, and are above
-        0 in the whole of it, fluid included: regions as ``synthetic_brains`` numbers them, then the rest of grey matter,
-        white matter and fluid, left and right (names in ``info["label_names"]``). The lateral ventricles are where their
-        fluid is; other regions are ellipsoids about their centres. `masks` are true where a difference was planted that
-        has a place: in the regions, and in the nose and the jaw of a male of that size; in both sexes. `numbers` holds
-        ``"brain volume (ml)"`` of the label map, ``"age (years)"``, and ``"brain difference"``, the share that the
-        regions lack.
+        Classes ``("female", "male")``; axes towards right, front and head, the centre of the brain at 0 mm.
+        `label_maps` number all structures of the brain and are above 0 in the whole of it, fluid included: regions as
+        ``synthetic_brains`` numbers them, then the rest of grey matter, white matter and fluid, left and right (names
+        in ``info["label_names"]``). The lateral ventricles are where their fluid is; other regions are ellipsoids
+        about their centres. `masks` are true where a difference was planted that has a place: in the regions, and in
+        the nose and the jaw of a male of that size; in both sexes. `numbers` holds ``"brain volume (ml)"`` of the label
+        map, ``"age (years)"``, and ``"brain difference"``, the share that the regions lack.
 
     Raises
     ------
@@ -238,7 +237,7 @@ def synthetic_head(recipe: HeadRecipe) -> tuple[np.ndarray, np.ndarray, np.ndarr
     label_map : array of int64, (x, y, z)
     """
     person, rng = draw_person(recipe.brain)
-    size, own, lopsided = _draw_head(recipe, recipe.male)
+    size, own, lopsided = draw_head(recipe, recipe.male)
     grid = recipe.grid_of(size)
     origin = anatomy(rng, grid, 1.0)
     bias, contrast = smooth_field(rng, grid, 60, 0.06), rng.normal(1, 0.02, size=3)
@@ -256,11 +255,11 @@ def synthetic_head(recipe: HeadRecipe) -> tuple[np.ndarray, np.ndarray, np.ndarr
     mask &= intracranial
     labels = _labels(labels, places, np.stack([grey, white, fluid]), intracranial, origin[0])
     if recipe.face_effect:
-        mask |= nose_and_jaw(origin, _draw_head(recipe, male=True)[1]) & ~intracranial
+        mask |= nose_and_jaw(origin, draw_head(recipe, male=True)[1]) & ~intracranial
     return np.clip(noisy, 0, 1).astype(np.float32), mask, labels
 
 
-def _draw_head(recipe: HeadRecipe, male: bool) -> tuple[float, Features, float]:
+def draw_head(recipe: HeadRecipe, male: bool) -> tuple[float, Features, float]:
     """How many times as long as the template the head is, its features, and by how much its ventricles differ."""
     rng = np.random.default_rng((recipe.seed, recipe.number, 1))
     side = 0.5 if male else -0.5
@@ -268,13 +267,13 @@ def _draw_head(recipe: HeadRecipe, male: bool) -> tuple[float, Features, float]:
     nose, jaw = np.exp(rng.normal(0, 0.06, size=2))
     factor = 1 + side * recipe.face_effect
     features = Features(nose * factor, jaw * factor, rng.uniform(3, 7), rng.normal(1, 0.04))
-    return float(size), features, float(np.clip(rng.normal(0, 0.06), -0.12, 0.12))
+    return float(size), features, float(np.clip(rng.normal(0, 0.2), -0.4, 0.4))
 
 
 def _labels(
     regions: np.ndarray, places: Sequence[Place], tissue: np.ndarray, brain: np.ndarray, x: np.ndarray
 ) -> np.ndarray:
-    """Numbers of the structures in a brain whose regions are known: fluid belongs to ventricles, and only fluid does."""
+    """Numbers of the structures in a brain whose regions are known; what grows is where its fluid is."""
     kind, right = tissue.argmax(axis=0), x > 0
     kind[tissue.sum(axis=0) < 0.5] = RESTS.index("fluid")
     rest = len(label_numbers()) + 1 + 2 * kind + right
