@@ -47,6 +47,7 @@ from xaitools.evaluation.randomization import (
 )
 from xaitools.evaluation.region_perturbation import RegionCurves, perturbed_images, region_perturbation
 from xaitools.evaluation.region_targets import lateral_asymmetry, region_volumes
+from xaitools.evaluation.shares import explanation_shares, tissue_masks
 from xaitools.evaluation.similarity import SIMILARITIES, map_similarity
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "cosine",
     "data_randomization",
     "difference_mask",
+    "explanation_shares",
     "fidelity_curves",
     "known_signal",
     "known_signal_means",
@@ -98,6 +100,7 @@ __all__ = [
     "region_volumes",
     "share_outside",
     "smooth_model_randomization",
+    "tissue_masks",
     "top_k",
     "top_k_intersection",
     "verdict",

@@ -4,14 +4,18 @@ from xaitools.cache import cache_dir
 from xaitools.models.augmentation import (
     AUGMENTATIONS,
     flip_and_shift,
+    rotation,
+    rotation_and_scaling,
     sagittal_flip,
     sagittal_flip_and_coronal_shift,
 )
+from xaitools.models.autoencoder import Autoencoder, Pretrained, pretrain_autoencoder
 from xaitools.models.devices import available_devices, resolve_device
 from xaitools.models.fitting import fit
 from xaitools.models.history import History
 from xaitools.models.imagenet import imagenet_reachable
 from xaitools.models.images import ImageStack, LabelledImages
+from xaitools.models.linear import LinearBaseline, linear_baseline
 from xaitools.models.network import Network
 from xaitools.models.networks import NETWORKS, build_network
 from xaitools.models.prediction import accuracy, predict, predict_values
@@ -33,10 +37,13 @@ __all__ = [
     "AUGMENTATIONS",
     "LOSSES",
     "NETWORKS",
+    "Autoencoder",
     "History",
     "ImageStack",
     "LabelledImages",
+    "LinearBaseline",
     "Network",
+    "Pretrained",
     "TrainingSettings",
     "WeightsInfo",
     "accuracy",
@@ -48,13 +55,17 @@ __all__ = [
     "fit",
     "flip_and_shift",
     "imagenet_reachable",
+    "linear_baseline",
     "load_model",
     "load_weights",
     "log_odds",
     "predict",
     "predict_values",
+    "pretrain_autoencoder",
     "read_info",
     "resolve_device",
+    "rotation",
+    "rotation_and_scaling",
     "sagittal_flip",
     "sagittal_flip_and_coronal_shift",
     "save_weights",

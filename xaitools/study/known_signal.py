@@ -62,7 +62,8 @@ class KnownSignal(NamedTuple):
     images
         A row for each target, method and image; see :func:`xaitools.evaluation.known_signal`.
     pointing
-        By target, the methods whose AUC is above 0.5 and above that of every control, each beyond doubt.
+        By target, the methods whose AUC is above 0.5 and above that of every control, each beyond doubt; none where the
+        network has not learned the target.
     failed
         By target and method, why there are no maps.
     """
@@ -218,7 +219,11 @@ def known_signal_table(
         ],
         ignore_index=True,
     ).assign(control=lambda table: ~table["method"].isin(list(methods)))
-    pointing = {name: _pointing(own, seed) for name, own in images.groupby("target", sort=False)}
+    judged = {row["target"] for row in errors if row["learned"]}
+    pointing = {
+        name: _pointing(own, seed) if name in judged else []
+        for name, own in images.groupby("target", sort=False)
+    }
     found = KnownSignal(pd.DataFrame(errors), scores, images, pointing, failed)
     _record(run, found)
     return found
@@ -226,6 +231,8 @@ def known_signal_table(
 
 def known_signal_view(found: KnownSignal, labels: Mapping[str, str] | None = None) -> pd.DataFrame:
     """The scores as a table to be read: a row for each target and method, controls last.
+
+    Whether a method points at the region is open, "?", where the network has not learned the target.
 
     Parameters
     ----------
@@ -235,6 +242,7 @@ def known_signal_view(found: KnownSignal, labels: Mapping[str, str] | None = Non
         What methods are called.
     """
     labels = labels or {}
+    learned = found.errors.set_index("target")["learned"]
     rows = []
     for (target, method), own in found.scores.groupby(["target", "method"], sort=False):
         of = own.set_index("measure")
@@ -249,7 +257,9 @@ def known_signal_view(found: KnownSignal, labels: Mapping[str, str] | None = Non
                 "rank": f"{of.loc['rank', 'value']:.1f}",
                 "hits": f"{of.loc['hit', 'value']:.0%}",
                 "hits by chance": f"{of.loc['chance', 'value']:.0%}",
-                "points at it": "yes" if method in found.pointing[target] else "",
+                "points at it": ("yes" if method in found.pointing[target] else "")
+                if learned[target]
+                else "?",
             }
         )
     table = pd.DataFrame(rows)
@@ -302,9 +312,9 @@ def _errors(net: Trained, training: Volumes, test: Volumes, device: str, seed: i
 
 
 def _pointing(images: pd.DataFrame, seed: int) -> list[str]:
-    """Methods whose AUC beats 0.5 and all controls that know no method, and its own map of the untrained network."""
+    """Methods whose AUC is above 0.5 and above that of each control."""
     auc = images.pivot(index="image", columns="method", values="auc").dropna()
-    controls = [name for name in images.loc[images["control"], "method"].unique()]
+    controls = images.loc[images["control"], "method"].unique()
     if len(auc) < 2:
         return []
 
