@@ -11,6 +11,7 @@ from xaitools.models.augmentation import (
 )
 from xaitools.models.autoencoder import Autoencoder, Pretrained, pretrain_autoencoder
 from xaitools.models.devices import available_devices, resolve_device
+from xaitools.models.epochs import epoch_files, load_epoch
 from xaitools.models.fitting import fit
 from xaitools.models.history import History
 from xaitools.models.imagenet import imagenet_reachable
@@ -51,11 +52,13 @@ __all__ = [
     "build_network",
     "cache_dir",
     "cached_weights",
+    "epoch_files",
     "fingerprint",
     "fit",
     "flip_and_shift",
     "imagenet_reachable",
     "linear_baseline",
+    "load_epoch",
     "load_model",
     "load_weights",
     "log_odds",

@@ -14,6 +14,7 @@ from xaitools.errors import WeightsError
 from xaitools.files import write_text
 from xaitools.models.checkpoint import Checkpoint
 from xaitools.models.devices import resolve_device
+from xaitools.models.epochs import has_epochs
 from xaitools.models.history import History
 from xaitools.models.images import LabelledImages, digest
 from xaitools.models.networks import build_network
@@ -37,6 +38,7 @@ def fit(
     start: Mapping[str, Tensor] | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
+    keep_epochs: str | Path | None = None,
     **settings: Any,
 ) -> tuple[nn.Module, History, bool]:
     """Train a network by name, or take it from the cache if it was trained so before.
@@ -56,8 +58,9 @@ def fit(
     start
         Weights of some or all layers to start from, by name as in ``state_dict()``, such as the encoder that
         :func:`~xaitools.models.autoencoder.pretrain_autoencoder` returns; the others are new.
-    device, progress
-        As for :func:`~xaitools.models.training.train`.
+    device, progress, keep_epochs
+        As for :func:`~xaitools.models.training.train`; a network in the cache is trained anew where the folder lacks
+        an epoch of it.
     **settings
         Options of :class:`~xaitools.models.settings.TrainingSettings`, plain values; the seed also fixes the
         weights that the network starts with.
@@ -97,14 +100,17 @@ def fit(
         digest(training.images, training.labels, validation.images, validation.labels),
     )
     record = path.with_suffix(".json")
-    if path.exists() and record.exists():
+    if path.exists() and record.exists() and _kept(keep_epochs, record):
         model = build()
         load_weights(model, path)
         return model.to(resolve_device(device)).eval(), _read_history(record), True
     model = build(pretrained=pretrained, seed=options.seed)
     _fill(model, start or {}, network)
     checkpoint = Checkpoint(path.with_suffix(".checkpoint.pt"), {"key": path.stem})
-    history = checked_loop(model, training, validation, options, device).run(checkpoint, progress)
+    loop = checked_loop(model, training, validation, options, device)
+    if keep_epochs is not None:
+        loop.keep_epochs, loop.key = Path(keep_epochs), path.stem
+    history = loop.run(checkpoint, progress)
     write_text(record, json.dumps(asdict(history)))
     save_weights(model, path, info)
     checkpoint.remove()
@@ -121,6 +127,10 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor], network: str) -> None:
             "layers: pre-train the same network with images of the same channels."
         )
     model.load_state_dict({**own, **state})
+
+
+def _kept(folder: str | Path | None, record: Path) -> bool:
+    return folder is None or has_epochs(folder, len(_read_history(record)), record.stem)
 
 
 def _read_history(record: Path) -> History:
