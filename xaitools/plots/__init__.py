@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "curves": ["error_plot", "fidelity_plot", "training_plot"],
         "masks": ["objective_plot"],
         "matrices": ["comparison_plot", "matrices_plot"],
+        "randomization": ["randomization_plot"],
         "points": ["prediction_plot", "quality_plot", "region_plot", "score_plot"],
         "style": [
             "CONTROL",

@@ -122,7 +122,9 @@ def explain_each(
         own_key = {**shared, "image": samples[[i]].fingerprint(), **(key or {})}
         affine = getattr(samples, "affine", None)
         make = partial(compute, image=samples.images[[i]])
-        found = load_or_compute(folder, samples.names[i], wanted, make, key=own_key, affine=affine, facts=facts)
+        found = load_or_compute(
+            folder, samples.names[i], wanted, make, key=own_key, affine=affine, facts=facts
+        )
         if not found:
             raise next(iter(failed.values()))
         yield found
