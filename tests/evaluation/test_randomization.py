@@ -412,3 +412,14 @@ def test_verdicts_up_to_a_step(net, images) -> None:
     expected = Randomization(found.table[found.table.k <= 1], {}).verdicts()
     pd.testing.assert_frame_equal(first, expected)
     assert not first.randomized.equals(found.verdicts().randomized)
+
+
+def test_layers_that_are_redrawn_in_one_step(net, images) -> None:
+    table = randomised(net, images, layers=[["block.0", "block.1"], "block.3", ["head"]]).table
+    assert list(dict.fromkeys(table[table.k > 0].layer)) == ["head", "block.3", "block.0 + block.1"]
+    whole = randomised(net, images).table
+    where = {"method": "gradient", "absolute": True}
+    np.testing.assert_array_equal(values(table, k=3, **where), values(whole, k=4, **where))
+    np.testing.assert_array_equal(values(table, k=2, **where), values(whole, k=2, **where))
+    with pytest.raises(ParameterError, match=r"layer='block\.9' is unknown"):
+        randomised(net, images, layers=[["block.0", "block.9"]])

@@ -161,7 +161,7 @@ def model_randomization(
     *,
     order: str = "cascading",
     direction: str = "top-down",
-    layers: Sequence[str] | None = None,
+    layers: Sequence[str | Sequence[str]] | None = None,
     similarities: Sequence[str] = ("spearman", "ssim", "hog"),
     absolute: Sequence[bool] = (True, False),
     explained: str = "fixed",
@@ -192,8 +192,8 @@ def model_randomization(
     direction
         "top-down": from the output's layer to the image's; "bottom-up": the other way round.
     layers
-        Names of layers, or of modules, all of whose layers are redrawn in one step; None for each layer by itself. They
-        are taken in the order in which they run.
+        Names of layers, or of modules, all of whose layers are redrawn in one step, as are those of several names in a
+        list; None for each layer by itself. They are taken in the order in which they run.
     similarities, absolute
         How maps are compared, see :func:`~xaitools.evaluation.similarity.map_similarity`.
     explained
@@ -295,11 +295,7 @@ def smooth_model_randomization(
     Hedström et al. 2024, A fresh look at sanity checks for saliency maps, arXiv:2405.02383, and Sanity checks
     revisited, arXiv:2401.06465, section 3.
     """
-    names = [parse(text) for text in methods]
-    smooth = [
-        str(MethodName(name.base, name.option, name.smoothing or "smoothgrad", name.absolute, name.regions))
-        for name in names
-    ]
+    smooth = [smooth_name(text) for text in methods]
     return model_randomization(
         model,
         images,
@@ -310,6 +306,14 @@ def smooth_model_randomization(
         draws=draws,
         noise_level=noise_level,
         **options,
+    )
+
+
+def smooth_name(text: str) -> str:
+    """The name of a method with "+smoothgrad", unless it smooths already."""
+    name = parse(text)
+    return str(
+        MethodName(name.base, name.option, name.smoothing or "smoothgrad", name.absolute, name.regions)
     )
 
 
@@ -455,17 +459,24 @@ def check_similarities(similarities: Sequence[str], spatial: tuple[int, ...]) ->
 
 
 def _steps(
-    network: Network, layers: Sequence[str] | None, order: str, direction: str
+    network: Network, layers: Sequence[str | Sequence[str]] | None, order: str, direction: str
 ) -> list[tuple[str, list[str]]]:
     """What each step is called, and the layers that are redrawn for it."""
     known = network.layers
     around = [name.rsplit(".", depth)[0] for name in known for depth in range(1, name.count(".") + 1)]
-    chosen = list(known) if layers is None else list(layers)
-    for name in chosen:
+    chosen = [
+        (name,) if isinstance(name, str) else tuple(name) for name in (known if layers is None else layers)
+    ]
+    for name in [one for names in chosen for one in names]:
         check_choice(layer=(name, dict.fromkeys([*known, *around])))
     groups = {
-        name: [own for own in known if own == name or (layers is not None and own.startswith(f"{name}."))]
-        for name in chosen
+        " + ".join(names): [
+            own
+            for own in known
+            if own in names or (layers is not None and own.startswith(tuple(f"{name}." for name in names)))
+        ]
+        for names in chosen
+        if names
     }
     if not groups:
         raise ParameterError("layers is empty; expected one name or more, or None for all layers.")

@@ -59,10 +59,10 @@ def randomization_plot(
     fig.update_xaxes(tickvals=steps["k"], ticktext=steps["layer"], tickangle=-60, tickfont={"size": 10})
     fig.update_xaxes(title=axis, row=n_rows)
     fig.update_yaxes(range=[min(-0.15, curves["low"].min() - 0.05), 1.05])
-    fig.update_yaxes(title="similarity, mean and 95 % CI", col=1)
+    fig.update_yaxes(title="similarity", col=1)
     fig.update_annotations(font_size=13)
     fig.update_layout(height=150 + 270 * n_rows, margin={"t": 110, "b": 130})
-    return titled(fig, title, finding)
+    return titled(fig, title, "Mean over the images and its 95 % confidence interval.", finding)
 
 
 def _by_way(curves: pd.DataFrame, methods: Sequence[str], controls: Sequence[str]) -> tuple[go.Figure, int]:
@@ -122,6 +122,6 @@ def _add(
     if points.empty:
         return
     points = points.sort_values("k")
-    hover = f"{text}%{{customdata}}: %{{y:.2f}}" if not text else f"{text}, %{{customdata}}: %{{y:.2f}}"
+    hover = ", ".join(filter(None, [text, "%{customdata}: %{y:.2f}"]))
     traces = banded(points, "k", name, line, hover, legend=legend, customdata=points["layer"])
     fig.add_traces(traces, rows=number // n_columns + 1, cols=number % n_columns + 1)

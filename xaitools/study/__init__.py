@@ -80,11 +80,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "runs_to_explain",
         ],
         "sanity": [
+            "PERMUTED",
             "by_similarity",
-            "layer_steps",
             "permuted_network",
             "randomization_curves",
             "randomization_runs",
+            "redrawn_blocks",
             "redrawn_maps",
             "sanity_claims",
             "sanity_table",

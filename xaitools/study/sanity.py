@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 from jaxtyping import Float32
 from torch import nn
 
+from xaitools.attribution.names import parse
 from xaitools.checks import check_choice
 from xaitools.data import Samples, Volumes
 from xaitools.evaluation import (
@@ -40,10 +42,10 @@ TESTS: dict[str, Callable[..., Randomization]] = {
 }
 """Ways of redrawing a network, by name; "smooth" is sMPRT, from the bottom up as its authors advise."""
 
-PERMUTED = "permuted labels"
+UPPER = "top-down, upper layers"
 COMPLEXITY = "complexity"
 
-MEMORISING = {"augment": "", "weight_decay": 0.0, "stop_at": 0.02}
+MEMORISING = {"augment": "", "weight_decay": 0.0, "stop_at": 0.1}
 """What makes a network learn labels by heart."""
 
 
@@ -172,7 +174,7 @@ def permuted_network(
     samples, methods, target
         As for :func:`randomization_runs`.
     max_epochs, batch_size, learning_rate
-        Of the training, which ends when the loss on the training set falls below 0.02.
+        Of the training, which ends when the loss on the training set falls below 0.1.
     device
         Where it is trained.
     seed
@@ -191,6 +193,18 @@ def permuted_network(
         found = compare(training=permuted, memorising=other.model, seed=seed, **settings)
     run.record(metric="permuted labels memorised", value=found.memorised, n=len(training))
     return found
+
+
+def redrawn_blocks(net: Trained, samples: Samples | Volumes) -> list[list[str]]:
+    """The steps in which a network is redrawn: each convolution or linear layer with the normalisation that follows."""
+    blocks: list[list[str]] = []
+    for name in Network(net.model, samples.images[[0]]).layers:
+        norm = "norm" in type(net.model.get_submodule(name)).__name__.lower()
+        if norm and blocks:
+            blocks[-1].append(name)
+        else:
+            blocks.append([name])
+    return blocks
 
 
 def randomization_curves(found: Randomization, model: nn.Module, named: pd.DataFrame) -> pd.DataFrame:
@@ -225,6 +239,7 @@ def sanity_table(
     tests: Mapping[str, Randomization],
     named: pd.DataFrame,
     *,
+    upper: int = 0,
     rise: pd.DataFrame | None = None,
     network: str = "",
 ) -> pd.DataFrame:
@@ -238,6 +253,8 @@ def sanity_table(
         Tests by name.
     named
         As :func:`~xaitools.study.method_table` returns it.
+    upper
+        Steps of the test "top-down" that are also judged by themselves, as the test :data:`UPPER`; 0 for none.
     rise
         As :func:`~xaitools.evaluation.complexity_rise` returns it.
     network
@@ -248,16 +265,21 @@ def sanity_table(
     DataFrame
         One row a test, method, similarity, and absolute or signed values: ``test``; ``method``, its full name;
         ``label``; ``similarity``, of the rise "complexity"; ``absolute``; ``value``, with its interval ``low`` to
-        ``high``; ``verdict``. Methods named "random" are maps of noise.
+        ``high``; ``verdict``. The test "smooth" is listed under the map that it smooths. Methods named "random" are maps of noise.
     """
     tables = [
         found.verdicts().rename(columns={"randomized": "value"}).assign(test=name)
         for name, found in tests.items()
     ]
+    if upper and "top-down" in tests:
+        verdicts = tests["top-down"].verdicts(last=upper)
+        tables.append(verdicts.rename(columns={"randomized": "value"}).assign(test=UPPER))
     if rise is not None:
         same = {"test": COMPLEXITY, "similarity": COMPLEXITY, "absolute": False}
         tables.append(rise.rename(columns={"rise": "value"}).assign(**same))
     table = pd.concat(tables, ignore_index=True)
+    smooth = table["test"] == "smooth"
+    table.loc[smooth, "method"] = [_unsmoothed(name, named) for name in table["method"][smooth]]
     table["label"] = [_label(name, named) for name in table["method"]]
     for row in table.itertuples():
         if np.isfinite(row.value):
@@ -320,7 +342,7 @@ def redrawn_maps(
     samples: Samples | Volumes,
     methods: Sequence[str],
     *,
-    steps: Sequence[int],
+    blocks: Sequence[Sequence[str]],
     seed: int = 0,
     **options: Any,
 ) -> dict[str, dict[str, Float32[np.ndarray, "n 1 *spatial"]]]:
@@ -332,8 +354,9 @@ def redrawn_maps(
         Whose folder keeps them.
     net, samples, methods
         As for :func:`randomization_runs`.
-    steps
-        Numbers of layers, counted from the output; 0 is the network itself.
+    blocks
+        Layers that are redrawn together, the image's first, as :func:`redrawn_blocks` returns them. Maps are made with
+        none of them redrawn, the uppermost one, the upper half, and all.
     seed
         Of the weights: with the same seed those of :func:`randomization_runs`.
     **options
@@ -342,22 +365,18 @@ def redrawn_maps(
     Returns
     -------
     dict
-        By what was redrawn, "none" or as "21 Linear and above", the maps by method.
+        By what was redrawn, "none" or as "18 Linear and above", the maps by method.
     """
     network = Network(net.model, samples.images[[0]])
     found = {}
-    for n in steps:
-        layers = network.layers[::-1][:n]
+    for n in sorted({0, 1, len(blocks) // 2, len(blocks)}):
+        upper = blocks[len(blocks) - n :]
+        layers = [name for block in upper for name in block]
         model = network.randomized(layers, seed).model if layers else net.model
-        name = f"{_layer(net.model, layers[-1])} and above" if n > 1 else _layer(net.model, "".join(layers))
+        name = _layer(net.model, upper[0][0]) if upper else "none"
+        name = name if n < 2 else f"{name} and above"
         found[name], _ = explain(model, samples, methods, run.maps_dir / f"redrawn-{n}", seed=seed, **options)
     return found
-
-
-def layer_steps(net: Trained, samples: Samples | Volumes) -> list[int]:
-    """How many layers to redraw to see what happens: none, the uppermost, half of them, all."""
-    n = len(Network(net.model, samples.images[[0]]).layers)
-    return sorted({0, 1, n // 2, n})
 
 
 def sanity_claims(published: pd.DataFrame, table: pd.DataFrame, named: pd.DataFrame) -> list[dict[str, str]]:
@@ -367,17 +386,20 @@ def sanity_claims(published: pd.DataFrame, table: pd.DataFrame, named: pd.DataFr
     ----------
     published
         As :func:`~xaitools.study.read_published` returns it: 1 where a method passes, 0 where it fails; the metric is
-        "passes: TEST, SIMILARITY".
+        "passes: TEST; SIMILARITY; absolute" or "signed".
     table, named
         As :func:`sanity_table` returned and took them.
     """
     rows = []
     for claim in published[published["metric"].str.startswith("passes: ")].itertuples():
-        test, similarity = claim.metric.removeprefix("passes: ").split(", ")
+        test, similarity, values = claim.metric.removeprefix("passes: ").split("; ")
         own = table[(table["method"] == claim.method) & (table["test"] == test)]
-        own = own[(own["similarity"] == similarity) & own["absolute"]]
+        own = own[(own["similarity"] == similarity) & (own["absolute"] == (values == "absolute"))]
         said = "passes" if claim.value else "fails"
-        row = {"published": f"{_label(claim.method, named)} {said}, {test}, by {similarity} ({claim.where})"}
+        row = {
+            "published": f"{_label(claim.method, named)} {said} ({claim.where})",
+            "tested": f"{test}; {similarity}, {values}",
+        }
         if own.empty:
             rows.append({**row, "this run": "", "verdict": "not tested: not among the maps of this run"})
             continue
@@ -388,9 +410,19 @@ def sanity_claims(published: pd.DataFrame, table: pd.DataFrame, named: pd.DataFr
     return rows
 
 
+def _unsmoothed(name: str, named: pd.DataFrame) -> str:
+    """The map that the test "smooth" has smoothed, if it is among the others."""
+    if name == CONTROL:
+        return name
+    plain = str(replace(parse(name), smoothing=""))
+    return plain if plain in named.index else name
+
+
 def _label(name: str, named: pd.DataFrame) -> str:
     return named.at[name, "label"] if name in named.index else "noise" if name == CONTROL else name
 
 
 def _layer(model: nn.Module, name: str) -> str:
-    return f"{name} {type(model.get_submodule(name)).__name__}" if name else "none"
+    """A step's name with the kind of its first layer."""
+    first = name.split(" + ")[0]
+    return f"{first} {type(model.get_submodule(first)).__name__}" if name else "none"
