@@ -385,3 +385,45 @@ def test_accuracies_of_the_poster_and_the_difference_of_groups_only_where_there_
     assert "a cosine of 0.80 with the masks (masks of other networks: 0.90)" in said
     assert words.group_difference(table.iloc[:1]) == ""
     assert words.group_difference(table.replace(0.9, float("nan"))) == ""
+
+
+def sanity(**verdicts):
+    same = {"test": "top-down", "similarity": "spearman", "absolute": False, "value": 0.1}
+    rows = [
+        {**same, "method": name, "label": name.upper(), "verdict": found} for name, found in verdicts.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_who_passes_is_said_by_verdict():
+    table = sanity(a="passes", b="fails", c="passes", d="noise", random="noise")
+    text = words.redrawn(table, "top-down", "spearman", absolute=False)
+    assert text == (
+        "*top-down*, by spearman of signed values: A and C changed with the weights; B stayed too much alike (failed); "
+        "D changed as much when repeated on the same network (noise: raise draws)."
+    )
+    assert words.redrawn(table, "top-down", "spearman", absolute=True) == ""
+
+
+def test_a_test_that_noise_passes_is_said_to_be_worthless():
+    text = words.redrawn(sanity(a="passes", random="passes"), "top-down", "spearman", absolute=False)
+    assert text.endswith("**A map of noise passes too: these verdicts say nothing.**")
+
+
+def test_maps_that_turned_over_are_named():
+    table = sanity(a="passes", b="passes").assign(value=[-0.93, -0.3])
+    assert "By signed values A is the same map turned over (rank correlation -0.93)" in words.turned_over(
+        table, "top-down"
+    )
+    assert words.turned_over(table.assign(value=-0.3), "top-down") == ""
+
+
+def test_labels_that_were_not_memorised_are_no_test():
+    assert words.memorised(1.0, 24) == (
+        "The second network knows 100% of the permuted labels of 24 images by heart."
+    )
+    assert "there are no verdicts" in words.memorised(0.6, 24)
+
+
+def test_the_warning_stands_where_verdicts_are():
+    assert "do not rank" in words.warning()

@@ -265,7 +265,8 @@ def sanity_table(
     DataFrame
         One row a test, method, similarity, and absolute or signed values: ``test``; ``method``, its full name;
         ``label``; ``similarity``, of the rise "complexity"; ``absolute``; ``value``, with its interval ``low`` to
-        ``high``; ``verdict``. The test "smooth" is listed under the map that it smooths. Methods named "random" are maps of noise.
+        ``high``; ``verdict``. The test "smooth" is listed under the map that it smooths. Methods named "random" are
+        maps of noise.
     """
     tables = [
         found.verdicts().rename(columns={"randomized": "value"}).assign(test=name)
