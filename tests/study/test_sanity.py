@@ -25,7 +25,7 @@ METHODS = ["gradient", "guided_backprop"]
 @pytest.fixture(scope="module")
 def samples():
     images = torch.rand(4, 1, 12, 12, generator=torch.Generator().manual_seed(0))
-    images[1::2, :, :6] += 1
+    images[1::2, :, :6] *= 0.2
     names = tuple(f"sub-{i}" for i in range(4))
     return Samples(images, torch.tensor([0, 1, 0, 1]), names, names, class_names=("no", "yes"))
 
@@ -68,9 +68,9 @@ def redraw(run, net, samples, **options):
 
 def test_what_is_read_again_is_what_was_found(run, net, samples, calls):
     (first,) = redraw(run, net, samples).values()
-    assert len(calls) == 5  # itself, and nothing but the control again; three networks
+    assert len(calls) == 4  # itself, and three networks
     (again,) = redraw(run, net, samples).values()
-    assert len(calls) == 5
+    assert len(calls) == 4
     pd.testing.assert_frame_equal(first.table, again.table)
     direct = model_randomization(
         net.model, samples.images, 1, METHODS, layers=BLOCKS, similarities=["spearman", "ssim"], progress=False
@@ -95,7 +95,7 @@ def test_other_conditions_are_other_tests(run, net, samples, calls, changed):
     calls.clear()
     few = samples[list(range(changed.pop("samples", 4)))]
     redraw(run, net, few, **changed)
-    assert len(calls) >= 4
+    assert len(calls) >= 3  # blocks may be two
 
 
 def test_each_test_is_its_own(run, net, samples):
