@@ -42,6 +42,7 @@ TESTS: dict[str, Callable[..., Randomization]] = {
 }
 """Ways of redrawing a network, by name; "smooth" is sMPRT, from the bottom up as its authors advise."""
 
+PERMUTED = "permuted labels"
 UPPER = "top-down, upper layers"
 COMPLEXITY = "complexity"
 
