@@ -12,7 +12,7 @@ from xaitools import study
 from xaitools.attribution import attribute
 from xaitools.data import Samples
 from xaitools.errors import ParameterError
-from xaitools.evaluation import complexity_rise, model_randomization
+from xaitools.evaluation import Randomization, complexity_rise, model_randomization
 from xaitools.evaluation import randomization as evaluated
 from xaitools.models import Network
 from xaitools.study import read_published
@@ -217,3 +217,18 @@ def test_a_network_of_ones_own_is_redrawn_to_learn_permuted_labels(run, net, sam
     assert found.memorised == 1
     assert recorded()["", "permuted labels memorised"] == 1
     assert {type(layer) for layer in found.model} == {type(layer) for layer in net.model}
+
+
+def test_maps_whose_sign_has_turned_are_told_from_those_that_changed():
+    rows = [
+        {"method": name, "similarity": "spearman", "absolute": False, "k": k, "image": image, "value": value}
+        for name, values in {
+            "gradient": (0.1, -0.1),
+            "guided_backprop": (0.9, -0.9),
+            "lrp[epsilon]": (0.9, 0.9),
+        }.items()
+        for k in (0, 1)
+        for image, value in enumerate(values if k else (1, 1))
+    ]
+    found = study.turned_over(Randomization(pd.DataFrame(rows), {}), study.method_table(METHODS))
+    assert found == {"GB": pytest.approx(0.9)}

@@ -399,7 +399,7 @@ def test_who_passes_is_said_by_verdict():
     table = sanity(a="passes", b="fails", c="passes", d="noise", random="noise")
     text = words.redrawn(table, "top-down", "spearman", absolute=False)
     assert text == (
-        "*top-down*, by spearman of signed values: A and C changed with the weights; B stayed too much alike (failed); "
+        "*top-down*, by rank correlation of signed values: A and C changed with the weights; B stayed too much alike (failed); "
         "D changed as much when repeated on the same network (noise: raise draws)."
     )
     assert words.redrawn(table, "top-down", "spearman", absolute=True) == ""
@@ -411,11 +411,10 @@ def test_a_test_that_noise_passes_is_said_to_be_worthless():
 
 
 def test_maps_that_turned_over_are_named():
-    table = sanity(a="passes", b="passes").assign(value=[-0.93, -0.3])
-    assert "By signed values A is the same map turned over (rank correlation -0.93)" in words.turned_over(
-        table, "top-down"
-    )
-    assert words.turned_over(table.assign(value=-0.3), "top-down") == ""
+    text = words.turned_over({"I*G": 0.93, "LRP": 1.0})
+    assert text.startswith(r"Of I\*G and LRP the maps are the same but for the sign")
+    assert "0.93 to 1.00" in text
+    assert words.turned_over({}) == ""
 
 
 def test_labels_that_were_not_memorised_are_no_test():

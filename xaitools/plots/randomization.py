@@ -61,7 +61,7 @@ def randomization_plot(
     fig.update_yaxes(range=[min(-0.15, curves["low"].min() - 0.05), 1.05])
     fig.update_yaxes(title="similarity", col=1)
     fig.update_annotations(font_size=13)
-    fig.update_layout(height=150 + 270 * n_rows, margin={"t": 110, "b": 130})
+    fig.update_layout(height=180 + 270 * n_rows, margin={"t": 140, "b": 130})
     return titled(fig, title, "Mean over the images and its 95 % confidence interval.", finding)
 
 

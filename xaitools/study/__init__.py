@@ -89,6 +89,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "redrawn_maps",
             "sanity_claims",
             "sanity_table",
+            "turned_over",
             "who_passes",
         ],
         "scores": ["mean_curves", "mean_scores", "per_image", "without_least"],

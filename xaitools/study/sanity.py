@@ -23,6 +23,7 @@ from xaitools.evaluation import (
     model_randomization,
     smooth_model_randomization,
 )
+from xaitools.evaluation._checks import SAME_RANKS
 from xaitools.evaluation.randomization import CONTROL, Keep, Step
 from xaitools.files import write_text
 from xaitools.models import Network
@@ -312,12 +313,7 @@ def who_passes(
         ((table["similarity"] == similarity) & (table["absolute"] == absolute))
         | (table["test"] == COMPLEXITY)
     ]
-    cells = chosen.assign(
-        cell=[
-            f"{row.verdict} ({row.value:.{digits}f})" if np.isfinite(row.value) else row.verdict
-            for row in chosen.itertuples()
-        ]
-    )
+    cells = chosen.assign(cell=[_cell(row, digits) for row in chosen.itertuples()])
     wide = cells.pivot_table(index="label", columns="test", values="cell", aggfunc="first", sort=False)
     wide = wide.reindex(columns=list(dict.fromkeys(chosen["test"])))
     return wide.fillna("–").rename_axis(columns=None).rename_axis("method").reset_index()
@@ -328,10 +324,7 @@ def by_similarity(table: pd.DataFrame, test: str, *, digits: int = 2) -> pd.Data
     own = table[table["test"] == test]
     cells = own.assign(
         way=[f"{row.similarity}, {'absolute' if row.absolute else 'signed'}" for row in own.itertuples()],
-        cell=[
-            f"{row.verdict} ({row.value:.{digits}f})" if np.isfinite(row.value) else row.verdict
-            for row in own.itertuples()
-        ],
+        cell=[_cell(row, digits) for row in own.itertuples()],
     )
     wide = cells.pivot_table(index="label", columns="way", values="cell", aggfunc="first", sort=False)
     wide = wide.reindex(columns=list(dict.fromkeys(cells["way"])))
@@ -406,7 +399,8 @@ def sanity_claims(published: pd.DataFrame, table: pd.DataFrame, named: pd.DataFr
             rows.append({**row, "this run": "", "verdict": "not tested: not among the maps of this run"})
             continue
         found = own.iloc[0]
-        left = f"{found['value']:.2f} ({found['low']:.2f} to {found['high']:.2f}) left: {found['verdict']}"
+        value, low, high = (_number(found[name]) for name in ("value", "low", "high"))
+        left = f"{value} ({low} to {high}) left: {found['verdict']}"
         known = {said: "agrees", "undecided": "undecided", "noise": "undecided: the map is noise"}
         rows.append({**row, "this run": left, "verdict": known.get(found["verdict"], "differs")})
     return rows
@@ -418,6 +412,44 @@ def _unsmoothed(name: str, named: pd.DataFrame) -> str:
         return name
     plain = str(replace(parse(name), smoothing=""))
     return plain if plain in named.index else name
+
+
+def turned_over(found: Randomization, named: pd.DataFrame, *, bound: float = SAME_RANKS) -> dict[str, float]:
+    """Maps that are the same in the end but for their sign, which in some images has turned, with their likeness.
+
+    A signed similarity would praise them as changed.
+
+    Parameters
+    ----------
+    found
+        One test.
+    named
+        As :func:`~xaitools.study.method_table` returns it.
+    bound
+        The likeness, the mean over images of the rank correlation regardless of its sign, from which they are the same.
+
+    Returns
+    -------
+    dict
+        By label.
+    """
+    signed = found.table[(found.table["similarity"] == "spearman") & ~found.table["absolute"].astype(bool)]
+    last = signed[signed["k"] == signed["k"].max()]
+    means = {
+        name: (values.abs().mean(), values.mean())
+        for name, values in last.groupby("method", sort=False)["value"]
+    }
+    return {
+        _label(name, named): float(either) for name, (either, mean) in means.items() if mean < bound <= either
+    }
+
+
+def _cell(row: Any, digits: int) -> str:
+    return f"{row.verdict} ({_number(row.value, digits)})" if np.isfinite(row.value) else str(row.verdict)
+
+
+def _number(value: float, digits: int = 2) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # no -0
 
 
 def _label(name: str, named: pd.DataFrame) -> str:

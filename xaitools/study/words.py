@@ -22,6 +22,7 @@ from xaitools.study.published import published_text
 
 STILL_MOVED = "the mask still moved: raise steps"  # a remark on a mask, which has a sentence of its own
 SAME = 0.99  # correlation from which two methods are called the same
+SIMILARITIES = {"spearman": "rank correlation", "ssim": "SSIM", "hog": "HOG"}
 COMPLETE = 0.05  # share of the output's change up to which a map is said to add up to it
 
 
@@ -427,7 +428,7 @@ def redrawn(table: pd.DataFrame, test: str, similarity: str, *, absolute: bool) 
     noise, maps = own[own["method"] == "random"], own[own["method"] != "random"]
     if maps.empty:
         return ""
-    values = f"{similarity} of {'absolute' if absolute else 'signed'} values"
+    values = f"{SIMILARITIES.get(similarity, similarity)} of {'absolute' if absolute else 'signed'} values"
     said = [
         f"{listing(maps['label'][maps['verdict'] == verdict], len(maps))} {ending}"
         for verdict, ending in (
@@ -444,16 +445,14 @@ def redrawn(table: pd.DataFrame, test: str, similarity: str, *, absolute: bool) 
     return found
 
 
-def turned_over(table: pd.DataFrame, test: str, bound: float = -0.7) -> str:
+def turned_over(alike: Mapping[str, float]) -> str:
     """Which maps are the same but for their sign, which a signed similarity would praise as changed; "" for none."""
-    own = table[(table["test"] == test) & (table["similarity"] == "spearman") & ~table["absolute"]]
-    over = own[own["value"] < bound]
-    if over.empty:
+    if not alike:
         return ""
-    do = "is the same map" if len(over) == 1 else "are the same maps"
+    are = "map is the same" if len(alike) == 1 else "maps are the same"
     return (
-        f"By signed values {listing(over['label'], len(over))} {do} turned over (rank correlation "
-        f"{_range(over['value'], '.2f')}): nothing but the sign has changed, so go by the absolute values."
+        f"Of {listing(alike, len(alike))} the {are} but for the sign, which has turned in some images (rank correlation "
+        f"regardless of it: {_range(pd.Series(alike), '.2f')}): go by the absolute values."
     )
 
 
