@@ -690,7 +690,7 @@ def test_randomization_plot_has_panels_of_similarities_or_of_methods(n_methods, 
     assert len(shown) == len(set(shown))
     for trace in curves:
         np.testing.assert_allclose(trace.y, 1 - 0.1 * np.arange(4))
-    assert fig.layout.xaxis.ticktext == tuple(f"layer {k}" for k in range(4))
+    assert tuple(fig.layout.xaxis.ticktext) == tuple(f"layer {k}" for k in range(4))
     assert_no_nan(fig)
 
 

@@ -399,8 +399,8 @@ def test_who_passes_is_said_by_verdict():
     table = sanity(a="passes", b="fails", c="passes", d="noise", random="noise")
     text = words.redrawn(table, "top-down", "spearman", absolute=False)
     assert text == (
-        "*top-down*, by rank correlation of signed values: A and C changed with the weights; B stayed too much alike (failed); "
-        "D changed as much when repeated on the same network (noise: raise draws)."
+        "*top-down*, by rank correlation of signed values: A and C changed with the weights; "
+        "B stayed too much alike (failed); D changed as much when repeated on the same network (noise: raise draws)."
     )
     assert words.redrawn(table, "top-down", "spearman", absolute=True) == ""
 

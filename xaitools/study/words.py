@@ -451,8 +451,8 @@ def turned_over(alike: Mapping[str, float]) -> str:
         return ""
     are = "map is the same" if len(alike) == 1 else "maps are the same"
     return (
-        f"Of {listing(alike, len(alike))} the {are} but for the sign, which has turned in some images (rank correlation "
-        f"regardless of it: {_range(pd.Series(alike), '.2f')}): go by the absolute values."
+        f"Of {listing(alike, len(alike))} the {are} but for the sign, which has turned in some images "
+        f"(rank correlation regardless of it: {_range(pd.Series(alike), '.2f')}): go by the absolute values."
     )
 
 
