@@ -82,6 +82,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sanity": [
             "PERMUTED",
             "by_similarity",
+            "methods_of",
             "permuted_network",
             "randomization_curves",
             "randomization_runs",

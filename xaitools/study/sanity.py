@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Float32
 from torch import nn
 
+from xaitools.attribution import METHODS
 from xaitools.attribution.names import parse
 from xaitools.checks import check_choice
 from xaitools.data import Samples, Volumes
@@ -112,6 +113,16 @@ def randomization_runs(
             keep=kept(run.output_dir / "sanity", name, own), **settings,
         )  # fmt: skip
     return found
+
+
+def methods_of(net: Trained, samples: Samples | Volumes) -> tuple[list[str], dict[str, str]]:
+    """All methods that the package knows and this network can have, and why it cannot have the others, by name."""
+    network = Network(net.model, samples.images[[0]])
+    reasons = {name: method.supports(network) for name, method in METHODS.items()}
+    return (
+        [name for name, reason in reasons.items() if reason is None],
+        {name: reason for name, reason in reasons.items() if reason is not None},
+    )
 
 
 def kept(folder: Path, name: str, key: Mapping[str, Any]) -> Keep:
