@@ -1,7 +1,5 @@
 """Every registered method, in 2D and in 3D, on a small trained network whose head is redrawn: who passes."""
 
-from types import SimpleNamespace
-
 import pandas as pd
 import pytest
 import torch
@@ -11,7 +9,6 @@ from torch import Tensor, nn
 from xaitools import study
 from xaitools.attribution import METHODS
 from xaitools.evaluation import Randomization, model_randomization
-from xaitools.study.network import Trained
 
 FEW = {"extremal_perturbation": {"iterations": 3}, "meaningful_perturbation": {"iterations": 3}}
 BRACKETS = {"occlusion": "occlusion[7]"}
@@ -50,7 +47,7 @@ def trained(dim: int) -> nn.Module:
 def swept(request: pytest.FixtureRequest) -> tuple[Randomization, dict[str, str]]:
     model = trained(request.param)
     images, _ = bright_corners(request.param, 5, 1)
-    able, refused = study.methods_of(Trained("net", model, "the file"), SimpleNamespace(images=images))
+    able, refused = study.methods_of(model, images)
     found = model_randomization(
         model, images, 1, [BRACKETS.get(name, name) for name in able], layers=["9", "7"], similarities=["spearman"],
         steps=4, draws=4, references=images[:2], options=FEW, progress=False,

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
-from torch import nn
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
 
 from xaitools.attribution import METHODS
 from xaitools.attribution.names import parse
@@ -115,9 +115,11 @@ def randomization_runs(
     return found
 
 
-def methods_of(net: Trained, samples: Samples | Volumes) -> tuple[list[str], dict[str, str]]:
+def methods_of(
+    model: nn.Module, images: Float[Tensor, "n channel *spatial"]
+) -> tuple[list[str], dict[str, str]]:
     """All methods that the package knows and this network can have, and why it cannot have the others, by name."""
-    network = Network(net.model, samples.images[[0]])
+    network = Network(model, images[:1])
     reasons = {name: method.supports(network) for name, method in METHODS.items()}
     return (
         [name for name, reason in reasons.items() if reason is None],
