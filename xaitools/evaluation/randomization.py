@@ -256,7 +256,7 @@ def model_randomization(
                 step = {**fixed, "k": k, "layer": layer, "draw": draw}
                 rows += [{**step, **row} for row in kept(f"draw-{draw}_step-{k}", make)["rows"]]
                 tell(1)
-    errors = {name: XaitoolsError(text) for name, text in itself["errors"].items()}
+    errors: dict[str, Exception] = {name: XaitoolsError(text) for name, text in itself["errors"].items()}
     return Randomization(
         pd.DataFrame(rows, columns=list(COLUMNS)), comparison.errors if keep is None else errors
     )

@@ -48,7 +48,7 @@ PERMUTED = "permuted labels"
 UPPER = "top-down, upper layers"
 COMPLEXITY = "complexity"
 
-MEMORISING = {"augment": "", "weight_decay": 0.0, "stop_at": 0.1}
+MEMORISING: dict[str, Any] = {"augment": "", "weight_decay": 0.0, "stop_at": 0.1}
 """What makes a network learn labels by heart."""
 
 
@@ -197,7 +197,12 @@ def permuted_network(
     **settings
         Of :func:`~xaitools.evaluation.data_randomization` and `xaitools.attribute`.
     """
-    options = {**MEMORISING, "max_epochs": max_epochs, "patience": max_epochs, "batch_size": batch_size}
+    options: dict[str, Any] = {
+        **MEMORISING,
+        "max_epochs": max_epochs,
+        "patience": max_epochs,
+        "batch_size": batch_size,
+    }
     options |= {"learning_rate": learning_rate, "seed": seed}
     permuted = permuted_labels(training, seed)
     compare = partial(data_randomization, net.model, images=samples.images[:], target=target, methods=methods)
