@@ -16,11 +16,13 @@ from torch import Tensor
 from xaitools.attribution.names import parse
 from xaitools.data import Samples
 from xaitools.evaluation import VERDICTS
+from xaitools.evaluation.randomization import WARNING
 from xaitools.study.leaders import Leader
 from xaitools.study.published import published_text
 
 STILL_MOVED = "the mask still moved: raise steps"  # a remark on a mask, which has a sentence of its own
 SAME = 0.99  # correlation from which two methods are called the same
+SIMILARITIES = {"spearman": "rank correlation", "ssim": "SSIM", "hog": "HOG"}
 COMPLETE = 0.05  # share of the output's change up to which a map is said to add up to it
 
 
@@ -514,6 +516,57 @@ def _range(values: pd.Series, digits: str) -> str:
     """One number, or from the smallest to the largest where they differ as printed."""
     low, high = f"{values.min():{digits}}", f"{values.max():{digits}}"
     return low if low == high else f"{low} to {high}"
+
+
+def redrawn(table: pd.DataFrame, test: str, similarity: str, *, absolute: bool) -> str:
+    """Who passes a test of `study.sanity_table`, by one similarity, and whether noise is seen through."""
+    own = table[
+        (table["test"] == test) & (table["similarity"] == similarity) & (table["absolute"] == absolute)
+    ]
+    noise, maps = own[own["method"] == "random"], own[own["method"] != "random"]
+    if maps.empty:
+        return ""
+    values = f"{SIMILARITIES.get(similarity, similarity)} of {'absolute' if absolute else 'signed'} values"
+    said = [
+        f"{listing(maps['label'][maps['verdict'] == verdict], len(maps))} {ending}"
+        for verdict, ending in (
+            ("passes", "changed with the weights"),
+            ("fails", "stayed too much alike (failed)"),
+            ("noise", "changed as much when repeated on the same network (noise: raise draws)"),
+            ("undecided", "undecided"),
+        )
+        if (maps["verdict"] == verdict).any()
+    ]
+    found = f"*{escape(test)}*, by {values}: {'; '.join(said)}."
+    if (noise["verdict"] == "passes").any():
+        return f"{found} **A map of noise passes too: these verdicts say nothing.**"
+    return found
+
+
+def turned_over(alike: Mapping[str, float]) -> str:
+    """Which maps are the same but for their sign, which a signed similarity would praise as changed; "" for none."""
+    if not alike:
+        return ""
+    are = "map is the same" if len(alike) == 1 else "maps are the same"
+    return (
+        f"Of {listing(alike, len(alike))} the {are} but for the sign, which has turned in some images "
+        f"(rank correlation regardless of it: {_range(pd.Series(alike), '.2f')}): go by the absolute values."
+    )
+
+
+def memorised(share: float, n: int, known: float = 0.95) -> str:
+    """How well a network has learned permuted labels, without which its maps are no test."""
+    found = f"The second network knows {share:.0%} of the permuted labels of {count(n, 'image')} by heart."
+    if share >= known:
+        return found
+    return (
+        f"{found} That is not enough (95 %), so there are no verdicts: train it longer (`memorising_epochs`)."
+    )
+
+
+def warning() -> str:
+    """What verdicts of sanity checks do not say."""
+    return f"**Beware.** {escape(WARNING)}"
 
 
 def not_tested(field: str, measured: bool) -> str:
