@@ -10,6 +10,7 @@ from xaitools.models.augmentation import (
     sagittal_flip_and_coronal_shift,
 )
 from xaitools.models.devices import available_devices, resolve_device
+from xaitools.models.epochs import epoch_files, load_epoch
 from xaitools.models.fitting import fit
 from xaitools.models.history import History
 from xaitools.models.imagenet import imagenet_reachable
@@ -46,10 +47,12 @@ __all__ = [
     "build_network",
     "cache_dir",
     "cached_weights",
+    "epoch_files",
     "fingerprint",
     "fit",
     "flip_and_shift",
     "imagenet_reachable",
+    "load_epoch",
     "load_model",
     "load_weights",
     "log_odds",

@@ -12,6 +12,7 @@ from torch import nn
 from xaitools.files import write_text
 from xaitools.models.checkpoint import Checkpoint
 from xaitools.models.devices import resolve_device
+from xaitools.models.epochs import has_epochs
 from xaitools.models.history import History
 from xaitools.models.images import LabelledImages, digest
 from xaitools.models.networks import build_network
@@ -28,6 +29,7 @@ def fit(
     pretrained: bool = False,
     device: str | torch.device = "auto",
     progress: bool = True,
+    keep_epochs: str | Path | None = None,
     **settings: Any,
 ) -> tuple[nn.Module, History, bool]:
     """Train a network by name, or take it from the cache if it was trained so before.
@@ -44,8 +46,9 @@ def fit(
         many outputs the network gets.
     pretrained
         Start from ImageNet weights.
-    device, progress
-        As for :func:`~xaitools.models.training.train`.
+    device, progress, keep_epochs
+        As for :func:`~xaitools.models.training.train`; a network in the cache is trained anew where the folder lacks
+        an epoch of it.
     **settings
         Options of :class:`~xaitools.models.settings.TrainingSettings`, plain values; the seed also fixes the
         weights that the network starts with.
@@ -82,17 +85,24 @@ def fit(
         digest(training.images, training.labels, validation.images, validation.labels),
     )
     record = path.with_suffix(".json")
-    if path.exists() and record.exists():
+    if path.exists() and record.exists() and _kept(keep_epochs, record):
         model = build()
         load_weights(model, path)
         return model.to(resolve_device(device)).eval(), _read_history(record), True
     model = build(pretrained=pretrained, seed=options.seed)
     checkpoint = Checkpoint(path.with_suffix(".checkpoint.pt"), {"key": path.stem})
-    history = checked_loop(model, training, validation, options, device).run(checkpoint, progress)
+    loop = checked_loop(model, training, validation, options, device)
+    if keep_epochs is not None:
+        loop.keep_epochs, loop.key = Path(keep_epochs), path.stem
+    history = loop.run(checkpoint, progress)
     write_text(record, json.dumps(asdict(history)))
     save_weights(model, path, info)
     checkpoint.remove()
     return model, history, False
+
+
+def _kept(folder: str | Path | None, record: Path) -> bool:
+    return folder is None or has_epochs(folder, len(_read_history(record)), record.stem)
 
 
 def _read_history(record: Path) -> History:
