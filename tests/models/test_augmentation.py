@@ -112,7 +112,11 @@ def test_heads_are_turned_and_resized_as_scipy_does(name):
 
 
 def test_a_larger_factor_makes_a_larger_head():
-    ball = (torch.cartesian_prod(*3 * [torch.arange(-12.0, 13)]).norm(dim=1) < 8).float().reshape(1, 1, 25, 25, 25)
+    ball = (
+        (torch.cartesian_prod(*3 * [torch.arange(-12.0, 13)]).norm(dim=1) < 8)
+        .float()
+        .reshape(1, 1, 25, 25, 25)
+    )
     many = rotation_and_scaling(ball.repeat(40, 1, 1, 1, 1), torch.Generator().manual_seed(0))
     sizes = many.sum((1, 2, 3, 4)) / ball.sum()
     draws = torch.Generator().manual_seed(0)
@@ -122,5 +126,5 @@ def test_a_larger_factor_makes_a_larger_head():
 
 
 def test_slices_are_not_turned():
-    with pytest.raises(ShapeError, match="expected volumes.*choose the augmentation flip_and_shift"):
+    with pytest.raises(ShapeError, match=r"expected volumes.*choose the augmentation flip_and_shift"):
         rotation(torch.rand(2, 1, 8, 8), torch.Generator())

@@ -30,7 +30,11 @@ def test_any_input_size_fits(size, channels, classes):
 
 
 def test_small_one_has_fewer_filters():
-    assert [layer.out_channels for layer in head_cnn_small().features if isinstance(layer, nn.Conv3d)] == [8, 16, 32]
+    assert [layer.out_channels for layer in head_cnn_small().features if isinstance(layer, nn.Conv3d)] == [
+        8,
+        16,
+        32,
+    ]
 
 
 @pytest.mark.parametrize("size", [(22, 22, SMALLEST - 1), (40, 40)])

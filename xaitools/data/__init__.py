@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "transported",
         ],
         "samples": ["Samples", "two_classes"],
-        "splits": ["check_disjoint", "cross_validation", "folds", "split"],
+        "splits": ["check_disjoint", "cross_validation", "folds", "k_folds", "split"],
         "unlabelled_pictures": ["load_pictures"],
         "unlabelled": ["load_volumes"],
         "volume_set": ["Volumes"],

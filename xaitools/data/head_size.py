@@ -53,7 +53,9 @@ def brain_volumes(volumes: Volumes) -> Float64[np.ndarray, " n"]:
     counts = np.array([np.count_nonzero(volumes.label_map(i)) for i in range(len(volumes))])
     if not counts.all():
         name = volumes.names[int(counts.argmin())]
-        raise DataError(f"{name}: its label map is empty; expected a brain. Correct it, or leave the head out.")
+        raise DataError(
+            f"{name}: its label map is empty; expected a brain. Correct it, or leave the head out."
+        )
     return counts * voxel
 
 
@@ -133,7 +135,7 @@ def transported(
     The plan pairs quantiles, so that a value that stands at the shares a to b of the source goes to the mean of the
     target's quantile function from a to b.
     """
-    values, counts = np.unique(np.asarray(source, dtype=np.float64), return_counts=True)
+    counts = np.unique(np.asarray(source, dtype=np.float64), return_counts=True)[1]
     target = np.sort(np.asarray(target, dtype=np.float64))
     total = np.concatenate([[0.0], np.cumsum(target)])  # integral of the quantile function, linear in between
     ends = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()]) * len(target)
@@ -193,11 +195,16 @@ def matched_subset(
 
 
 def scaled(
-    volumes: Volumes, factors: Float[np.ndarray, " n"] | Sequence[float], *, cache_dir: str | Path | None = None
+    volumes: Volumes,
+    factors: Float[np.ndarray, " n"] | Sequence[float],
+    *,
+    cache_dir: str | Path | None = None,
 ) -> Volumes:
     """The heads resized about the centres of their brains, with their masks and label maps, on the same grid.
 
     What comes into view from beyond the grid is 0, and what leaves it is lost. Numbers in ml grow with the heads.
+    Labels are those of the nearest voxel: volumes counted in resized label maps are off by up to 3 % with voxels of 4 mm, so
+    that of a resized brain is better known as its own times the factor's cube.
 
     Parameters
     ----------
@@ -227,8 +234,10 @@ def scaled(
         return None if lazy is None else _resized(lazy, volumes, factors, is_label, cache_dir)
 
     lazy: dict[str, Any] = {
-        "images": of(volumes.images, False), "masks": of(volumes.masks, True), "label_maps": of(volumes.label_maps, True)
-    }  # fmt: skip
+        "images": of(volumes.images, False),
+        "masks": of(volumes.masks, True),
+        "label_maps": of(volumes.label_maps, True),
+    }
     cubes = torch.as_tensor(np.asarray(factors, dtype=np.float64) ** 3)
     numbers = {
         name: (values * cubes).to(values.dtype) if name.endswith("(ml)") else values
@@ -284,7 +293,9 @@ def _resized(
     for i in changed:
         brain, factor = volumes.label_maps.items[i], float(factors[i])
         contents = [items[i].digest(), brain.digest(), np.round(volumes.affine, 5).tolist()]
-        keys.append({"version": VERSION, "what": "resized", "contents": contents, "factor": factor, "label": is_label})
+        keys.append(
+            {"version": VERSION, "what": "resized", "contents": contents, "factor": factor, "label": is_label}
+        )
         makers.append(partial(_resize, items[i], brain, volumes.grid, factor, is_label))
     for i, item in zip(changed, cached(folder, "heads", keys, makers), strict=True):
         items[i] = item
@@ -298,7 +309,12 @@ def _resize(item: Any, brain: Any, grid: Grid, factor: float, is_label: bool) ->
     about[:3, :3] *= factor
     about[:3, 3] = (1 - factor) * middle[:3]
     array = item.load()
-    moved = resample(array.astype(np.int64) if is_label else array, Grid(grid.shape, about @ grid.affine), grid, labels=is_label)
+    moved = resample(
+        array.astype(np.int64) if is_label else array,
+        Grid(grid.shape, about @ grid.affine),
+        grid,
+        labels=is_label,
+    )
     return moved > 0 if array.dtype == bool else moved if is_label else np.clip(moved, 0, 1)
 
 

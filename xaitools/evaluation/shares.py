@@ -79,7 +79,7 @@ def tissue_masks(
 
 def explanation_shares(
     values: Shaped[np.ndarray, "*spatial"],
-    masks: Mapping[str, Bool[np.ndarray, "*spatial"]],
+    masks: Mapping[str, Shaped[np.ndarray, "..."]],
     *,
     sign: str = "positive",
 ) -> pd.DataFrame:
@@ -121,10 +121,14 @@ def explanation_shares(
                 "resample one to the other."
             )
         if np.asarray(mask).dtype != bool:
-            raise DataError(f"mask {part!r} is of type {np.asarray(mask).dtype}; expected bool: compare it, mask > 0.")
+            raise DataError(
+                f"mask {part!r} is of type {np.asarray(mask).dtype}; expected bool: compare it, mask > 0."
+            )
         share = float(amount[mask].sum() / total) if total else np.nan
         volume = float(np.mean(mask))
-        rows.append({"part": part, "share": share, "volume": volume, "ratio": share / volume if volume else np.nan})
+        rows.append(
+            {"part": part, "share": share, "volume": volume, "ratio": share / volume if volume else np.nan}
+        )
     return pd.DataFrame(rows, columns=["part", "share", "volume", "ratio"])
 
 

@@ -9,12 +9,14 @@ from xaitools.models.augmentation import (
     sagittal_flip,
     sagittal_flip_and_coronal_shift,
 )
+from xaitools.models.autoencoder import Autoencoder, Pretrained, pretrain_autoencoder
 from xaitools.models.devices import available_devices, resolve_device
 from xaitools.models.epochs import epoch_files, load_epoch
 from xaitools.models.fitting import fit
 from xaitools.models.history import History
 from xaitools.models.imagenet import imagenet_reachable
 from xaitools.models.images import ImageStack, LabelledImages
+from xaitools.models.linear import LinearBaseline, linear_baseline
 from xaitools.models.network import Network
 from xaitools.models.networks import NETWORKS, build_network
 from xaitools.models.prediction import accuracy, predict, predict_values
@@ -36,10 +38,13 @@ __all__ = [
     "AUGMENTATIONS",
     "LOSSES",
     "NETWORKS",
+    "Autoencoder",
     "History",
     "ImageStack",
     "LabelledImages",
+    "LinearBaseline",
     "Network",
+    "Pretrained",
     "TrainingSettings",
     "WeightsInfo",
     "accuracy",
@@ -52,12 +57,17 @@ __all__ = [
     "fit",
     "flip_and_shift",
     "imagenet_reachable",
+<<<<<<< HEAD
     "load_epoch",
+=======
+    "linear_baseline",
+>>>>>>> t-heads
     "load_model",
     "load_weights",
     "log_odds",
     "predict",
     "predict_values",
+    "pretrain_autoencoder",
     "read_info",
     "resolve_device",
     "rotation",

@@ -12,7 +12,7 @@ FILTERS = (32, 64, 128)
 SMALL_FILTERS = (8, 16, 32)
 SMALLEST = 22
 LAST_RELU = "features.10"
-"""The layer that the slides' Grad-CAM looks at, the last ReLU before the last max pooling: ``grad_cam[features.10]``."""
+"""The last ReLU before the last max pooling, which the slides' Grad-CAM looks at: ``grad_cam[features.10]``."""
 
 
 def head_cnn(
