@@ -57,11 +57,8 @@ __all__ = [
     "fit",
     "flip_and_shift",
     "imagenet_reachable",
-<<<<<<< HEAD
     "load_epoch",
-=======
     "linear_baseline",
->>>>>>> t-heads
     "load_model",
     "load_weights",
     "log_odds",
