@@ -49,9 +49,9 @@ def test_decisions_and_weights_are_those_of_training_on_the_voxels(kind, shape):
 
 
 def test_it_finds_a_signal_and_none_where_there_is_none():
-    test = samples(200, seed=1)
-    found = linear_baseline(samples(100), test)
-    assert (found.predicted == test.labels.numpy()).mean() > 0.9
+    test = samples(200, seed=1, signal=0.29)
+    found = linear_baseline(samples(100, signal=0.29), test)
+    assert (found.predicted == test.labels.numpy()).mean() > 0.85
     assert np.abs(found.weights[0, 0, 0]).mean() > 3 * np.abs(found.weights[0, 1:]).mean()
     assert found.weights[0, 3, 2, 1] == 0
     nothing = samples(200, seed=1, signal=0.0)

@@ -203,8 +203,8 @@ def scaled(
     """The heads resized about the centres of their brains, with their masks and label maps, on the same grid.
 
     What comes into view from beyond the grid is 0, and what leaves it is lost. Numbers in ml grow with the heads.
-    Labels are those of the nearest voxel: volumes counted in resized label maps are off by up to 3 % with voxels of 4 mm, so
-    that of a resized brain is better known as its own times the factor's cube.
+    Labels are those of the nearest voxel: volumes counted in resized label maps are off by up to 3 % with voxels of
+    4 mm, so that of a resized brain is better known as its own times the factor's cube.
 
     Parameters
     ----------

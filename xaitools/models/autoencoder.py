@@ -60,23 +60,33 @@ class Pretrained:
 class Autoencoder(nn.Module):
     """The features of a network, pooled, and their decoder: convolutions with linear upsampling, in mirrored order.
 
-    Called, it returns the mean squared error of each image, ``(batch, 1)``; see :meth:`reconstruct`.
+    What is decoded is the difference to the mean image, which is known; it begins with none. Called, it returns the
+    mean squared error of each image, ``(batch, 1)``; see :meth:`reconstruct`.
 
     Parameters
     ----------
     features
         Convolutions (3D), batch norms, ReLUs and max poolings in a row.
+    mean
+        The mean image.
     """
 
-    def __init__(self, features: nn.Sequential) -> None:
+    mean: Tensor
+
+    def __init__(self, features: nn.Sequential, mean: Float[Tensor, "channel x y z"]) -> None:
         super().__init__()
         self.features = features
+        self.register_buffer("mean", mean.clone())
         convolutions = [layer for layer in features if isinstance(layer, nn.Conv3d)]
-        blocks = []
+        blocks: list[nn.Module] = []
         for layer in reversed(convolutions):
-            decoded = [nn.Conv3d(layer.out_channels, layer.in_channels, kernel_size=3, padding=1)]
+            last = nn.Conv3d(layer.out_channels, layer.in_channels, kernel_size=3, padding=1)
+            decoded: list[nn.Module] = [last]
             if layer is not convolutions[0]:
                 decoded += [nn.BatchNorm3d(layer.in_channels), nn.ReLU()]
+            else:
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
             blocks.append(nn.Sequential(*decoded))
         self.decoder = nn.ModuleList(blocks)
 
@@ -94,7 +104,7 @@ class Autoencoder(nn.Module):
             values = block(
                 functional.interpolate(values, size=list(size), mode="trilinear", align_corners=False)
             )
-        return values
+        return self.mean + values
 
     def forward(self, images: Float[Tensor, "batch channel x y z"]) -> Float[Tensor, "batch 1"]:
         return (self.reconstruct(images) - images).square().flatten(1).mean(dim=1, keepdim=True)
@@ -156,7 +166,9 @@ def pretrain_autoencoder(
     settings = {"augment": "", **settings}
     options = TrainingSettings(**settings)
     channels, size = images.shape[1], tuple(images.shape[2:])
-    torch_model = _autoencoder(network, channels, size, options.seed)
+    mean = mean_image(images)
+    mean_error = mean_image_error(mean, validation)
+    model = _autoencoder(network, mean, options.seed)
     path = cached_weights(
         f"{network}_autoencoder",
         {"seed": options.seed, "shape": [channels, *size], **settings},
@@ -165,14 +177,14 @@ def pretrain_autoencoder(
     record, place = path.with_suffix(".json"), resolve_device(device)
     cached = path.exists() and record.exists()
     if cached:
-        load_weights(torch_model, path)
+        load_weights(model, path)
         history = History(**{name: tuple(own) for name, own in json.loads(record.read_text()).items()})
-        torch_model.to(place).eval()
+        model.to(place).eval()
     else:
         checkpoint = Checkpoint(path.with_suffix(".checkpoint.pt"), {"key": path.stem})
         none, unknown = torch.zeros(len(images)), torch.zeros(len(validation))
         loop = Loop(
-            torch_model,
+            model,
             Reconstruction("mean_squared_error"),
             (images, none),
             (validation, unknown),
@@ -181,28 +193,35 @@ def pretrain_autoencoder(
         )
         history = loop.run(checkpoint, progress)
         write_text(record, json.dumps(asdict(history)))
-        save_weights(torch_model, path, WeightsInfo(f"{network}_autoencoder", channels, input_size=size))
+        save_weights(model, path, WeightsInfo(f"{network}_autoencoder", channels, input_size=size))
         checkpoint.remove()
-    error = float(outputs_of(torch_model, validation, batch_size=options.batch_size).double().mean())
+    error = float(outputs_of(model, validation, batch_size=options.batch_size).double().mean())
     encoder = {
         name: value.detach().cpu()
-        for name, value in torch_model.state_dict().items()
+        for name, value in model.state_dict().items()
         if name.startswith("features.")
     }
-    return Pretrained(encoder, history, error, mean_image_error(images, validation), cached)
+    return Pretrained(encoder, history, error, mean_error, cached)
 
 
-def mean_image_error(images: ImageStack, validation: ImageStack) -> float:
-    """Mean squared error on the validation images of the mean of the others, one image after the other.
+def mean_image(images: ImageStack) -> Float[Tensor, "channel x y z"]:
+    """The mean of the images, float32, one image in memory after the other."""
+    total = torch.zeros(tuple(images.shape[1:]), dtype=torch.float64)
+    for i in range(len(images)):
+        total += images[i : i + 1][0]
+    return (total / len(images)).float()
+
+
+def mean_image_error(mean: Float[Tensor, "channel x y z"], images: ImageStack) -> float:
+    """Mean squared error of one image for all.
 
     Raises
     ------
     DataError
         If it is 0: all images are the same.
     """
-    mean = sum((images[i : i + 1].double() for i in range(len(images))), torch.zeros(())) / len(images)
-    errors = [float((validation[i : i + 1].double() - mean).square().mean()) for i in range(len(validation))]
-    if not sum(errors):
+    errors = [float((images[i : i + 1][0] - mean).double().square().mean()) for i in range(len(images))]
+    if max(errors) < 1e-12:
         raise DataError("all images are the same; expected images that differ: check what was loaded.")
     return sum(errors) / len(errors)
 
@@ -223,11 +242,10 @@ class Reconstruction(Task):
         return outputs.double().mean().item()
 
 
-def _autoencoder(network: str, channels: int, size: tuple[int, ...], seed: int) -> Autoencoder:
+def _autoencoder(network: str, mean: Tensor, seed: int) -> Autoencoder:
     """The network's features, drawn as the network draws them, and a decoder."""
-    features = getattr(
-        build_network(network, in_channels=channels, input_size=size, seed=seed), "features", None
-    )
+    sizes = {"in_channels": len(mean), "input_size": tuple(mean.shape[1:])}
+    features = getattr(build_network(network, **sizes, seed=seed), "features", None)
     kinds = (nn.Conv3d, nn.BatchNorm3d, nn.ReLU, nn.MaxPool3d)
     if not isinstance(features, nn.Sequential) or not all(isinstance(layer, kinds) for layer in features):
         raise UnsupportedModelError(
@@ -236,4 +254,4 @@ def _autoencoder(network: str, channels: int, size: tuple[int, ...], seed: int) 
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return Autoencoder(features)
+        return Autoencoder(features, mean)

@@ -131,7 +131,7 @@ def linear_baseline(
     found = _fitted(kind, coordinates, labels, groups, strengths, min(n_folds, int(counts.min())), seed)
     model = found.best_estimator_
     in_images = (
-        axes[:, kept] / np.sqrt(lengths[kept]) @ model.coef_[0] / scale
+        axes[:, kept] / np.sqrt(lengths[kept]) @ model.coef_[0] / scale**2
     )  # the weights as a sum of images
     weights = (in_images @ values) / spread
     bias = float(model.intercept_[0] - weights @ mean)
