@@ -120,8 +120,9 @@ def synthetic_heads(
 
     Examples
     --------
-    >>> heads = synthetic_heads(60, spacing=6, face_effect=0.0, seed=0)  # the face tells nothing
-    >>> brains = [heads.label_map(i) > 0 for i in range(len(heads))]
+    >>> heads = synthetic_heads(2, spacing=12, face_effect=0.0, seed=0, progress=False)  # the face tells nothing
+    >>> [heads.label_map(i).shape for i in range(2)]
+    [(15, 20, 19), (15, 20, 19)]
     """
     effects = {"size_effect": size_effect, "face_effect": face_effect, "brain_effect": brain_effect}
     _check(n_subjects, spacing, effects, regions)

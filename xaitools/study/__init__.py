@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["words"],
     submod_attrs={
         "architectures": ["draw_architectures", "search_architectures"],
+        "baselines": ["Compared", "classifiers_table", "compare_classifiers"],
         "beside": ["beside_published", "counterparts"],
         "claims": ["judge", "margin_verdict", "matched"],
         "leaders": ["Leader", "leader"],
@@ -20,6 +21,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "permuted_folds",
             "permuted_labels",
         ],
+        "heads": ["shares_by_method", "task_heads"],
+        "inside": ["InfluenceCheck", "common_regions", "examples_by_class", "influence_check", "neighbour_tiles"],
         "explaining": ["explain", "explain_each"],
         "mask_files": [
             "GroupMasks",
@@ -83,6 +86,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sets": ["sets_table"],
         "show": ["panel_rows", "plain_table", "saved", "say"],
         "singles": ["longitudinal_table", "sessions", "single_masks", "singles_table"],
-        "volumes": ["check_methods", "coarser", "coarser_affine", "coronal"],
+        "volumes": ["check_methods", "coarser", "coarser_affine", "coronal", "sagittal"],
     },
 )

@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import SupportsFloat
 
+import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xaitools.attribution.names import parse
 from xaitools.data import Samples
-from xaitools.evaluation import VERDICTS
+from xaitools.evaluation import VERDICTS, paired_difference, verdict
 from xaitools.study.leaders import Leader
 from xaitools.study.published import published_text
 
@@ -409,6 +410,63 @@ def longitudinal(table: pd.DataFrame) -> str:
     return (
         f"Of {count(int(own['n']), 'participant')} with two sessions, {own['earlier outside later']:.0%} of the "
         f"earlier mask lies outside of the later one, and {own['later outside earlier']:.0%} of the later one is new."
+    )
+
+
+def sizes_of_heads(sizes: Float[np.ndarray, " n"], labels: Int[Tensor, " n"], classes: Sequence[str]) -> str:
+    """How large the brains of both classes are (ml), and how well that alone tells the classes apart."""
+    groups = [sizes[labels.numpy() == number] for number in (0, 1)]
+    means = listing(
+        f"{own.mean():.0f} ± {own.std(ddof=1):.0f} ml in {name}"
+        for own, name in zip(groups, classes, strict=True)
+    )
+    auc = (groups[1][:, None] > groups[0]).mean() + (groups[1][:, None] == groups[0]).mean() / 2
+    return (
+        f"Brains, as the label maps have them: {means}. The volume alone tells the classes apart with an AUC of "
+        f"**{max(auc, 1 - auc):.2f}** (0.5 is chance)."
+    )
+
+
+def classifiers(table: pd.DataFrame, right: Mapping[str, Bool[np.ndarray, " n"]], seed: int = 0) -> str:
+    """How good each classifier is on heads that it was not trained with, and whether any is ahead of the first.
+
+    Parameters
+    ----------
+    table, right
+        As :class:`~xaitools.study.baselines.Compared` has them; the first classifier is the network.
+    seed
+        Of the bootstrap.
+    """
+    means = table.groupby("classifier", sort=False)["validation"].mean()
+    first, *others = means.index
+    found = listing((f"{name} {value:.1%}" for name, value in means.items()), len(means))
+    said = [f"Balanced accuracy on validation heads, mean over the folds: {found}."]
+    for name in others:
+        difference = paired_difference(right[name].astype(float), right[first].astype(float), seed=seed)
+        size = interval(100 * difference.mean, 100 * difference.low, 100 * difference.high, "+.0f", "points")
+        which = {"agrees": "better than", "differs": "worse than"}.get(verdict(difference), "not told apart from")
+        said.append(f"The {escape(name)} is {which} the {escape(first)} (right answers: {size}).")
+    return " ".join(said)
+
+
+def reconstruction(table: pd.DataFrame) -> str:
+    """Whether the autoencoder has learnt anything; nothing if there is none."""
+    if table.empty:
+        return ""
+    share = table["explained"].mean()
+    if share <= 0:
+        return (
+            "**The autoencoder reconstructs heads no better than their mean image does**, so that what it hands to the "
+            "network is hardly more than random weights: raise `pretrain_epochs`."
+        )
+    return f"The autoencoder removes {share:.0%} of the error that the mean image makes on validation heads."
+
+
+def published_classifiers(printed: Mapping[str, float]) -> str:
+    """The authors' own accuracies of a network and of an SVM on voxels."""
+    return (
+        f"The authors' paper has, over 10 folds of 1113 heads without skull, {printed['accuracy, 10 folds, CNN']:g} % for "
+        f"the network and {printed['accuracy, 10 folds, SVM on voxels']:g} % for an SVM on voxels."
     )
 
 
