@@ -22,7 +22,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "permuted_labels",
         ],
         "heads": ["shares_by_method", "task_heads"],
-        "inside": ["InfluenceCheck", "common_regions", "examples_by_class", "influence_check", "neighbour_tiles"],
+        "inside": [
+            "InfluenceCheck",
+            "beside_neighbours",
+            "common_regions",
+            "examples_by_class",
+            "influence_check",
+            "neighbour_captions",
+        ],
         "explaining": ["explain", "explain_each"],
         "mask_files": [
             "GroupMasks",

@@ -1,23 +1,25 @@
 """Looking inside a network: what the notebook shows of prototypes, neighbours and training images that mattered."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from xaitools.data import Volumes
 from xaitools.errors import DataError
 from xaitools.interpretation import (
+    features,
     influence_agreement,
     influence_table,
     leave_one_out,
     mmd_critic,
     training_influence,
 )
-from xaitools.interpretation.features import features
 from xaitools.models import build_network, predict
 from xaitools.study.network import Trained, train_or_load
 from xaitools.study.regions import Regions, labels_of
@@ -170,11 +172,20 @@ def influence_check(
     return InfluenceCheck(table, agreement, ranks, len(training), len(chosen))
 
 
-def neighbour_tiles(table: pd.DataFrame, queries: Volumes, references: Volumes, k: int) -> Sequence[str]:
-    """What each neighbour is, "male 0.12", query by query, for the captions of a panel."""
+def beside_neighbours(table: pd.DataFrame, queries: Volumes, references: Volumes) -> Float[Tensor, "n x y z"]:
+    """Each image that was asked about, and its neighbours after it, of `xaitools.interpretation.nearest_neighbours`."""
+    images = []
+    for query, own in table.groupby("query", sort=False):
+        images += [queries.images[[int(query)]], references.images[own["neighbour"].tolist()]]
+    return torch.cat(images)[:, 0]
+
+
+def neighbour_captions(table: pd.DataFrame, queries: Volumes, references: Volumes) -> list[str]:
+    """What each of :func:`beside_neighbours` is: "asked: male", "female, 0.12"."""
     captions = []
     for query, own in table.groupby("query", sort=False):
-        captions.append(f"{queries.class_names[queries.labels[int(query)]]} (asked)")
-        for row in own.head(k).itertuples():
-            captions.append(f"{references.class_names[references.labels[row.neighbour]]} {row.distance:.2g}")
+        captions.append(f"asked: {queries.class_names[int(queries.labels[int(query)])]}")
+        for row in own.itertuples():
+            name = references.class_names[int(references.labels[row.neighbour])]
+            captions.append(f"{name}, {row.distance:.2g}")
     return captions

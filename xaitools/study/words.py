@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import SupportsFloat
+from typing import TYPE_CHECKING, SupportsFloat
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from xaitools.data import Samples
 from xaitools.evaluation import VERDICTS, paired_difference, verdict
 from xaitools.study.leaders import Leader
 from xaitools.study.published import published_text
+
+if TYPE_CHECKING:
+    from xaitools.study.inside import InfluenceCheck
 
 STILL_MOVED = "the mask still moved: raise steps"  # a remark on a mask, which has a sentence of its own
 SAME = 0.99  # correlation from which two methods are called the same
@@ -468,6 +471,45 @@ def published_classifiers(printed: Mapping[str, float]) -> str:
         f"The authors' paper has, over 10 folds of 1113 heads without skull, {printed['accuracy, 10 folds, CNN']:g} % for "
         f"the network and {printed['accuracy, 10 folds, SVM on voxels']:g} % for an SVM on voxels."
     )
+
+
+def favourites(history: pd.DataFrame, strongest: Sequence[float], classes: Sequence[str]) -> str:
+    """How far beyond all real images the optimised ones are."""
+    last = history[history["step"] == history["step"].max()].set_index("unit")["activation"]
+    found = listing(
+        f"{name} {value:.1f} (strongest real head: {real:.1f})"
+        for name, value, real in zip(classes, last, strongest, strict=True)
+    )
+    return f"Scores, in standard deviations over real heads: {found}. Beyond the strongest, no head has ever been."
+
+
+def surrogate(scores: pd.DataFrame, rules: pd.DataFrame) -> str:
+    """Whether a decision tree stands for the network, and what it asks first; no rule where it does not."""
+    by = scores.set_index("which")
+    fidelity, majority, n = by.at["tree", "fidelity"], by.at["majority", "fidelity"], int(by.at["tree", "n"])
+    found = (
+        f"The tree gives the network's answer for **{fidelity:.0%}** of {count(n, 'validation head')}; always naming the "
+        f"network's most frequent answer, for {majority:.0%}."
+    )
+    margin = (fidelity - majority) * n
+    if margin < 2 * math.sqrt(n * max(majority * (1 - majority), 0.05)):
+        return f"{found} That is no clear lead, so its rules say little about the network."
+    return f"{found} It asks first for the brightness of {bold(rules.iloc[0]['region'])}."
+
+
+def influence(check: "InfluenceCheck") -> str:
+    """Whether the influence of training images is borne out by training again, and by labels turned on purpose."""
+    said = (
+        f"Rank correlation (Spearman) of TracIn with the losses after training again without each of "
+        f"{check.n_left_out} training heads: **{check.spearman:.2f}** on average over "
+        f"{count(len(check.agreement), 'validation head')}."
+    )
+    if check.n_left_out < 10:
+        said += " Of so few heads that number is rough."
+    if check.mislabelled:
+        ranks = listing((str(rank) for rank in check.mislabelled), len(check.mislabelled))
+        said += f" By harm, the head with the wrong label is number {ranks} of {check.n_training}."
+    return said
 
 
 def _range(values: pd.Series, digits: str) -> str:
