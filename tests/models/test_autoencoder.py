@@ -21,8 +21,8 @@ def blobs(n, seed=0, size=22):
 SETTINGS = {
     "max_epochs": 12,
     "patience": 12,
-    "batch_size": 4,
-    "learning_rate": 3e-3,
+    "batch_size": 2,
+    "learning_rate": 5e-3,
     "device": "cpu",
     "progress": False,
 }

@@ -126,6 +126,64 @@ def incomplete(shares: Mapping[str, float], steps: int, network: str = "") -> st
     )
 
 
+def network_uses(controls: pd.DataFrame, shares: pd.DataFrame) -> str:
+    """What a network seems to use after one preprocessing, as far as the numbers allow it to be said.
+
+    Parameters
+    ----------
+    controls
+        As `xaitools.study.volume_controls` returns them, of one preprocessing.
+    shares
+        As `xaitools.study.shares_table` returns them, of the same.
+    """
+    value, n = (controls.set_index("control")[column] for column in ("value", "n"))
+    name, found = bold(str(controls["preprocessing"].iloc[0])), value["network"]
+    start = f"{name}: right in {found:.0%} of {count(int(n['network']), 'head')} (mean of both classes)"
+    if not _above_chance(found, int(n["network"])):
+        return f"{start}, which is not told from guessing: **what it uses cannot be said**."
+    return f"{start}. {_where_it_looks(shares)} {_size_says(value, n)}"
+
+
+def _where_it_looks(shares: pd.DataFrame) -> str:
+    """Parts of the head with more of the explanation than an even map would have."""
+    names = {"face": "in the face", "other": "elsewhere outside the brain", "rim": "at the brain's rim"}
+    names["inside"] = "inside the brain"
+    more = shares[shares["part"].isin(list(names)) & (shares["low"] > shares["volume"])]
+    if more.empty:
+        return (
+            "Its explanations prefer no part of the head: none has more of them than an even map would have."
+        )
+    told = [
+        f"{names[row.part]} ({row.share:.0%} of the explanation in {row.volume:.0%} of the volume)"
+        for row in more.sort_values("ratio", ascending=False).itertuples()
+    ]
+    return f"Its explanations lie {' and '.join([', '.join(told[:-1]), told[-1]] if told[1:] else told)}, more than even maps would."
+
+
+def _size_says(value: pd.Series, n: pd.Series) -> str:
+    """Whether size may be all that a network uses."""
+    alone = value["brain volume alone"]
+    said = f"The volume of the brain alone is right in {alone:.0%}"
+    said += ", no less than the network" if alone >= value["network"] else ""
+    matched = "network, matched heads"
+    if matched not in value:
+        return f"{said}; no two heads of the classes are alike in size, so what is left without it was not measured."
+    heads = count(int(n[matched]), "head")
+    if _above_chance(value[matched], int(n[matched])):
+        return f"{said}; on {heads} matched in size the network is still right in {value[matched]:.0%}: **not size alone**."
+    return (
+        f"{said}; on {heads} matched in size the network is right in {value[matched]:.0%}, which is not told from "
+        "guessing: **size may be all that it uses**."
+    )
+
+
+def _above_chance(share: float, n: int) -> bool:
+    """Whether the lower end of Wilson's 95 % interval of a share of n is above one half."""
+    z = 1.96
+    middle, spread = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return (middle - spread) / (1 + z**2 / n) > 0.5
+
+
 def published(table: pd.DataFrame, **of: str) -> str:
     """Published numbers with their place in the paper; nothing if there are none."""
     found = published_text(table, **of)
