@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 import pandas as pd
@@ -310,6 +310,44 @@ def regions_compared(k: int, n_regions: int, source: str) -> str:
 def measured(network: str, error: float, unit: str) -> str:
     """How far a regression network is off."""
     return f"{bold(network)} measures with an error of {error:.1f} {escape(unit)}."
+
+
+def known_signal(
+    errors: Mapping[str, Any],
+    pointing: Sequence[str],
+    n_methods: int,
+    labels: Mapping[str, str] | None = None,
+) -> str:
+    """Which maps point at the place that a target was measured at; none is judged of a network that did not learn it.
+
+    Parameters
+    ----------
+    errors
+        The target's row of `KnownSignal.errors`.
+    pointing
+        Its methods of `KnownSignal.pointing`.
+    n_methods
+        How many were tried.
+    labels
+        What methods are called.
+    """
+    network, target = bold(str(errors["network"])), escape(str(errors["target"]))
+    unit = escape(str(errors["unit"]))
+    off = (
+        f"mean absolute error {errors['MAE']:.3g} {unit}, of the mean {errors['MAE of the mean']:.3g} {unit}"
+    )
+    if not errors["learned"]:
+        return (
+            f"{network} does not predict the {target} better than the mean does, beyond doubt ({off}): its maps cannot "
+            "be judged."
+        )
+    said = f"{network} predicts the {target} ({off}, R² {errors['R2']:.2f})."
+    among = f"of {count(n_methods, 'method')}"
+    if not pointing:
+        return f"{said} None {among} points at its place more than every control does, beyond doubt."
+    names = listing([(labels or {}).get(name, name) for name in pointing], len(pointing))
+    point = "points" if len(pointing) == 1 else "point"
+    return f"{said} {len(pointing)} {among} {point} at its place more than every control does: {names}."
 
 
 def error_growth(leader: Leader, labels: Mapping[str, str], unit: str) -> str:
