@@ -111,6 +111,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "scores": ["mean_curves", "mean_scores", "per_image", "without_least"],
         "sets": ["sets_table"],
+        "shortcuts": [
+            "beside_slides",
+            "controls_table",
+            "scores_beside_volume",
+            "shares_view",
+            "shortcut_claims",
+        ],
         "show": ["panel_rows", "plain_table", "saved", "say"],
         "singles": ["longitudinal_table", "sessions", "single_masks", "singles_table"],
         "volumes": ["check_methods", "coarser", "coarser_affine", "coronal", "sagittal"],

@@ -66,7 +66,9 @@ def examples_by_class(
         found = mmd_critic(values[own], few, min(n_criticisms, len(own) - few))
         for what, chosen in (("prototype", found.prototypes), ("criticism", found.criticisms)):
             for position in own[list(chosen)]:
-                wrong = "" if said[position] == number else f", taken for {samples.class_names[said[position]]}"
+                wrong = (
+                    "" if said[position] == number else f", taken for {samples.class_names[said[position]]}"
+                )
                 positions.append(int(position))
                 captions.append(f"{what}, {name}{wrong}")
     return positions, captions
@@ -155,7 +157,9 @@ def influence_check(
     )
     chosen = sorted(order[: max(n_left_out, n_turned)])
     size = tuple(training.images.shape[2:])
-    fresh = build_network(network, in_channels=training.images.shape[1], n_outputs=2, input_size=size, seed=seed)
+    fresh = build_network(
+        network, in_channels=training.images.shape[1], n_outputs=2, input_size=size, seed=seed
+    )
     retrained = leave_one_out(fresh, wrong, validation, test, chosen, progress=progress, **same)
     agreement = influence_agreement(influence[:, chosen], retrained)
     harm = influence.mean(dim=0).argsort().tolist()  # the most harmful first
@@ -168,7 +172,9 @@ def influence_check(
         n=len(chosen),
     )
     for rank in ranks:
-        run.record(metric="influence: rank of a turned label by harm", value=rank, model=network, n=len(training))
+        run.record(
+            metric="influence: rank of a turned label by harm", value=rank, model=network, n=len(training)
+        )
     return InfluenceCheck(table, agreement, ranks, len(training), len(chosen))
 
 

@@ -543,7 +543,9 @@ def classifiers(table: pd.DataFrame, right: Mapping[str, Bool[np.ndarray, " n"]]
     for name in others:
         difference = paired_difference(right[name].astype(float), right[first].astype(float), seed=seed)
         size = interval(100 * difference.mean, 100 * difference.low, 100 * difference.high, "+.0f", "points")
-        which = {"agrees": "better than", "differs": "worse than"}.get(verdict(difference), "not told apart from")
+        which = {"agrees": "better than", "differs": "worse than"}.get(
+            verdict(difference), "not told apart from"
+        )
         said.append(f"The {escape(name)} is {which} the {escape(first)} (right answers: {size}).")
     return " ".join(said)
 
