@@ -82,6 +82,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "score_against",
             "shares_table",
             "volume_controls",
+            "with_brain_mean",
         ],
         "promises": ["completeness", "conservation", "correlation_of_maps"],
         "published": ["published_by_metric", "published_text", "published_values", "read_published"],

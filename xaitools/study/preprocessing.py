@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float64, Int
+import torch
+from jaxtyping import Float32, Float64, Int, Shaped
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from torch import Tensor
 
-from xaitools.checks import check_choice
+from xaitools.checks import check_choice, check_positive
 from xaitools.data import (
     Volumes,
     brain_volumes,
@@ -289,8 +291,8 @@ def preprocessing_table(
     Returns
     -------
     DataFrame
-        ``preprocessing``; for each set that there is, ``SET`` and ``SET, sd``, 0 to 1 (the standard deviation is that of
-        a sample, NaN for one fold).
+        ``preprocessing``; for each set that there is, ``SET`` and ``SET, sd``, 0 to 1 (the standard deviation is that
+        of a sample, NaN for one fold).
     """
     check_choice(score=(score, ("accuracy", "balanced")))
     rows = []
@@ -311,7 +313,7 @@ def volume_controls(
     """What the size of the brain alone tells of the class of the same heads, and the network without its help; recorded.
 
     - ``majority class``: the accuracy of always naming the larger class.
-    - ``brain volume alone``: a logistic regression on it, trained and judged in the same folds, on heads as they are.
+    - ``brain volume alone``: a logistic regression on it, trained and judged in the same folds, heads as they are.
     - ``brain volume alone, resized by class``: the same where both sets are resized, as in the training: at chance.
     - ``network``: on all heads, each judged by the network that has not seen it.
     - ``network, matched heads`` and ``brain volume alone, matched heads``: on the largest set of pairs of the classes
@@ -360,7 +362,7 @@ def volume_controls(
     controls["network"] = _balanced(truth, judged.predicted, every)
     try:
         pairs = matched_subset(sizes, truth, tolerance).ravel()
-    except ValueError:  # no pair is that close
+    except DataError:  # no pair is that close
         pairs = np.empty(0, dtype=int)
     if len(pairs):
         controls["network, matched heads"] = _balanced(truth, judged.predicted, pairs)
@@ -483,7 +485,7 @@ def shares_table(run: Run, cams: Sequence[MeanCams], *, network: str, seed: int 
 
 
 def score_against(
-    values: Mapping[str, Float[np.ndarray, " n"]], scores: Float[np.ndarray, " n"]
+    values: Mapping[str, Shaped[np.ndarray, "..."]], scores: Shaped[np.ndarray, "..."]
 ) -> pd.DataFrame:
     """How a network's score goes with what is known of each image: correlations, or the AUC of what is 0 and 1.
 
@@ -533,6 +535,25 @@ def score_against(
             {"value": name, "measure": key, "score": float(it), "n": len(own)} for key, it in found.items()
         ]
     return pd.DataFrame(rows, columns=["value", "measure", "score", "n"])
+
+
+def with_brain_mean(volumes: Volumes, mean: float) -> Float32[Tensor, "n 1 x y z"]:
+    """The images, each multiplied so that its mean within the label map is `mean`, for networks of raw intensities.
+
+    The public sex network of HCP (``head_cnn``) learnt on raw intensities, whose scale its authors do not say: on IXI
+    its score follows brain volume with a Spearman correlation of 0.58 for a mean of 300, 0.77 for 600 and for 1000.
+
+    Raises
+    ------
+    DataError
+        If they have no label maps.
+    """
+    check_brains(volumes)
+    check_positive(mean=mean)
+    images = volumes.images[:]
+    for i, image in enumerate(images):
+        image *= mean / image[0][torch.from_numpy(volumes.label_map(i) > 0)].mean()
+    return images
 
 
 def _fold(

@@ -157,7 +157,8 @@ def _where_it_looks(shares: pd.DataFrame) -> str:
         f"{names[row.part]} ({row.share:.0%} of the explanation in {row.volume:.0%} of the volume)"
         for row in more.sort_values("ratio", ascending=False).itertuples()
     ]
-    return f"Its explanations lie {' and '.join([', '.join(told[:-1]), told[-1]] if told[1:] else told)}, more than even maps would."
+    places = ", ".join(told[:-1]) + " and " + told[-1] if told[1:] else told[0]
+    return f"Its explanations lie {places}, more than even maps would."
 
 
 def _size_says(value: pd.Series, n: pd.Series) -> str:
@@ -170,7 +171,8 @@ def _size_says(value: pd.Series, n: pd.Series) -> str:
         return f"{said}; no two heads of the classes are alike in size, so what is left without it was not measured."
     heads = count(int(n[matched]), "head")
     if _above_chance(value[matched], int(n[matched])):
-        return f"{said}; on {heads} matched in size the network is still right in {value[matched]:.0%}: **not size alone**."
+        still = f"the network is still right in {value[matched]:.0%}"
+        return f"{said}; on {heads} matched in size {still}: **not size alone**."
     return (
         f"{said}; on {heads} matched in size the network is right in {value[matched]:.0%}, which is not told from "
         "guessing: **size may be all that it uses**."
