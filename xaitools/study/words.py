@@ -568,8 +568,8 @@ def reconstruction(table: pd.DataFrame) -> str:
 def published_classifiers(printed: Mapping[str, float]) -> str:
     """The authors' own accuracies of a network and of an SVM on voxels."""
     return (
-        f"The authors' paper has, over 10 folds of 1113 heads without skull, {printed['accuracy, 10 folds, CNN']:g} % for "
-        f"the network and {printed['accuracy, 10 folds, SVM on voxels']:g} % for an SVM on voxels."
+        f"The authors' paper has, over 10 folds, {printed['accuracy, 10 folds, CNN']:g} % for the network and "
+        f"{printed['accuracy, 10 folds, SVM on voxels']:g} % for an SVM on voxels."
     )
 
 
@@ -580,7 +580,7 @@ def favourites(history: pd.DataFrame, strongest: Sequence[float], classes: Seque
         f"{name} {value:.1f} (strongest real head: {real:.1f})"
         for name, value, real in zip(classes, last, strongest, strict=True)
     )
-    return f"Scores, in standard deviations over real heads: {found}. Beyond the strongest, no head has ever been."
+    return f"Scores, in standard deviations over real heads: {found}. No real head goes beyond the strongest."
 
 
 def surrogate(scores: pd.DataFrame, rules: pd.DataFrame) -> str:
@@ -588,8 +588,8 @@ def surrogate(scores: pd.DataFrame, rules: pd.DataFrame) -> str:
     by = scores.set_index("which")
     fidelity, majority, n = by.at["tree", "fidelity"], by.at["majority", "fidelity"], int(by.at["tree", "n"])
     found = (
-        f"The tree gives the network's answer for **{fidelity:.0%}** of {count(n, 'validation head')}; always naming the "
-        f"network's most frequent answer, for {majority:.0%}."
+        f"The tree gives the network's answer for **{fidelity:.0%}** of {count(n, 'validation head')}; always naming "
+        f"the network's most frequent answer, for {majority:.0%}."
     )
     margin = (fidelity - majority) * n
     if margin < 2 * math.sqrt(n * max(majority * (1 - majority), 0.05)):
