@@ -24,11 +24,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "heads": ["shares_by_method", "task_heads"],
         "inside": [
             "InfluenceCheck",
-            "beside_neighbours",
             "common_regions",
             "examples_by_class",
             "influence_check",
-            "neighbour_captions",
         ],
         "explaining": ["explain", "explain_each"],
         "mask_files": [

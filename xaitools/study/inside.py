@@ -6,9 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from xaitools.data import Volumes
 from xaitools.errors import DataError
@@ -55,7 +52,7 @@ def examples_by_class(
     positions
         Of the samples, those of the first class first, prototypes before criticisms.
     captions
-        What each is: "prototype of female", with the network's answer where that is wrong.
+        What each is: "prototype, female", with the network's answer where that is wrong: "criticism, female (as male)".
     """
     values = features(net.model, samples.images).numpy()
     said = predict(net.model, samples.images).argmax(dim=1)
@@ -66,9 +63,7 @@ def examples_by_class(
         found = mmd_critic(values[own], few, min(n_criticisms, len(own) - few))
         for what, chosen in (("prototype", found.prototypes), ("criticism", found.criticisms)):
             for position in own[list(chosen)]:
-                wrong = (
-                    "" if said[position] == number else f", taken for {samples.class_names[said[position]]}"
-                )
+                wrong = "" if said[position] == number else f" (as {samples.class_names[said[position]]})"
                 positions.append(int(position))
                 captions.append(f"{what}, {name}{wrong}")
     return positions, captions
@@ -176,22 +171,3 @@ def influence_check(
             metric="influence: rank of a turned label by harm", value=rank, model=network, n=len(training)
         )
     return InfluenceCheck(table, agreement, ranks, len(training), len(chosen))
-
-
-def beside_neighbours(table: pd.DataFrame, queries: Volumes, references: Volumes) -> Float[Tensor, "n x y z"]:
-    """Each image that was asked about, and its neighbours after it, of `xaitools.interpretation.nearest_neighbours`."""
-    images = []
-    for query, own in table.groupby("query", sort=False):
-        images += [queries.images[[int(query)]], references.images[own["neighbour"].tolist()]]
-    return torch.cat(images)[:, 0]
-
-
-def neighbour_captions(table: pd.DataFrame, queries: Volumes, references: Volumes) -> list[str]:
-    """What each of :func:`beside_neighbours` is: "asked: male", "female, 0.12"."""
-    captions = []
-    for query, own in table.groupby("query", sort=False):
-        captions.append(f"asked: {queries.class_names[int(queries.labels[int(query)])]}")
-        for row in own.itertuples():
-            name = references.class_names[int(references.labels[row.neighbour])]
-            captions.append(f"{name}, {row.distance:.2g}")
-    return captions

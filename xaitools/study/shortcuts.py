@@ -21,6 +21,11 @@ SMOOTHGRAD, GRAD_CAM = "gradient+smoothgrad", "grad_cam"
 WHOLE, STRIPPED, OPTIMAL = "none", "skull stripped", "skull stripped, optimal scaling"
 
 
+def short_name(preprocessing: str) -> str:
+    """The name of a preprocessing for a figure: "+ rotation" for "skull stripped, rotation"."""
+    return preprocessing.replace(f"{STRIPPED}, ", "+ ")
+
+
 def beside_slides(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """The slides' table beside that of this run, as texts: mean and, in brackets, standard deviation over the folds.
 
