@@ -85,8 +85,8 @@ class Autoencoder(nn.Module):
             if layer is not convolutions[0]:
                 decoded += [nn.BatchNorm3d(layer.in_channels), nn.ReLU()]
             else:
-                nn.init.zeros_(last.weight)
-                nn.init.zeros_(last.bias)
+                for parameter in last.parameters():
+                    nn.init.zeros_(parameter)
             blocks.append(nn.Sequential(*decoded))
         self.decoder = nn.ModuleList(blocks)
 
@@ -244,8 +244,9 @@ class Reconstruction(Task):
 
 def _autoencoder(network: str, mean: Tensor, seed: int) -> Autoencoder:
     """The network's features, drawn as the network draws them, and a decoder."""
-    sizes = {"in_channels": len(mean), "input_size": tuple(mean.shape[1:])}
-    features = getattr(build_network(network, **sizes, seed=seed), "features", None)
+    size = tuple(mean.shape[1:])
+    classifier = build_network(network, in_channels=len(mean), input_size=size, seed=seed)
+    features = getattr(classifier, "features", None)
     kinds = (nn.Conv3d, nn.BatchNorm3d, nn.ReLU, nn.MaxPool3d)
     if not isinstance(features, nn.Sequential) or not all(isinstance(layer, kinds) for layer in features):
         raise UnsupportedModelError(

@@ -310,10 +310,11 @@ def preprocessing_table(
 def volume_controls(
     run: Run, prepared: Preprocessing, judged: Judged, *, network: str, tolerance: float = 20.0
 ) -> pd.DataFrame:
-    """What the size of the brain alone tells of the class of the same heads, and the network without its help; recorded.
+    """What the size of the brain alone tells of the class, and what the network tells without its help; recorded.
 
     - ``majority class``: the accuracy of always naming the larger class.
-    - ``brain volume alone``: a logistic regression on it, trained and judged in the same folds, heads as they are.
+    - ``brain volume alone``: a logistic regression on it, trained and judged in the same folds, on heads as they
+      are.
     - ``brain volume alone, resized by class``: the same where both sets are resized, as in the training: at chance.
     - ``network``: on all heads, each judged by the network that has not seen it.
     - ``network, matched heads`` and ``brain volume alone, matched heads``: on the largest set of pairs of the classes

@@ -183,7 +183,7 @@ def _above_chance(share: float, n: int) -> bool:
     """Whether the lower end of Wilson's 95 % interval of a share of n is above one half."""
     z = 1.96
     middle, spread = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return (middle - spread) / (1 + z**2 / n) > 0.5
+    return bool((middle - spread) / (1 + z**2 / n) > 0.5)
 
 
 def published(table: pd.DataFrame, **of: str) -> str:
