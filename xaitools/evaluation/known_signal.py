@@ -88,7 +88,9 @@ def known_signal(
     Siegel et al., 2025, arXiv 2508.02560.
     """
     check_numbers("relevant", relevant)
-    check_counts(k=k, **({"n_permutations": n_permutations} if n_permutations else {}))
+    check_counts(k=k)
+    if n_permutations:
+        check_counts(n_permutations=n_permutations)
     named = _checked(maps, label_maps)
     rows, n = list[dict[str, Any]](), len(next(iter(named.values())))
     for image in range(n):

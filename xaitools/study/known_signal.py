@@ -32,6 +32,7 @@ from xaitools.study.explaining import explain
 from xaitools.study.network import Trained, train_or_load
 from xaitools.study.regions import Regions, brain_regions, labels_of
 from xaitools.study.run import Run
+from xaitools.study.volumes import check_methods
 
 KINDS = ("volume", "asymmetry")
 UNTRAINED = "{}, untrained"
@@ -99,6 +100,7 @@ def known_target(
         If there are no label maps, none has the structure, or fewer than three images have a value.
     """
     check_choice(kind=(kind, KINDS))
+    samples.label_map(0)  # which raises if there are none
     own = brain_regions(samples) if regions is None else regions
     if own.atlas is not None:
         raise DataError(
@@ -183,9 +185,11 @@ def known_signal_table(
 
     Raises
     ------
-    ParameterError, DataError
-        As :func:`known_target` raises, and for an augmentation that mirrors or scales.
+    ParameterError, DataError, MethodError
+        As :func:`known_target` raises, for an augmentation that mirrors or scales, and before any training for methods
+        that cannot be read.
     """
+    check_methods(methods, samples.shape)
     augment = training.setdefault("augment", "")
     if isinstance(augment, str) and re.search("flip|scal", augment):
         raise ParameterError(
