@@ -21,9 +21,11 @@ def linear(n_outputs: int = 3) -> nn.Module:
 
 def cnn(n_axes: int = 2) -> nn.Module:
     torch.manual_seed(0)
-    conv, pool = ((nn.Conv2d, nn.AdaptiveAvgPool2d), (nn.Conv3d, nn.AdaptiveAvgPool3d))[n_axes - 2]
+    conv, norm, pool = (
+        (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveAvgPool2d), (nn.Conv3d, nn.BatchNorm3d, nn.AdaptiveAvgPool3d)
+    )[n_axes - 2]  # fmt: skip
     return nn.Sequential(
-        conv(1, 4, 3, padding=1), nn.ReLU(inplace=True), pool(1), nn.Flatten(), nn.Linear(4, 2)
+        conv(1, 4, 3, padding=1), norm(4), nn.ReLU(inplace=True), pool(1), nn.Flatten(), nn.Linear(4, 2)
     )
 
 
@@ -42,7 +44,7 @@ def test_closed_form_of_a_linear_network_under_an_l2_penalty(start: str) -> None
 
 
 def test_activations_are_those_of_the_network() -> None:
-    model = cnn()
+    model = cnn().eval()
     found = activation_maximization(model, IMAGES, 1, steps=20, progress=False)
     with torch.no_grad():
         real, own = model(IMAGES)[:, 1], model(found.images)[0, 1]
@@ -51,11 +53,11 @@ def test_activations_are_those_of_the_network() -> None:
     strongest = (real.max() - real.mean()) / real.std(correction=0)
     assert found.strongest == pytest.approx([float(strongest)], abs=1e-4)
     assert found.history.activation.iloc[-1] > found.strongest[0]
-    assert found.history.step.tolist() == list(range(21))
+    assert found.history.step.tolist() == [0, 8, 16, 20]
 
 
 @pytest.mark.parametrize("n_axes", [2, 3])
-@pytest.mark.parametrize("layer", [None, "0", "1", "2"])
+@pytest.mark.parametrize("layer", [None, "0", "2", "3"])
 def test_two_and_three_axes_units_of_any_layer_within_bounds(n_axes: int, layer: str | None) -> None:
     images = torch.rand(4, 1, *[6] * n_axes, generator=torch.Generator().manual_seed(0)) * 0.8
     found = activation_maximization(cnn(n_axes), images, (0, 1), layer=layer, steps=10, progress=False)
@@ -73,7 +75,7 @@ def test_units_at_once_are_units_alone_and_the_seed_decides() -> None:
     options = {"steps": 8, "start": "mean", "jitter": 0, "progress": False}
     model = cnn()
     both = activation_maximization(model, IMAGES, [0, 1], **options)
-    alone = activation_maximization(model, IMAGES, 1, **options)
+    alone = activation_maximization(model, IMAGES, np.int64(1), **options)
     torch.testing.assert_close(both.images[1], alone.images[0])
     one, same, other = (
         activation_maximization(model, IMAGES, steps=5, seed=seed, progress=False) for seed in (1, 1, 2)

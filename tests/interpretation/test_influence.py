@@ -190,6 +190,36 @@ def test_leaving_one_out_is_training_without_it() -> None:
     torch.testing.assert_close(found[:, 0].float(), losses[1] - losses[0], rtol=1e-3, atol=1e-5)
 
 
+def test_each_other_epoch_counts_back_from_the_last(traced) -> None:
+    _, model, training, test, folder, *_ = traced
+    states = [load_epoch(path) for path in epoch_files(folder)]
+    found = training_influence(model, training, test, folder, last=6, every=2, **QUIET)
+    parts = [training_influence(model, training, test, [states[n]], **QUIET) for n in (1, 3, 5)]
+    torch.testing.assert_close(found, sum(parts))
+
+
+def test_ranks_agree_with_retraining_where_nothing_else_changes(tmp_path: Path) -> None:
+    random = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(16, 1, 8, 8, generator=random), torch.arange(16) % 2
+    images[:, :, :4] += 0.15 * labels.view(-1, 1, 1, 1)
+    training = SimpleNamespace(images=images, labels=labels, class_names=("no", "yes"), unit="")
+    test = labelled(0)
+    test.images, test.labels = images[:3] + 0.1, labels[:3]
+    settings = {**SETTINGS, "batch_size": 16, "max_epochs": 15, "learning_rate": 0.005, "weight_decay": 0.0}
+
+    def small() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(54, 2)
+        )
+
+    model = small()
+    history = train(model, training, training, keep_epochs=tmp_path, **settings)
+    found = training_influence(model, training, test, tmp_path, last=history.best_epoch + 1, **QUIET)
+    retrained = leave_one_out(small(), training, training, test, range(8), **settings)
+    assert (influence_agreement(found[:, :8], retrained).spearman > 0.6).all()
+
+
 def test_a_3d_network_and_the_order_of_batches_does_not_matter(tmp_path: Path) -> None:
     model = build_network("gm_cnn_small", input_size=(8, 8, 8))
     data = SimpleNamespace(

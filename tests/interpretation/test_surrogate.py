@@ -61,6 +61,10 @@ def test_the_tree_finds_a_network_that_is_a_tree() -> None:
     assert (scores.fidelity["network"], scores.accuracy["network"]) == (1, 0)
     assert scores.fidelity["majority"] == np.mean(theirs == 0)
     assert scores.accuracy["majority"] == np.mean(labels == 0)
+    p, z, n = scores.fidelity["majority"], 1.959964, len(theirs)
+    middle, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    expected = np.array([middle - half, middle + half]) / (1 + z**2 / n)  # Wilson 1927
+    np.testing.assert_allclose(scores.loc["majority", ["low", "high"]].astype(float), expected, atol=1e-6)
     assert set(found.rules.region) == {"putamen", "amygdala", ""}
     cuts = found.rules[found.rules.region != ""].set_index("region").threshold
     np.testing.assert_allclose([cuts["putamen"], cuts["amygdala"]], [0.5, 0.3], atol=0.03)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from xaitools.models.outputs import in_columns
 from xaitools.progress import Progress, Teller
 
 STARTS = ("noise", "mean")
+BLURRED, RECORDED = 4, 8
+"""Steps from one blur to the next, and from one activation in the history to the next: each follows a blur."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ class Maximized:
     units
         The units, in the order of the images.
     history
-        A row for each step and unit: ``step`` (0 for the start), ``unit``, ``activation`` in standard deviations from
-        the mean over real images, of the image as it is, without jitter.
+        A row for each eighth step, the last one and each unit: ``step`` (0 for the start), ``unit``, ``activation`` in
+        standard deviations from the mean over real images, of the image as it is, without jitter.
     strongest
         The strongest activation of each unit by a real image, in the same measure: beyond it no image has ever been.
     """
@@ -49,7 +52,7 @@ class Maximized:
 def activation_maximization(
     model: nn.Module | Network,
     images: Float[Tensor, "n channel *spatial"] | Float[np.ndarray, "n channel *spatial"] | ImageStack,
-    units: int | Sequence[int] = 0,
+    units: int | np.integer | Sequence[int] = 0,
     *,
     layer: str | None = None,
     start: str = "noise",
@@ -129,7 +132,9 @@ def activation_maximization(
     _check_not_negative(l2=l2, total_variation=total_variation, jitter=jitter, blur=blur)
     stack = as_stack(images)
     network = Network.of(model, checked_images(stack[:1]))
-    unit = _Units(network, layer, stack, (units,) if isinstance(units, int) else tuple(units))
+    unit = _Units(
+        network, layer, stack, (int(units),) if isinstance(units, int | np.integer) else tuple(units)
+    )
     mean, deviation, low, high = _intensities(network, stack)
     low, high = (low, high) if bounds is None else bounds
     if not low < high:
@@ -143,7 +148,7 @@ def activation_maximization(
     )
     image = (mean + 0.1 * deviation * noise).clamp(low, high).requires_grad_()
     optimizer = torch.optim.Adam([image], lr=learning_rate * deviation)
-    curve = [unit.of(image)]
+    recorded, curve = [0], [unit.of(image)]
     with Teller(steps, progress, "maximising", "step") as tell:
         for step in range(1, steps + 1):
             z = unit.of(_rolled(image, jitter, random), gradient=True)
@@ -153,16 +158,18 @@ def activation_maximization(
             (image.grad,) = torch.autograd.grad(penalty - z.sum(), [image])
             optimizer.step()
             with torch.no_grad():
-                if blur and step % 4 == 0:
+                if blur and step % BLURRED == 0:
                     image.copy_(_blurred(image, blur))
                 image.clamp_(low, high)
-            curve.append(unit.of(image))
+            if step % RECORDED == 0 or step == steps:
+                recorded.append(step)
+                curve.append(unit.of(image))
             tell(1)
     activations = torch.stack(curve).cpu()
     history = pd.DataFrame(
         {
-            "step": np.repeat(np.arange(steps + 1), n),
-            "unit": np.tile(np.array(unit.numbers), steps + 1),
+            "step": np.repeat(recorded, n),
+            "unit": np.tile(unit.numbers, len(recorded)),
             "activation": activations.flatten().double().numpy(),
         }
     )
@@ -189,12 +196,17 @@ class _Units:
         if not numbers:
             raise ParameterError("units is empty; expected at least one class or channel.")
         for number in numbers:
-            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < real.shape[1]:
+            if (
+                isinstance(number, bool)
+                or not isinstance(number, Integral)
+                or not 0 <= number < real.shape[1]
+            ):
                 raise TargetError(
                     f"unit {number!r} with {real.shape[1]} {'outputs' if layer is None else 'channels'} of "
                     f"{layer or network.name}; expected 0 to {real.shape[1] - 1}: choose one of them."
                 )
-        self.numbers, self.index = numbers, torch.tensor(numbers, device=real.device)
+        self.numbers = tuple(map(int, numbers))
+        self.index = torch.tensor(self.numbers, device=real.device)
         chosen = real[:, self.index]
         self.mean = chosen.mean(0)
         spread = chosen.std(0, correction=0)
@@ -204,7 +216,10 @@ class _Units:
     def of(self, images: Tensor, *, gradient: bool = False) -> Tensor:
         """The activation of each unit by its own image, (unit,)."""
         with torch.set_grad_enabled(gradient):
-            outputs = self._outputs(images.clone())
+            # Batch normalisation's backward pass in PyTorch 2.14 can be wrong for one image.
+            alone = gradient and len(images) == 1
+            copies = images.repeat(2, *[1] * (images.ndim - 1)) if alone else images.clone()
+            outputs = self._outputs(copies)[: len(images)]
             own = outputs.gather(1, self.index[:, None])[:, 0]
             if gradient and not own.requires_grad:
                 raise UnsupportedModelError(

@@ -32,6 +32,7 @@ def training_influence(
     epochs: str | Path | Sequence[Mapping[str, Tensor]],
     *,
     last: int | None = None,
+    every: int = 1,
     loss: str = "auto",
     learning_rate: float = 1e-3,
     batch_size: int = 16,
@@ -58,6 +59,8 @@ def training_influence(
     last
         Use the epochs up to this one, counted from 1: the one whose weights were kept is
         ``history.best_epoch + 1``. None for all.
+    every
+        Use each such epoch only, counted back from the last, where all would take too long.
     loss, learning_rate
         As in the training.
     batch_size
@@ -87,7 +90,7 @@ def training_influence(
     and appendix F.
     """
     check_positive(learning_rate=learning_rate)
-    check_counts(batch_size=batch_size)
+    check_counts(every=every, batch_size=batch_size)
     states = epoch_files(epochs) if isinstance(epochs, str | Path) else list(epochs)
     if last is not None:
         check_counts(last=last)
@@ -96,6 +99,7 @@ def training_influence(
                 f"last={last} with {len(states)} epochs; expected no more than there are: take history.best_epoch + 1."
             )
         states = states[:last]
+    states = states[::-every][::-1]
     if not states:
         raise WeightsError(
             "epochs is empty; expected the weights of one epoch or more: train with keep_epochs=FOLDER."
@@ -129,8 +133,8 @@ def leave_one_out(
     """Train again without each training image: by how much the loss of each test image rises.
 
     Every training starts from the weights that `model` has now, with the same seed. The order of the batches changes
-    with the number of images, which is noise that no influence explains: the fewer steps and the smoother the loss, the
-    less of it.
+    with the number of images, which is noise that no influence explains, as dropout and augmentation are: there is none
+    where `batch_size` takes in all images, so that an epoch is one step.
 
     Parameters
     ----------

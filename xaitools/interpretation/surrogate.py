@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy.stats import binomtest
 from sklearn.tree import DecisionTreeClassifier, export_text
 from torch import Tensor, nn
 
@@ -29,7 +30,8 @@ class Surrogate:
     scores
         A row each for "tree", "network" and "majority" (the network's most frequent training answer; for the accuracy
         the most frequent training label): ``fidelity`` is the share of held-out images on which it gives the network's
-        answer, ``accuracy`` the share on which it gives the label (NaN without labels), ``n`` the held-out images.
+        answer, ``low`` and ``high`` its interval of 95 % (Wilson), ``accuracy`` the share on which it gives the label
+        (NaN without labels), ``n`` the held-out images.
     rules
         A row for each node: ``node``, ``depth``, ``region`` ("" for a leaf), ``threshold`` (a density), ``below`` and
         ``above`` (nodes to go on with, -1 for a leaf; below counts the threshold itself), ``n`` training images, and
@@ -246,7 +248,7 @@ def fit_surrogate(
         [
             {
                 "which": which,
-                "fidelity": float(np.mean(as_network == held_out_answers)),
+                **_fidelity(as_network == held_out_answers),
                 "accuracy": _accuracy(as_labels, held_out_labels),
                 "n": len(held_out),
             }
@@ -294,6 +296,11 @@ def _most(numbers: np.ndarray) -> np.int64:
     values, counts = np.unique(numbers, return_counts=True)
     most: np.int64 = values[counts.argmax()]
     return most
+
+
+def _fidelity(same: Bool[np.ndarray, " m"]) -> dict[str, float]:
+    low, high = binomtest(int(same.sum()), len(same)).proportion_ci(method="wilson")
+    return {"fidelity": float(same.mean()), "low": float(low), "high": float(high)}
 
 
 def _accuracy(answers: np.ndarray | np.int64 | None, labels: np.ndarray | None) -> float:

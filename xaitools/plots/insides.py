@@ -130,7 +130,7 @@ def activation_plot(
         if trace.name in real:
             fig.add_hline(real[trace.name], line={"dash": "dash", "color": trace.line.color, "width": 1.5})
     fig.update_xaxes(title="steps of the optimisation")
-    fig.update_yaxes(title="activation (standard deviations over real images)")
+    fig.update_yaxes(title="activation (SD of real images)")
     fig.update_layout(height=420, legend={"title": {"text": "unit"}})
     dashed = "Dashed: the strongest activation by a real image." if real else ""
     return titled(fig, title, finding, dashed)
