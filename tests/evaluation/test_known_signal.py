@@ -109,13 +109,13 @@ def test_chance_is_the_rate_of_hits_of_maps_that_know_nothing():
     labels[:7], labels[:, :7] = 2, 3
     labels[3:6, 3:6, 8:11] = 4
     noise = np.stack(
-        [ndimage.gaussian_filter(rng.normal(size=labels.shape), 0.8, mode="wrap") for _ in range(200)]
+        [ndimage.gaussian_filter(rng.normal(size=labels.shape), 0.8, mode="wrap") for _ in range(120)]
     )
-    table = known_signal(noise, labels[None], [4], n_permutations=19, seed=3)
+    table = known_signal(noise, labels[None], [4], n_permutations=9, seed=3)
     rate = table["hit"].mean()
     assert rate > 0.3  # one of four were 0.25
-    assert abs(table["chance"].mean() - rate) < 0.08
-    assert abs((table["p"] <= 0.2).mean() - 0.2) < 0.08
+    assert abs(table["chance"].mean() - rate) < 0.1
+    assert abs((table["p"] <= 0.2).mean() - 0.2) < 0.1
 
 
 @pytest.mark.parametrize("relevant", [[3], [2, 6], [1, 2, 3, 4, 5, 6, 7]])

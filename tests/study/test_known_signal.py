@@ -47,7 +47,7 @@ def test_targets_are_what_the_label_maps_measure(heads):
     numbers = head_label_numbers()
     sides = [numbers[f"lateral ventricle {side}"] for side in ("left", "right")]
     volume = study.known_target(heads, "LateralVentricle")
-    assert volume.name == "volume of lateral ventricle"
+    assert volume.name == "volume of the lateral ventricle"
     assert volume.relevant == tuple(sides)
     assert volume.samples.unit == "ml"
     assert volume.samples.is_regression
@@ -88,14 +88,20 @@ def test_a_network_that_knows_its_target_and_looks_at_the_place_is_told_from_one
     )
     blind = Oracle(target.samples, target.samples.labels, ~place)
     monkeypatch.setattr(study.known_signal, "untrained", lambda *_: blind)
-    options = {"network": "oracle", "kinds": ["volume"], "n_permutations": 9, "fractions": (0.3, 0.2, 0.5)}
+    options = {
+        "network": "oracle",
+        "kinds": ["volume"],
+        "n_permutations": 9,
+        "progress": False,
+        "fractions": (0.3, 0.2, 0.5),
+    }
     found = study.known_signal_table(run, heads, METHODS, device="cpu", **options)
     row = found.errors.iloc[0]
     assert row["learned"]
     assert row["MAE"] == pytest.approx(0, abs=1e-5)
     assert row["R2"] == pytest.approx(1)
     assert row["n"] == 6
-    assert found.pointing == {"volume of lateral ventricle": METHODS}
+    assert found.pointing == {"volume of the lateral ventricle": METHODS}
     assert set(found.images["method"]) == {
         *METHODS, *map(UNTRAINED.format, METHODS), "smooth noise", "intensity", "edges",
     }  # fmt: skip
@@ -105,8 +111,8 @@ def test_a_network_that_knows_its_target_and_looks_at_the_place_is_told_from_one
     assert view["points at it"].tolist() == ["yes"] * 2 + [""] * 5
     written = recorded()
     auc = found.scores.query("method == 'gradient' and measure == 'auc'")["value"].item()
-    assert written["gradient", "volume of lateral ventricle: auc"] == pytest.approx(auc)
-    assert written["", "volume of lateral ventricle: MAE of the mean"] > 0.1
+    assert written["gradient", "volume of the lateral ventricle: auc"] == pytest.approx(auc)
+    assert written["", "volume of the lateral ventricle: MAE of the mean"] > 0.1
 
 
 def test_maps_of_a_network_that_learned_nothing_are_not_judged(heads, run, monkeypatch):
@@ -116,12 +122,18 @@ def test_maps_of_a_network_that_learned_nothing_are_not_judged(heads, run, monke
     monkeypatch.setattr(
         study.known_signal, "train_or_load", lambda *_, **__: study.Trained("oracle", seen, "")
     )
-    options = {"network": "oracle", "kinds": ["volume"], "n_permutations": 0, "n_explained": 2}
+    options = {
+        "network": "oracle",
+        "kinds": ["volume"],
+        "n_permutations": 0,
+        "progress": False,
+        "n_explained": 2,
+    }
     found = study.known_signal_table(run, heads, ["gradient", "grad_cam"], device="cpu", **options)
     assert not found.errors["learned"].any()
-    assert found.pointing == {"volume of lateral ventricle": []}
+    assert found.pointing == {"volume of the lateral ventricle": []}
     assert (study.known_signal_view(found)["points at it"] == "?").all()
-    assert list(found.failed) == [("volume of lateral ventricle", "grad_cam")]
+    assert list(found.failed) == [("volume of the lateral ventricle", "grad_cam")]
     assert found.images["image"].nunique() == 2
 
 
@@ -213,7 +225,7 @@ def test_ixi_is_measured_and_explained(real_data, run, tmp_path):
         run, brains, ["gradient"], network="head_cnn_small", kinds=["asymmetry"], regions=regions, device="cpu",
         n_permutations=9, max_epochs=1, progress=False,
     )  # fmt: skip
-    assert found.errors["target"].tolist() == ["asymmetry of lateral ventricle"]
+    assert found.errors["target"].tolist() == ["asymmetry of the lateral ventricle"]
     assert found.images["n_regions"].between(30, 120).all()
     assert isinstance(found.scores, pd.DataFrame)
     assert found.images["auc"].between(0, 1).all()

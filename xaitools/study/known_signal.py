@@ -133,7 +133,7 @@ def known_target(
         info={**samples.info, "without the structure": len(samples) - len(measured)},
     )
     others = {name: [n for numbers in own.values() for n in numbers] for name, own in sides.items()}
-    return KnownTarget(f"{kind} of {_plain(found)}", chosen, tuple(relevant), others)
+    return KnownTarget(f"{kind} of the {_plain(found)}", chosen, tuple(relevant), others)
 
 
 def known_signal_table(
@@ -153,6 +153,7 @@ def known_signal_table(
     device: str = "auto",
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
+    progress: bool = True,
     **training: Any,
 ) -> KnownSignal:
     """Train networks to predict a structure's measures, explain them, and see which methods point at the structure.
@@ -182,6 +183,8 @@ def known_signal_table(
         Of the sets, the training, the layers drawn anew, the random regions and the bootstrap.
     settings
         Of `xaitools.attribution.attribute`, plain values.
+    progress
+        Show progress bars.
 
     Raises
     ------
@@ -200,12 +203,15 @@ def known_signal_table(
     for kind in kinds:
         target = known_target(samples, structure, kind, regions=regions)
         sets = split(target.samples, fractions, seed=seed)
-        net = train_or_load(model, network, *sets[:2], device=device, seed=seed, **training)
+        net = train_or_load(
+            model, network, *sets[:2], device=device, seed=seed, progress=progress, **training
+        )
         errors.append(
             {"target": target.name, "network": net.name, **_errors(net, sets[0], sets[2], device, seed)}
         )
         explained = sets[2][: n_explained or len(sets[2])]
-        maps, missing = _maps(run, net, explained, methods, kind, seed, dict(settings or {}))
+        options = {"what": "volume", "progress": progress, **(settings or {})}
+        maps, missing = _maps(run, net, explained, methods, kind, seed, options)
         failed |= {(target.name, name): error for name, error in missing.items()}
         found = known_signal(
             maps, explained.label_maps, target.relevant, regions=target.regions, k=k, seed=seed,
@@ -292,10 +298,10 @@ def _maps(
 ) -> tuple[dict[str, np.ndarray], dict[str, Exception]]:
     """Maps of the network, then of one untrained, then those without a network."""
     folder = run.maps_dir / "known_signal" / kind
-    maps, failed = explain(net.model, samples, methods, folder, target=None, what="volume", **settings)
+    maps, failed = explain(net.model, samples, methods, folder, target=None, **settings)
     bare = untrained(net.model, seed + 1)
     own = [name for name in methods if name in maps]
-    random, _ = explain(bare, samples, own, folder / "untrained", target=None, what="volume", **settings)
+    random, _ = explain(bare, samples, own, folder / "untrained", target=None, **settings)
     maps |= {UNTRAINED.format(name): values for name, values in random.items()}
     return maps | control_maps(samples.images[:], seed=seed), failed
 
