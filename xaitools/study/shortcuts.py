@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from xaitools.data import Volumes, brain_volumes
+from xaitools.data import brain_volumes
 from xaitools.evaluation import paired_difference, verdict
 from xaitools.models import log_odds, predict_values
 from xaitools.study import words
@@ -137,7 +138,7 @@ def scores_beside_volume(
 
 def shortcut_claims(
     run: Run,
-    heads: Volumes,
+    labels: Int[Tensor, " n"],
     judged: Mapping[str, Judged],
     cams: Mapping[str, MeanCams],
     compared: Compared,
@@ -154,8 +155,8 @@ def shortcut_claims(
     ----------
     run
         Where the differences and their bounds are recorded.
-    heads
-        All of them.
+    labels
+        The classes of all heads.
     judged, cams
         By name of the preprocessing, as :func:`~xaitools.study.preprocessing_accuracies` and
         :func:`~xaitools.study.mean_cams` return them.
@@ -166,7 +167,7 @@ def shortcut_claims(
     seed
         Of the bootstrap.
     """
-    truth = heads.labels.numpy()
+    truth = labels.numpy()
     right = {name: 100.0 * (own.predicted == truth) for name, own in judged.items()}
     answers = {"metric": "right answers", "unit": "points", "digits": 0}
     rows = [

@@ -588,11 +588,11 @@ def surrogate(scores: pd.DataFrame, rules: pd.DataFrame) -> str:
     by = scores.set_index("which")
     fidelity, majority, n = by.at["tree", "fidelity"], by.at["majority", "fidelity"], int(by.at["tree", "n"])
     found = (
-        f"The tree gives the network's answer for **{fidelity:.0%}** of {count(n, 'validation head')}; always naming "
+        f"The tree gives the network's answer for **{fidelity:.0%}** ({by.at['tree', 'low']:.0%} to "
+        f"{by.at['tree', 'high']:.0%}) of {count(n, 'validation head')}; always naming "
         f"the network's most frequent answer, for {majority:.0%}."
     )
-    margin = (fidelity - majority) * n
-    if margin < 2 * math.sqrt(n * max(majority * (1 - majority), 0.05)):
+    if by.at["tree", "low"] <= majority:
         return f"{found} That is no clear lead, so its rules say little about the network."
     return f"{found} It asks first for the brightness of {bold(rules.iloc[0]['region'])}."
 
