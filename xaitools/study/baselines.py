@@ -81,7 +81,7 @@ def compare_classifiers(
     nets: dict[str, Contexts] = {PLAIN: {}} if not pretrain_epochs else {PLAIN: {}, PRETRAINED: {}}
     said: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     errors = []
-    same = {"seed": seed, "device": device, "progress": False}
+    same: dict[str, Any] = {"seed": seed, "device": device, "progress": False}
     for number, (training, validation) in enumerate(
         tqdm(folds, desc="folds", unit="fold", disable=not progress), 1
     ):

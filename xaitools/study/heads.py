@@ -35,7 +35,11 @@ def task_heads(
     """
     check_choice(task=(task, TASKS))
     if task == "sex":
-        effects = {"size_effect": size_effect, "face_effect": face_effect, "brain_effect": brain_effect}
+        effects: dict[str, Any] = {
+            "size_effect": size_effect,
+            "face_effect": face_effect,
+            "brain_effect": brain_effect,
+        }
         return synthetic_heads(n_subjects, **effects, **options)
     heads = synthetic_heads(
         n_subjects, size_effect=0.0, face_effect=0.0, brain_effect=brain_effect, regions=ALZHEIMER, **options

@@ -169,7 +169,7 @@ def shortcut_claims(
     """
     truth = labels.numpy()
     right = {name: 100.0 * (own.predicted == truth) for name, own in judged.items()}
-    answers = {"metric": "right answers", "unit": "points", "digits": 0}
+    answers: dict[str, Any] = {"metric": "right answers", "unit": "points", "digits": 0}
     rows = [
         _row(
             run,
@@ -217,7 +217,7 @@ def _where(run: Run, cams: Mapping[str, MeanCams], seed: int) -> list[dict[str, 
     volumes = {
         name: own.shares.pivot(index="sample", columns="part", values="volume") for name, own in cams.items()
     }
-    percent = {"metric": "share of the explanation", "unit": "points", "digits": 0}
+    percent: dict[str, Any] = {"metric": "share of the explanation", "unit": "points", "digits": 0}
 
     def of(tables: Mapping[str, pd.DataFrame], name: str, part: str) -> pd.Series | None:
         return 100 * tables[name][part] if name in tables and len(tables[name]) else None
