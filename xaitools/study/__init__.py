@@ -115,6 +115,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "controls_table",
             "scores_beside_volume",
             "shares_view",
+            "short_name",
             "shortcut_claims",
         ],
         "show": ["panel_rows", "plain_table", "saved", "say"],
