@@ -2,8 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.tree import DecisionTreeClassifier
 
 from xaitools import study
+from xaitools.interpretation import Surrogate
 from xaitools.study import words
 from xaitools.study.baselines import LINEAR, PLAIN, Compared
 from xaitools.study.known_signal import KnownSignal
@@ -130,6 +132,11 @@ def test_rules_of_a_surrogate_are_told_only_with_a_clear_lead(low, clear):
         {"which": ["tree", "network", "majority"], "fidelity": [0.8, 1, 0.5], "low": [low, 1, 0.3],
          "high": [0.9, 1, 0.7], "n": [16] * 3}
     )  # fmt: skip
-    said = words.surrogate(scores, pd.DataFrame({"region": ["thalamus left", ""]}))
+    rules = pd.DataFrame({"region": ["thalamus left", ""]})
+    said = words.surrogate(Surrogate(DecisionTreeClassifier(), scores, rules, ""))
     assert ("thalamus" in said) is clear
     assert ("no clear lead" in said) is not clear
+
+
+def test_no_tree_is_taught_a_network_that_names_one_class():
+    assert "the network names one class only" in words.surrogate(None)

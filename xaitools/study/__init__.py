@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "common_regions",
             "examples_by_class",
             "influence_check",
+            "surrogate",
         ],
         "explaining": ["explain", "explain_each"],
         "mask_files": [

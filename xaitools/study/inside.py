@@ -1,5 +1,6 @@
 """Looking inside a network: what the notebook shows of prototypes, neighbours and training images that mattered."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pandas as pd
 from xaitools.data import Volumes
 from xaitools.errors import DataError
 from xaitools.interpretation import (
+    Surrogate,
+    surrogate_tree,
     features,
     influence_agreement,
     influence_table,
@@ -67,6 +70,28 @@ def examples_by_class(
                 positions.append(int(position))
                 captions.append(f"{what}, {name}{wrong}")
     return positions, captions
+
+
+def surrogate(
+    run: Run, net: Trained, training: Volumes, held_out: Volumes, names: Mapping[int, str], **options: Any
+) -> Surrogate | None:
+    """The tree of `xaitools.interpretation.surrogate_tree`, its fidelity recorded; None if the network names one class.
+
+    Parameters
+    ----------
+    run
+        Where the fidelities are recorded.
+    net
+        A network of classes.
+    training, held_out, names, **options
+        As `xaitools.interpretation.surrogate_tree` takes them.
+    """
+    if len(predict(net.model, training.images).argmax(dim=1).unique()) < 2:
+        return None
+    tree = surrogate_tree(net.model, training, held_out, names, **options)
+    for row in tree.scores.itertuples():
+        run.record(metric=f"surrogate: fidelity, {row.which}", value=row.fidelity, model=net.name, n=row.n)
+    return tree
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from xaitools.study.leaders import Leader
 from xaitools.study.published import published_text
 
 if TYPE_CHECKING:
+    from xaitools.interpretation import Surrogate
     from xaitools.study.inside import InfluenceCheck
 
 STILL_MOVED = "the mask still moved: raise steps"  # a remark on a mask, which has a sentence of its own
@@ -583,8 +584,13 @@ def favourites(history: pd.DataFrame, strongest: Sequence[float], classes: Seque
     return f"Scores, in standard deviations over real heads: {found}. No real head goes beyond the strongest."
 
 
-def surrogate(scores: pd.DataFrame, rules: pd.DataFrame) -> str:
+def surrogate(tree: "Surrogate | None") -> str:
     """Whether a decision tree stands for the network, and what it asks first; no rule where it does not."""
+    if tree is None:
+        return not_measured(
+            "How well a decision tree stands for the network", "the network names one class only"
+        )
+    scores, rules = tree.scores, tree.rules
     by = scores.set_index("which")
     fidelity, majority, n = by.at["tree", "fidelity"], by.at["majority", "fidelity"], int(by.at["tree", "n"])
     found = (
