@@ -1,5 +1,6 @@
 """The preprocessing study on balls in balls: what is trained on what, controls, mean maps, shares."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -149,9 +150,10 @@ def test_networks_are_trained_on_the_rows_own_heads_and_augmentation(prepared, m
 
 def test_a_training_is_made_once(prepared):
     own = prepared["skull stripped, rotation and scaling"]
+    own = replace(own, folds=own.folds[:1])
     settings = {"max_epochs": 1, "batch_size": 8, "device": "cpu", "progress": False}
     nets = preprocessing_networks(own, "head_cnn_small", **settings)
-    assert list(nets) == [Context(1, 1), Context(2, 1), Context(3, 1)]
+    assert list(nets) == [Context(1, 1)]
     assert not any(net.cached for net in nets.values())
     again = preprocessing_networks(own, "head_cnn_small", **settings)
     assert all(net.cached for net in again.values())
@@ -269,7 +271,7 @@ def test_scores_against_what_is_known():
 
 
 def test_the_public_network_of_sex_goes_by_brain_volume(real_data, tmp_path):
-    """Brains of IXI alone, on the network's own grid and scale; all 80 give 0.76 and 0.77, these 16 about 0.49."""
+    """Brains of IXI alone, on the network's own grid and scale; all 80 give 0.76 and 0.77."""
     volumes = load_brains(
         real_data / "ixi",
         label_column="Sex",
@@ -278,7 +280,7 @@ def test_the_public_network_of_sex_goes_by_brain_volume(real_data, tmp_path):
         spacing=182 / 58,
         shape=(58, 70, 58),
         brain_mask="dseg",
-        n_subjects=16,
+        n_subjects=10,
         cache_dir=tmp_path,
         progress=False,
     )
