@@ -12,12 +12,12 @@ from xaitools.data import Volumes
 from xaitools.errors import DataError
 from xaitools.interpretation import (
     Surrogate,
-    surrogate_tree,
     features,
     influence_agreement,
     influence_table,
     leave_one_out,
     mmd_critic,
+    surrogate_tree,
     training_influence,
 )
 from xaitools.models import build_network, predict
