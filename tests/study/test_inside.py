@@ -79,7 +79,7 @@ def test_influence_is_checked_by_training_again_and_by_a_wrong_label(heads, run,
     assert len(list(tmp_path.glob("epoch-*.safetensors"))) == 2
     assert "rank" not in found.table or set(found.table["kind"]) <= {"helpful", "harmful"}
     said = words.influence(found)
-    assert f"number {rank} of 6" in said
+    assert f"number {rank} of 6 (by chance, 4)" in said
     assert "rough" in said
 
 

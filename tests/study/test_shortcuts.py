@@ -140,3 +140,8 @@ def test_rules_of_a_surrogate_are_told_only_with_a_clear_lead(low, clear):
 
 def test_no_tree_is_taught_a_network_that_names_one_class():
     assert "the network names one class only" in words.surrogate(None)
+
+
+def test_empty_maps_are_counted():
+    assert words.empty_maps({"none": 0, "skull stripped": 0}, 80) == ""
+    assert "in no mean: skull stripped: 37 of 80." in words.empty_maps({"none": 0, "skull stripped": 37}, 80)

@@ -105,8 +105,8 @@ class InfluenceCheck:
     agreement
         As `xaitools.interpretation.influence_agreement`: Spearman's correlation for each test image.
     mislabelled
-        Ranks, from 1, of the training images whose labels were turned on purpose, among all by harm on average over
-        the test images; empty where none was turned.
+        Ranks, from 1, of the training images whose labels were turned on purpose, among all by their influence on
+        themselves, which is large where a label has to be learnt by heart; empty where none was turned.
     n_training
         Training images.
     n_left_out
@@ -172,9 +172,9 @@ def influence_check(
     rate = settings.get("learning_rate", 1e-3)
     assert net.history is not None
     last = net.history.best_epoch + 1
-    influence = training_influence(
-        net.model, wrong, test, folder, last=last, learning_rate=rate, progress=False
-    )
+    traced: dict[str, Any] = {"last": last, "learning_rate": rate, "progress": False}
+    influence = training_influence(net.model, wrong, test, folder, **traced)
+    on_itself = training_influence(net.model, wrong, wrong, folder, **traced).diagonal()
     chosen = sorted(order[: max(n_left_out, n_turned)])
     size = tuple(training.images.shape[2:])
     fresh = build_network(
@@ -182,8 +182,8 @@ def influence_check(
     )
     retrained = leave_one_out(fresh, wrong, validation, test, chosen, progress=progress, **same)
     agreement = influence_agreement(influence[:, chosen], retrained)
-    harm = influence.mean(dim=0).argsort().tolist()  # the most harmful first
-    ranks = sorted(harm.index(position) + 1 for position in turned)
+    by_heart = on_itself.argsort(descending=True).tolist()
+    ranks = sorted(by_heart.index(position) + 1 for position in turned)
     table = influence_table(influence, wrong, test, k=3)
     run.record(
         metric="influence: Spearman with leaving one out",
@@ -193,6 +193,9 @@ def influence_check(
     )
     for rank in ranks:
         run.record(
-            metric="influence: rank of a turned label by harm", value=rank, model=network, n=len(training)
+            metric="influence: rank of a turned label by its influence on itself",
+            value=rank,
+            model=network,
+            n=len(training),
         )
     return InfluenceCheck(table, agreement, ranks, len(training), len(chosen))

@@ -584,6 +584,17 @@ def favourites(history: pd.DataFrame, strongest: Sequence[float], classes: Seque
     return f"Scores, in standard deviations over real heads: {found}. No real head goes beyond the strongest."
 
 
+def empty_maps(empty: Mapping[str, int], n: int) -> str:
+    """Of how many of the `n` heads each network's map is 0 everywhere; nothing if that is so of none."""
+    found = [f"{name}: {number} of {n}" for name, number in empty.items() if number]
+    if not found:
+        return ""
+    return (
+        f"Heads whose Grad-CAM is 0 everywhere, so that they are in no mean: {listing(found, len(found))}. There, no "
+        "channel speaks for the class with its positive parts."
+    )
+
+
 def surrogate(tree: "Surrogate | None") -> str:
     """Whether a decision tree stands for the network, and what it asks first; no rule where it does not."""
     if tree is None:
@@ -614,7 +625,10 @@ def influence(check: "InfluenceCheck") -> str:
         said += " Of so few heads that number is rough."
     if check.mislabelled:
         ranks = listing((str(rank) for rank in check.mislabelled), len(check.mislabelled))
-        said += f" By harm, the head with the wrong label is number {ranks} of {check.n_training}."
+        said += (
+            f" By its influence on itself, the head with the wrong label is number {ranks} of {check.n_training} "
+            f"(by chance, {(check.n_training + 1) / 2:.0f})."
+        )
     return said
 
 
