@@ -8,6 +8,7 @@ import nbformat
 import numpy as np
 import papermill
 import pytest
+from scipy.spatial import cKDTree
 
 from xaitools.data import brain_volumes, k_folds
 from xaitools.errors import DataError, MethodError, ParameterError
@@ -25,7 +26,7 @@ FIGURES = {
     "neighbours",
 }  # fmt: skip
 TINY = {
-    "n_subjects": 18, "spacing": 8.0, "n_folds": 2, "max_epochs": 3, "patience": 3, "pretrain_epochs": 1,
+    "n_subjects": 16, "spacing": 8.0, "n_folds": 2, "max_epochs": 3, "patience": 3, "pretrain_epochs": 1,
     "methods": ["grad_cam[features.6]", "guided_backprop"], "known_methods": ["gradient"], "n_permutations": 3,
     "n_explained": 1, "known_epochs": 1, "n_left_out": 3, "influence_epochs": 1, "ascent_steps": 2, "tolerance": 100.0,
 }  # fmt: skip
@@ -72,9 +73,7 @@ def test_synthetic_output_folder(synthetic_run) -> None:
     known = {(row["method"], row["metric"]) for row in metrics(synthetic_run)}
     assert ("skull stripped, optimal scaling", "accuracy, validation, resized by class, mean") in known
     assert ("none", "accuracy, validation, resized by class, mean") not in known
-    assert {"surrogate: fidelity, tree", "influence: Spearman with leaving one out"} < {
-        name for _, name in known
-    }
+    assert "influence: Spearman with leaving one out" in {name for _, name in known}
 
 
 def test_published_values_stand_beside_those_of_the_run(synthetic_run) -> None:
@@ -87,7 +86,7 @@ def test_published_values_stand_beside_those_of_the_run(synthetic_run) -> None:
 
 def test_shares_follow_from_the_maps_on_disk(synthetic_run) -> None:
     """The share outside the brain and its rim once more, slowly, from the files of the run."""
-    heads = task_heads("sex", 18, **EFFECTS, spacing=8.0, seed=0, progress=False)
+    heads = task_heads("sex", 16, **EFFECTS, spacing=8.0, seed=0, progress=False)
     found = []
     for number, (_, validation) in enumerate(k_folds(heads, 2, seed=0), 1):
         for i, name in enumerate(validation.names):
@@ -98,11 +97,9 @@ def test_shares_follow_from_the_maps_on_disk(synthetic_run) -> None:
             positive = np.maximum(values, 0).astype(np.float64)
             if not positive.any():
                 continue
-            far = 0.0
-            for place in np.argwhere(positive > 0):
-                steps = np.abs(brain - place)
-                if np.sqrt((steps**2).sum(axis=1)).min() > 1.01:  # a voxel of 8 mm is the rim
-                    far += positive[tuple(place)]
+            places = np.argwhere(positive > 0)
+            apart = cKDTree(brain).query(places)[0]
+            far = positive[tuple(places[apart > 1.01].T)].sum()  # a voxel of 8 mm is the rim
             found.append(far / positive.sum())
     row = next(
         row
