@@ -111,7 +111,7 @@ def test_shares_follow_from_the_maps_on_disk(synthetic_run) -> None:
 
 def test_report_opens_offline_and_its_viewer_moves(synthetic_run, opens_offline) -> None:
     n_figures = len(list((synthetic_run / "figures").glob("*.html")))
-    opens_offline(synthetic_run / "brain_mri.html", n_figures, "Guided backprop, brain alone")
+    opens_offline(synthetic_run / "brain_mri.html", n_figures, "Guided BP, brain alone")
 
 
 def before(folder: Path, mark: str, **parameters: object) -> dict[str, object]:
