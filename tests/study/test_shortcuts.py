@@ -71,7 +71,10 @@ def claims(run, right, learned=True):
         NAMES[-1]: cams(NAMES[-1], face=(0.1, 0.2), inside=(0.6, 0.3), rim=(0.1, 0.1)),
     }
     compared = Compared(
-        {}, pd.DataFrame(), {PLAIN: np.ones(20, dtype=bool), LINEAR["svm"]: np.arange(20) < 10}, pd.DataFrame()
+        {},
+        pd.DataFrame(),
+        {PLAIN: np.ones(20, dtype=bool), LINEAR["svm"]: np.arange(20) < 10},
+        pd.DataFrame(),
     )
     rows = study.shortcut_claims(run, labels, judged, shown, compared, [known(learned)])
     return [row["verdict"] for row in rows], rows
