@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["words"],
     submod_attrs={
         "architectures": ["draw_architectures", "search_architectures"],
+        "baselines": ["Compared", "classifiers_table", "compare_classifiers"],
         "beside": ["beside_published", "counterparts"],
         "claims": ["judge", "margin_verdict", "matched"],
         "leaders": ["Leader", "leader"],
@@ -19,6 +20,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "group_of",
             "permuted_folds",
             "permuted_labels",
+        ],
+        "heads": ["shares_by_method", "task_heads"],
+        "inside": [
+            "InfluenceCheck",
+            "common_regions",
+            "examples_by_class",
+            "influence_check",
+            "surrogate",
         ],
         "explaining": ["explain", "explain_each"],
         "mask_files": [
@@ -116,8 +125,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "scores": ["mean_curves", "mean_scores", "per_image", "without_least"],
         "sets": ["sets_table"],
+        "shortcuts": [
+            "beside_slides",
+            "controls_table",
+            "scores_beside_volume",
+            "shares_view",
+            "short_name",
+            "shortcut_claims",
+        ],
         "show": ["panel_rows", "plain_table", "saved", "say"],
         "singles": ["longitudinal_table", "sessions", "single_masks", "singles_table"],
-        "volumes": ["check_methods", "coarser", "coarser_affine", "coronal"],
+        "volumes": ["check_methods", "coarser", "coarser_affine", "coronal", "sagittal"],
     },
 )
