@@ -5,7 +5,9 @@ import torch
 from sklearn.tree import DecisionTreeClassifier
 
 from xaitools import study
+from xaitools.data import skull_stripped
 from xaitools.interpretation import Surrogate
+from xaitools.phantoms import synthetic_heads
 from xaitools.study import words
 from xaitools.study.baselines import LINEAR, PLAIN, Compared
 from xaitools.study.known_signal import KnownSignal
@@ -148,3 +150,32 @@ def test_no_tree_is_taught_a_network_that_names_one_class():
 def test_empty_maps_are_counted():
     assert words.empty_maps({"none": 0, "skull stripped": 0}, 80) == ""
     assert "in no mean: skull stripped: 37 of 80." in words.empty_maps({"none": 0, "skull stripped": 37}, 80)
+
+
+class Bright(torch.nn.Module):
+    """Says "male" by how much of the head is not black."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = torch.nn.Linear(1, 2)
+        torch.nn.init.constant_(self.last.weight, 0)
+        self.last.weight.data[1] = 1
+
+    def forward(self, images):
+        return self.last((images > 0).float().flatten(1).mean(1, keepdim=True))
+
+
+def of_brightness():
+    return Bright()
+
+
+def test_a_network_of_others_is_put_beside_the_volume_of_the_brain(run, recorded, tmp_path):
+    heads = synthetic_heads(12, spacing=9.0, shape=(22, 26, 24), seed=0, cache_dir=tmp_path, progress=False)
+    brains = skull_stripped(heads, cache_dir=tmp_path)
+    found = study.others_beside_volume(run, f"{__name__}:of_brightness", brains, device="cpu")
+    values = found.set_index(["what", "measure"])["value"]
+    assert values["its score and the volume, all heads", "Spearman"] > 0.95
+    assert values["its score and the volume, male alone", "Spearman"] > 0.8
+    alone, its = values["the volume alone, male or not", "AUC"], values["its score, male or not", "AUC"]
+    assert its == pytest.approx(alone, abs=0.1)
+    assert len(recorded()) == len(found) == 8

@@ -128,6 +128,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "shortcuts": [
             "beside_slides",
             "controls_table",
+            "others_beside_volume",
             "scores_beside_volume",
             "shares_view",
             "short_name",

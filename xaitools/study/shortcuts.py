@@ -8,13 +8,14 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from xaitools.data import brain_volumes
+from xaitools.data import Volumes, brain_volumes
 from xaitools.evaluation import paired_difference, verdict
 from xaitools.models import log_odds, predict_values
 from xaitools.study import words
 from xaitools.study.baselines import PLAIN, Compared
 from xaitools.study.contexts import Contexts
 from xaitools.study.known_signal import KnownSignal
+from xaitools.study.network import train_or_load
 from xaitools.study.preprocessing import RESIZED, Judged, MeanCams, Preprocessing, score_against
 from xaitools.study.run import Run
 
@@ -134,6 +135,47 @@ def scores_beside_volume(
             )
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def others_beside_volume(
+    run: Run, model: str, heads: Volumes, *, network: str = "", device: str = "auto"
+) -> pd.DataFrame:
+    """How the score of a network that somebody else trained goes with the class and the volume of the brain; recorded.
+
+    Parameters
+    ----------
+    run
+        Where it is recorded.
+    model
+        A weights file of `network`, or ``package.module:factory``; its classes in the order of those of the heads.
+    heads
+        All heads, as the network is to be asked, with label maps.
+    network
+        Name of the architecture, for a weights file.
+    device
+        Of `xaitools.models.predict_values`.
+
+    Returns
+    -------
+    DataFrame
+        ``what``, ``measure`` ("AUC", "Pearson", "Spearman"), ``value``, ``n``: the log-odds of the second class against
+        the class and the volume, among all heads and among those of each class, and the AUC of the volume alone.
+    """
+    net = train_or_load(model, network, heads, heads, device=device)
+    place = next(net.model.parameters()).device
+    odds = log_odds(net.model, heads.images[[0]].to(place))
+    scores = predict_values(odds, heads.images, device=device).numpy()
+    sizes, labels = brain_volumes(heads), heads.labels.numpy()
+    found = [score_against({f"its score, {heads.class_names[1]} or not": labels}, scores)]
+    found.append(score_against({f"the volume alone, {heads.class_names[1]} or not": labels}, sizes))
+    found.append(score_against({"its score and the volume, all heads": sizes}, scores))
+    for number, name in enumerate(heads.class_names):
+        own = labels == number
+        found.append(score_against({f"its score and the volume, {name} alone": sizes[own]}, scores[own]))
+    table = pd.concat(found, ignore_index=True).rename(columns={"value": "what", "score": "value"})
+    for row in table.itertuples():
+        run.record(metric=f"{row.what}, {row.measure}", value=row.value, model=net.name, n=row.n)
+    return table
 
 
 def shortcut_claims(
