@@ -132,6 +132,6 @@ def test_on_paper_figures_and_tables_fit_and_parameters_stand_open(report, brows
     assert max(seen["tables"]) <= 691
     assert seen["open"]
     page.wait_for_function("!document.querySelector('details.parameters').open")
-    assert page.locator("details.parameters ~ .output").count() == 1  # where it stood before
+    assert page.locator("details.parameters ~ .output").count() == 4  # where it stood before
     assert max(page.evaluate("[...document.querySelectorAll('.plot')].map(p => p.clientWidth)")) > 1000
     assert browser.errors == []
