@@ -2,6 +2,7 @@
 const CONFIG = { displaylogo: false, showSendToCloud: false, plotlyServerURL: "" };
 const PAPER = { width: 690, height: 770, curves: 480 }; // pixels inside the margins of A4 and Letter
 const NARROW = 620; // below, legends and colour bars go under the figure
+const CARTESIAN = /^(scatter(gl)?|bar|heatmap|image|contour|histogram.*|box|violin|waterfall|funnel|candlestick|ohlc)$/;
 
 const textOf = (markup) => {
   const lines = (markup ?? "").replaceAll(/<br ?\/?>/g, "\n");
@@ -47,7 +48,8 @@ class ReportFigure {
     const room = paper?.width ?? this.room();
     if (!room) return undefined;
     this.width = room;
-    const { data, layout } = fitted(structuredClone(this.data), structuredClone(this.layout), room, this.headroom, paper);
+    const [own, given] = [structuredClone(this.data), structuredClone(this.layout)];
+    const { data, layout } = fitted(own, given, room, this.headroom, paper);
     this.place.style.height = `${layout.height}px`;
     this.place.style.width = `${layout.width}px`;
     return Plotly.newPlot(this.place, data, layout, CONFIG); // react() leaves parts of a colour bar that moved
@@ -64,7 +66,8 @@ function fitted(data, layout, room, headroom, paper) {
   const narrow = width < NARROW;
   const names = data.filter((trace) => trace.showlegend !== false && trace.name).map((trace) => textOf(trace.name));
   const legend = layout.showlegend ?? names.length > 1;
-  const beside = legend && layout.legend?.orientation !== "h" && !narrow ? 50 + 7 * Math.max(0, ...names.map((name) => name.length)) : 0;
+  const isBeside = legend && layout.legend?.orientation !== "h" && !narrow;
+  const beside = isBeside ? 50 + 7 * Math.max(0, ...names.map((name) => name.length)) : 0;
   const grid = new Grid(data, layout);
   if (grid.isImage && Number.isFinite(meant)) {
     const sides = margin.l + margin.r;
@@ -95,7 +98,8 @@ function goUnder(data, layout, margin, names, width) {
     return 22 * Math.ceil((1.25 * long) / width);
   }
   const title = bar.title ? folded({ text: titleOf(bar.title) ?? "", font: { size: 13 } }, 0.5 * width) : {};
-  Object.assign(bar, under, { xref: "container", orientation: "h", xanchor: "center", x: 0.5, len: 0.85 * width, lenmode: "pixels", thickness: 12, title: { ...title, side: "top" } });
+  const along = { orientation: "h", len: 0.85 * width, lenmode: "pixels", thickness: 12 };
+  Object.assign(bar, under, along, { xref: "container", xanchor: "center", x: 0.5, title: { ...title, side: "top" } });
   margin.b = Math.max(margin.b, 74);
   layout.legend = { ...layout.legend, ...across, yref: "container", yanchor: "top", y: 1 };
   return 0;
@@ -111,7 +115,8 @@ function folded(title, pixels) {
     lines.push(`${lines.pop()} ${word}`.trim());
   }
   const longest = Math.max(...lines.map((line) => line.length));
-  return { ...title, text: lines.join("<br>"), font: { ...title.font, size: Math.max(8, Math.min(size, pixels / (0.55 * longest))) } };
+  const font = { ...title.font, size: Math.max(8, Math.min(size, pixels / (0.55 * longest))) };
+  return { ...title, text: lines.join("<br>"), font };
 }
 
 // The panels of a figure by row and column; where they do not fit side by side, columns go on below.
@@ -119,13 +124,14 @@ class Grid {
   constructor(data, layout) {
     this.layout = layout;
     this.data = data;
-    const keys = new Set(data.map((trace) => `${trace.xaxis ?? "x"} ${trace.yaxis ?? "y"}`));
-    const axis = (id) => (layout[id[0] + "axis" + id.slice(1)] ??= {});
+    const flat = data.filter((trace) => CARTESIAN.test(trace.type ?? "scatter"));
+    const keys = new Set(flat.map((trace) => `${trace.xaxis ?? "x"} ${trace.yaxis ?? "y"}`));
+    const axis = (id) => layout[`${id[0]}axis${id.slice(1)}`] ?? {};
     this.cells = [...keys].map((key) => {
       const [x, y] = key.split(" ").map(axis);
-      return { x, y, key, left: x.domain?.[0] ?? 0, right: x.domain?.[1] ?? 1, bottom: y.domain?.[0] ?? 0, top: y.domain?.[1] ?? 1 };
+      return { x, y, left: x.domain?.[0] ?? 0, right: x.domain?.[1] ?? 1, top: y.domain?.[1] ?? 1 };
     });
-    const order = (values) => [...new Set(values.map((value) => value.toFixed(3)))].map(Number).sort((a, b) => a - b);
+    const order = (all) => [...new Set(all.map((value) => value.toFixed(3)))].map(Number).sort((a, b) => a - b);
     this.columns = order(this.cells.map((cell) => cell.left));
     this.rows = order(this.cells.map((cell) => -cell.top));
     for (const cell of this.cells) {
@@ -137,8 +143,8 @@ class Grid {
 
   // Longest name on the axis `letter`, in characters; 0 where there are numbers.
   longest(letter) {
-    const texts = this.data.flatMap((trace) => Array.isArray(trace[letter]) ? trace[letter] : []).filter((v) => typeof v === "string");
-    return Math.max(0, ...texts.map((text) => text.length));
+    const values = this.data.flatMap((trace) => (Array.isArray(trace[letter]) ? trace[letter] : []));
+    return Math.max(0, ...values.map((value) => (typeof value === "string" ? value.length : 0)));
   }
 
   // Lay the columns into as many bands as `width` asks for; whether that was needed. Images of a small figure are
@@ -155,7 +161,8 @@ class Grid {
     const rows = this.rows.length;
     const isTitled = this.cells.some((cell) => cell.row > 0 && cell.x.side === "top" && cell.x.title?.text);
     const between = heads ? 52 : isTitled ? 28 : this.isImage ? 8 : 40;
-    const gap = this.isImage ? (heads ? 84 : 52) : 96 + Math.min(110, 5 * this.longest("x")); // for names below and titles above
+    // For names and titles between two bands.
+    const gap = this.isImage ? (heads ? 84 : 52) : 96 + Math.min(110, 5 * this.longest("x"));
     const side = (width - names) / perBand;
     const spaces = (bands - 1) * gap + bands * (rows - 1) * between;
     const wanted = this.isImage ? side * this.imageRatio() : Math.max(180, Math.min(300, inner / rows));
@@ -175,17 +182,20 @@ class Grid {
       const share = (1 - sum(start + perBand)) / perBand;
       const left = sum(cell.column + 1) + share * (cell.column - start);
       const top = 1 - ((start / perBand) * (band + gap) + cell.row * (panel + between)) / this.height;
-      return { cell, isFirst: cell.column === start, x: [left, Math.min(1, left + share)], y: [Math.max(0, top - panel / this.height), top] };
+      const domains = { x: [left, Math.min(1, left + share)], y: [Math.max(0, top - panel / this.height), top] };
+      return { cell, isFirst: cell.column === start, ...domains };
     });
     for (const note of this.layout.annotations ?? []) {
-      const panelOf = moved.find(({ cell }) => cell === this.panelOf(note));
-      if (!panelOf) continue;
-      Object.assign(note, { x: names ? 1 : (panelOf.x[0] + panelOf.x[1]) / 2, xanchor: names ? "right" : "center", y: panelOf.y[1] });
+      const own = moved.find(({ cell }) => cell === this.panelOf(note));
+      if (!own) continue;
+      const middle = { x: (own.x[0] + own.x[1]) / 2, xanchor: "center" };
+      Object.assign(note, names ? { x: own.x[1], xanchor: "right" } : middle, { y: own.y[1] });
     }
     const named = this.cells.filter((cell) => cell.y.title?.text);
     const below = this.cells.find((cell) => cell.x.title?.text)?.x.title;
     for (const { cell, x, y, isFirst } of moved) {
-      const title = cell.y.title?.text ? cell.y.title : isFirst && named.find((other) => other.row === cell.row && other.column < cell.column)?.y.title;
+      const before = named.find((other) => other.row === cell.row && other.column < cell.column);
+      const title = cell.y.title?.text ? cell.y.title : isFirst && before?.y.title;
       if (title) cell.y.title = folded(title, panel);
       if (isFirst && !this.isImage) cell.y.showticklabels = true;
       if (!this.isImage && below) cell.x.title = { ...below, ...cell.x.title };
@@ -197,7 +207,7 @@ class Grid {
 
   // The panel above whose middle a note stands: that whose title it is.
   panelOf(note) {
-    if ((note.xref ?? "paper") !== "paper" || (note.yref ?? "paper") !== "paper") return undefined;
+    if (note.xref !== "paper" || note.yref !== "paper") return undefined;
     const away = (cell) => Math.abs((cell.left + cell.right) / 2 - note.x) + Math.abs(cell.top - note.y);
     return this.cells.find((cell) => away(cell) < 0.05);
   }
