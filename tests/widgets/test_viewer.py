@@ -333,11 +333,76 @@ def test_keys_and_wheel_move_through_a_volume(volume, open_viewers):
     for key, index in KEYS:
         painted.page.keyboard.press(key)
         check(index)
-    painted.canvas().hover()
+    painted.canvas().click()
     painted.page.mouse.wheel(0, 100)
     check(5)
     painted.page.mouse.wheel(0, -100)
     check(6)
+
+
+def test_the_wheel_scrolls_the_page_until_one_clicks_or_holds_a_key(volume, open_viewers):
+    viewers = [SliceViewer(volume[None, None], {"map": volume[None, None]}, opacity=0) for _ in range(4)]
+    painted = open_viewers(*viewers)[0]
+    page, canvas = painted.page, painted.canvas()
+    hint = painted.root.locator(".xai-hint")
+
+    def scrolled(*, down=100):
+        before = page.evaluate("scrollY")
+        page.mouse.wheel(0, down)
+        page.wait_for_timeout(150)
+        return page.evaluate("scrollY") - before
+
+    def at():
+        return int(canvas.get_attribute("aria-valuenow")) - 1
+
+    canvas.hover()
+    assert scrolled() == 100
+    assert at() == 3
+    assert "Click the picture, or hold Ctrl or ⌘, to move through the slices" in hint.inner_text()
+    box, over = hint.bounding_box(), canvas.bounding_box()
+    assert over["y"] < box["y"] < box["y"] + box["height"] < over["y"] + over["height"]
+    page.keyboard.down("Control")
+    assert scrolled() == 0
+    assert at() == 2
+    page.keyboard.up("Control")
+    assert scrolled(down=-100) == -100
+    canvas.click()
+    assert not hint.is_visible()
+    assert scrolled() == 0
+    assert at() == 1
+    page.mouse.move(5, 5)
+    canvas.hover()
+    assert scrolled() == 100
+    assert at() == 1
+    assert not hint.is_visible()  # it was said once
+
+
+def test_one_image_leaves_the_wheel_to_the_page(rng, open_viewers):
+    images = rng.random((1, 1, 5, 8))
+    painted = open_viewers(*[SliceViewer(images, {"map": images}) for _ in range(4)])[0]
+    painted.canvas().click()
+    painted.page.mouse.wheel(0, 100)
+    painted.page.wait_for_function("scrollY === 100")
+    assert not painted.root.locator(".xai-hint").is_visible()
+
+
+def test_reset_goes_back_to_the_state_at_first(volume, open_viewers):
+    given = {name: volume[None, None] for name in ("one", "two")}
+    viewer = SliceViewer(volume[None, None], given, method="two", opacity=0.3, affine=np.eye(4))
+    viewer.plane = "coronal"
+    initial = viewer.initial
+    assert (initial["method"], initial["opacity"], initial["plane"]) == ("two", 0.3, "axial")
+    (painted,) = open_viewers(viewer)  # a page opens, and goes back to, the state in which it was written
+    before, words = painted.pixels(50, 50), painted.text("readout")
+    painted.move("opacity", 0.9)
+    painted.canvas().click(position={"x": 30, "y": 30})
+    painted.control("side").select_option("radiological")
+    assert (painted.pixels(50, 50) != before).any()
+    painted.control("view").select_option("planes")
+    painted.control("reset").click()
+    painted.page.mouse.move(5, 5)
+    np.testing.assert_array_equal(painted.pixels(50, 50), before)
+    assert painted.text("readout") == words
 
 
 def test_keys_and_wheel_move_through_images_and_shift_through_pixels(images, maps, open_viewers):
@@ -352,6 +417,7 @@ def test_keys_and_wheel_move_through_images_and_shift_through_pixels(images, map
     painted.settle()
     assert painted.text("readout").startswith("row 1, column 6:")
     painted.canvas().hover()
+    painted.page.keyboard.down("Control")
     painted.page.mouse.wheel(0, 100)
     np.testing.assert_allclose(painted.pixels(8, 5)[..., 0], grey[1], atol=1)
 

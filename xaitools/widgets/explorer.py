@@ -226,12 +226,14 @@ class Explorer(ipywidgets.VBox):
     def _add(self, method: str, maps: Any) -> None:
         """Put a viewer that has the new maps too in the place of the present one."""
         array = np.asarray(torch.as_tensor(maps).detach().cpu(), dtype=np.float32)
-        state = _user_state(self.viewer)
+        state = self.viewer._user_state()
         if method == self.choice.value or not self.maps:
             state["method"] = method
         compared = [name for name in state["compare"] if name != NO_MAP]
         state["compare"] = compared if len(compared) >= COMPARED else [*compared, method]
-        viewer = SliceViewer(self._images, {**self.maps, method: array}, **self._shown, **state)
+        viewer = SliceViewer(self._images, {**self.maps, method: array}, **self._shown)
+        for name, value in state.items():
+            setattr(viewer, name, value)
         self.maps[method] = array
         previous, self.viewer = self.viewer, viewer
         self.children = (*self._head, viewer)
@@ -260,12 +262,6 @@ def _check_methods(methods: Sequence[str]) -> None:
         )
     if len(set(methods)) < len(methods):
         raise ParameterError(f"A method is named twice in {list(methods)}; name each once.")
-
-
-def _user_state(viewer: SliceViewer) -> dict[str, Any]:
-    """Values of the traits that a user sets."""
-    traits = SliceViewer.class_own_traits(sync=True)
-    return {name: getattr(viewer, name) for name, trait in traits.items() if not trait.read_only}
 
 
 def _raise_if(stop: Event) -> None:

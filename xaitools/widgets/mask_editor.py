@@ -29,7 +29,7 @@ from xaitools.widgets.layers import (
 )
 from xaitools.widgets.viewer import STATIC
 
-MODULES = ("data.js", "paint.js", "controls.js", "editor.js")
+MODULES = ("data.js", "paint.js", "controls.js", "wheel.js", "editor.js")
 STYLES = ("viewer.css", "editor.css")
 SUFFIXES = (".png", ".nii", ".nii.gz")
 

@@ -31,7 +31,7 @@ from xaitools.widgets.layers import (
 from xaitools.widgets.standalone import standalone
 
 STATIC = Path(__file__).parent / "static"
-MODULES = ("data.js", "paint.js", "controls.js", "panes.js", "viewer.js")
+MODULES = ("data.js", "paint.js", "controls.js", "wheel.js", "panes.js", "viewer.js")
 
 
 def _read(*files: str) -> str:
@@ -42,7 +42,8 @@ class SliceViewer(anywidget.AnyWidget):
     """Show maps over images or volumes, with controls; works without a kernel once it is displayed.
 
     Keys on a focused picture: arrows, PageUp and PageDown, Home and End change the slice (of single slices,
-    the image), as the mouse wheel does; with Shift, arrows move the voxel whose values are read.
+    the image), as the mouse wheel does after a click into the picture, or with Ctrl or ⌘; with Shift, arrows move
+    the voxel whose values are read. "Reset" goes back to the state at first.
 
     Parameters
     ----------
@@ -136,6 +137,7 @@ class SliceViewer(anywidget.AnyWidget):
     layers: traitlets.List = traitlets.List(read_only=True).tag(sync=True)
     colormaps: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
     notice = traitlets.Unicode(read_only=True).tag(sync=True)
+    initial: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
 
     def __init__(
         self,
@@ -173,6 +175,12 @@ class SliceViewer(anywidget.AnyWidget):
         center = [size // 2 for size in grid["shape"]]
         shown = {"method": next(iter(maps)), "compare": list(maps)[:4], "voxel": center}
         super().__init__(**{**shown, **state})
+        self.set_trait("initial", self._user_state())
+
+    def _user_state(self) -> dict[str, Any]:
+        """Values of the traits that a user sets."""
+        traits = SliceViewer.class_own_traits(sync=True)
+        return {name: getattr(self, name) for name, trait in traits.items() if not trait.read_only}
 
     def to_html(self) -> str:
         """Return the viewer as it is now, as HTML that works from a file without a network.
@@ -180,6 +188,7 @@ class SliceViewer(anywidget.AnyWidget):
         Any number of viewers can stand in one page.
         """
         state = {name: getattr(self, name) for name in SliceViewer.class_own_traits(sync=True)}
+        state["initial"] = self._user_state()
         return standalone(state, script=_read(*MODULES, "standalone.js"), style=self._css)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:

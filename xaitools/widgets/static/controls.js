@@ -85,6 +85,17 @@ function saveState(model, changes) {
   model.save_changes();
 }
 
+const copied = (value) => (Array.isArray(value) ? [...value] : value);
+
+// Brings everything back to how the viewer was at first.
+function resetButton(model) {
+  const back = () =>
+    saveState(model, Object.fromEntries(Object.entries(model.get("initial")).map(([name, value]) => [name, copied(value)])));
+  const node = element("button", { type: "button", textContent: "Reset", title: "Back to how it was at first", onclick: back });
+  node.dataset.control = "reset";
+  return node;
+}
+
 const plain = (values) => values.map((value) => [value, value]);
 
 const VIEWS = [["slice", "one slice"], ["planes", "three planes"], ["compare", "compare methods"]];

@@ -55,6 +55,9 @@ function fromGrid(grid, position) {
   return voxel;
 }
 
+// Whether there is more than one slice or image to move through.
+const isStack = (grid, names) => (grid.rank === 3 ? Math.max(...grid.dims) : names.length) > 1;
+
 // Whether the screen's right is the patient's left: as if one looked from the feet, or into the face.
 const isMirrored = (grid, plane, side) => side === "radiological" && grid.letters && PLANES[plane][0] === 0;
 

@@ -467,10 +467,7 @@ async function render({ model, el }) {
     schedule();
   };
   canvas.ondblclick = closePolygon;
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    go(event.deltaY > 0 ? 1 : -1);
-  }, { passive: false });
+  if (isStack(grid, names)) followWheel(canvas, guardWheel(picture, `${stack}s`), go);
 
   function moveCursor([columns, rows], far) {
     const { columns: width, rows: height } = slice();

@@ -85,10 +85,8 @@ const KEYS = {
 
 const SHIFTED = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
 
-const WHEEL_NOTCH = 30;
-
-// `point` hears of the cell under the pointer, or of none.
-function movePaneBy(pane, model, grid, point) {
+// `point` hears of the cell under the pointer, or of none; `isOurs` says whether the wheel is the picture's.
+function movePaneBy(pane, model, grid, point, isOurs) {
   const { canvas } = pane;
   const goTo = ([column, row]) => {
     saveState(model, { voxel: fromGrid(grid, pane.slice.position(column, row)) });
@@ -113,21 +111,18 @@ function movePaneBy(pane, model, grid, point) {
   };
   canvas.onpointerdown = (event) => {
     const cell = cellUnder(pane, event);
-    if (!cell || event.button !== 0) return;
+    if (!cell || event.button !== 0 || event.pointerType === "touch") return; // a finger may want to scroll the page
     canvas.setPointerCapture(event.pointerId);
     goTo(cell);
   };
-  canvas.onpointerleave = () => point(undefined);
-
-  let travel = 0;
-  canvas.onwheel = (event) => {
-    event.preventDefault();
-    travel += event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? WHEEL_NOTCH : 1);
-    if (Math.abs(travel) < WHEEL_NOTCH) return;
-    const up = travel < 0;
-    travel = 0;
-    step((at) => (up === (grid.rank === 3) ? at + 1 : at - 1));
+  canvas.onclick = (event) => {
+    const cell = cellUnder(pane, event);
+    if (cell) goTo(cell);
   };
+  canvas.onpointerleave = () => point(undefined);
+  if (isStack(grid, model.get("names"))) {
+    followWheel(canvas, isOurs, (down) => step((at) => (grid.rank === 3 ? at - down : at + down)));
+  }
   canvas.onkeydown = (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const [moves, move] = event.shiftKey ? [SHIFTED, shift] : [KEYS, step];

@@ -55,7 +55,7 @@ function buildPage() {
   const side = element("div", { className: "xai-side" }, controls, bars, notice);
   const root = element("div", { className: "xai-viewer" }, picture, side);
   root.dataset.lmSuppressShortcuts = "true"; // JupyterLab would take the arrow keys for its cells
-  return { root, panes, readout, notice, controls, scales };
+  return { root, picture, panes, readout, notice, controls, scales };
 }
 
 function noticesFor(state, maps, notice) {
@@ -77,7 +77,8 @@ async function render({ model, el }) {
   const store = groupLayers(model.get("layers"));
   const choices = { sequential: Object.keys(colormaps.sequential), diverging: Object.keys(colormaps.diverging) };
   const controls = makeControls(model, store, grid, choices);
-  page.controls.append(...controls.map((control) => control.node));
+  page.controls.append(...controls.map((control) => control.node), resetButton(model));
+  const isOurs = guardWheel(page.picture, grid.rank === 3 ? "slices" : "images");
   const readState = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
   let panes = [];
   let pointed;
@@ -97,7 +98,7 @@ async function render({ model, el }) {
 
   function arrange(wanted) {
     const added = wanted.slice(panes.length).map(makePane);
-    added.forEach((pane) => movePaneBy(pane, model, grid, point));
+    added.forEach((pane) => movePaneBy(pane, model, grid, point, isOurs));
     panes = [...panes, ...added].slice(0, wanted.length);
     panes.forEach((pane, index) => Object.assign(pane, wanted[index]));
     if (page.panes.childElementCount !== panes.length || added.length > 0) {
