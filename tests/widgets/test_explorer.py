@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.fx import Proxy
 
 from xaitools.attribution import attribute
 from xaitools.errors import MethodError, ParameterError, ShapeError
@@ -89,6 +90,35 @@ def test_regions_are_made_once_for_all_methods(model, rng, monkeypatch):
     assert explorer.maps.keys() == expected.keys()
     for name, values in explorer.maps.items():
         np.testing.assert_allclose(values, expected[name], atol=1e-6)
+
+
+class SlowToTrace(nn.Module):
+    """A network of layers whose graph takes its time, so that threads meet in it."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x):
+        for layer in self.layers:
+            if isinstance(x, Proxy):
+                time.sleep(0.02)
+            x = layer(x)
+        return x
+
+
+def test_maps_can_be_computed_beside_those_that_are_explored(model, images):
+    slow = SlowToTrace(model)
+    methods = ["lrp[epsilon]", "occlusion[3:1]", "gradient"]
+    expected = attribute(slow, images, 1, methods, progress=False)
+    explorers = [explore(slow, images, 1, methods) for _ in range(2)]
+    found = attribute(slow, images, 1, methods, progress=False)
+    for explorer in explorers:
+        explorer.wait()
+        assert explorer.message.value == ""
+        np.testing.assert_allclose(explorer.maps[methods[0]], expected[methods[0]], atol=1e-6)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-6)
 
 
 def test_the_image_is_there_at_once_and_the_state_stays(images, slow):
