@@ -228,13 +228,24 @@ def test_a_wrong_target_is_said_in_the_widget(model, images):
     [
         ({"methods": []}, ParameterError, "no method to choose"),
         ({"methods": ["gradient", "gradient"]}, ParameterError, "named twice"),
-        ({"images": torch.zeros(2, 3, 6, 8)}, ShapeError, "one channel"),
+        ({"images": torch.zeros(2, 2, 6, 8)}, ShapeError, "one channel, or three"),
         ({"names": ["a"]}, ShapeError, "1 names"),
     ],
 )
 def test_refuses(change, error, message, model, images):
     with pytest.raises(error, match=message):
         explore(**{"model": model, "images": images, "target": 0, "methods": ["gradient"], **change})
+
+
+def test_colour_images_are_explored(rng):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2)).eval()
+    images = np.float32(rng.random((2, 3, 6, 8)))
+    explorer = explore(net, images, 1, ["gradient"])
+    explorer.wait()
+    expected = attribute(net, images, 1, ["gradient"], progress=False)["gradient"]
+    np.testing.assert_allclose(explorer.maps["gradient"], expected, atol=1e-6)
+    assert explorer.message.value == ""
 
 
 def test_refuses_a_method_that_was_not_offered(images, slow):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from html import escape
+from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from xaitools.attribution.attribute import attribute
 from xaitools.attribution.names import parse
 from xaitools.attribution.xrai import Segments, segment_all
+from xaitools.checks import checked_images
 from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.progress import Progress
 from xaitools.widgets.viewer import SliceViewer
@@ -37,12 +39,13 @@ class _Cancelled(Exception):
 
 def explore(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | np.ndarray,
     target: Tensor | int | None = None,
     methods: Sequence[str] = METHODS,
     *,
     references: Tensor | None = None,
     masks: Any = None,
+    mask_name: str = "reference mask",
     names: Sequence[str] | None = None,
     affine: Any = None,
     **options: Any,
@@ -55,15 +58,15 @@ def explore(
     ----------
     model
         Network returning (batch, classes) or (batch,).
-    images : Tensor, (n, 1, row, column) or (n, 1, x, y, z)
-        Images or volumes to explain.
+    images : tensor or array, (n, channel, row, column) or (n, channel, x, y, z)
+        Images or volumes to explain, of one channel or of three: red, green and blue.
     target
         Class to explain: one for all images, or one for each. None for the single output of a regression.
     methods
         Names to choose from; see `xaitools.attribution.names`.
     references, **options
         Further arguments of :func:`xaitools.attribution.attribute`, such as ``draws`` or ``batch_size``.
-    masks, names, affine
+    masks, mask_name, names, affine
         As for :class:`xaitools.widgets.SliceViewer`.
 
     Returns
@@ -76,10 +79,11 @@ def explore(
     ParameterError
         If there is no method, or one is named twice.
     ShapeError
-        If images, masks, names and affine do not fit together, or the images have several channels.
+        If images, masks, names and affine do not fit together, or the images have other channels.
     DataError
         If an image holds NaN or infinity.
     """
+    images = checked_images(images)
     regions: list[Segments] = []
 
     def compute(method: str, tell: Progress) -> Tensor:
@@ -91,7 +95,7 @@ def explore(
             given["segments"] = regions
         return attribute(model, images, target, [method], **given)[method]
 
-    return Explorer(compute, images, methods, masks=masks, names=names, affine=affine)
+    return Explorer(compute, images, methods, masks=masks, mask_name=mask_name, names=names, affine=affine)
 
 
 class Explorer(ipywidgets.VBox):
@@ -102,11 +106,11 @@ class Explorer(ipywidgets.VBox):
     compute : callable
         ``compute(method, tell)`` gives the maps of a method, shaped like `images`, and calls
         ``tell(done, total)`` now and then; what that raises must pass through, it cancels.
-    images : array or tensor, (n, 1, row, column) or (n, 1, x, y, z)
+    images : array or tensor, (n, channel, row, column) or (n, channel, x, y, z)
     methods : sequence of str
         Methods to choose from; the first is started at once.
     **shown
-        `masks`, `names` and `affine` of the viewer.
+        `masks`, `mask_name`, `names` and `affine` of the viewer.
 
     Attributes
     ----------
@@ -181,9 +185,9 @@ class Explorer(ipywidgets.VBox):
         for thread in self._threads:
             thread.join(timeout)
 
-    def to_html(self) -> str:
-        """Return the viewer with the maps computed so far, as HTML that works without a kernel or network."""
-        return self.viewer.to_html()
+    def to_html(self, path: str | Path | None = None, *, title: str | None = None) -> str:
+        """Return, or write, the viewer with the maps computed so far; see :meth:`SliceViewer.to_html`."""
+        return self.viewer.to_html(path, title=title)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         page = self.viewer._repr_mimebundle_(**kwargs)[0].get("text/html")

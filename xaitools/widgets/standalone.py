@@ -4,7 +4,11 @@ import base64
 import json
 import uuid
 from collections.abc import Mapping
+from html import escape
+from pathlib import Path
 from typing import Any
+
+from xaitools.errors import DataFileError
 
 WITHOUT_SCRIPTS = "The viewer needs scripts: run this notebook, or trust it (command “Trust Notebook”)."
 
@@ -28,6 +32,18 @@ def standalone(state: Mapping[str, Any], *, script: str, style: str) -> str:
         f'<script type="application/json">{data}</script></div>\n'
         f'<script type="module">{script}\nmountStandalone("{name}");</script>'
     )
+
+
+def write_page(part: str, path: Path, title: str) -> str:
+    """Write a page with `part` as its body, and return it."""
+    page = (
+        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title></head>\n'
+        f"<body>\n{part}\n</body>\n</html>\n"
+    )
+    if not path.parent.is_dir():
+        raise DataFileError(f"{path}: there is no such folder to write the page into; make it first.")
+    path.write_text(page, encoding="utf-8")
+    return page
 
 
 def _as_base64(value: bytes) -> dict[str, str]:

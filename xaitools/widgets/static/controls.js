@@ -39,11 +39,11 @@ function rangeControl(name, text, { max, step = 1, get, set, format }) {
   };
 }
 
-function checkControl(name, text, { get, set }) {
+function checkControl(name, text, { get, set }, ...rest) {
   const input = element("input", { type: "checkbox" });
   input.onchange = () => set(input.checked);
   return {
-    node: labelled(name, text, input),
+    node: labelled(name, text, input, ...rest),
     sync() {
       input.checked = get();
     },
@@ -114,11 +114,10 @@ function makeControls(model, store, grid, choices) {
     get: () => model.get(name),
     set: (value) => saveState(model, { [name]: parse(value) }),
   });
-  const percent = (value) => `${Math.round(100 * value)} %`;
   const methods = [...store.maps.keys()];
   const isView = (...views) => () => views.includes(model.get("view"));
   const shownNames = () => (model.get("view") === "compare" ? model.get("compare") : [model.get("method")]);
-  const hasMap = (signed) => () => shownNames().some((name) => store.maps.get(name).signed === signed);
+  const hasMap = (signed) => () => shownNames().some((name) => store.maps.get(name)?.signed === signed);
   const select = (name, text, options, parse) => selectControl(name, text, { options, ...bind(name, parse) });
   const names = model.get("names").map((name, index) => [String(index), name]);
   const views = viewsOf(store, grid);
@@ -129,18 +128,30 @@ function makeControls(model, store, grid, choices) {
     volume && onlyIf(isView("slice", "compare"), select("plane", "Plane", plain(Object.keys(PLANES)))),
     volume && onlyIf(isView("slice", "compare"), sliceControl(model, grid)),
     grid.letters && select("side", "Side", SIDES),
-    onlyIf(isView("slice", "planes"), select("method", "Method", plain(methods))),
+    methods.length > 0 && onlyIf(isView("slice", "planes"), select("method", "Method", plain(methods))),
     views.length > 1 && onlyIf(isView("compare"), choicesControl("compare", "Methods", { options: methods, ...bind("compare") })),
+    ...(methods.length > 0 ? mapControls(bind, select) : []),
+    onlyIf(hasMap(false), select("sequential", "Colours", plain(choices.sequential))),
+    onlyIf(hasMap(true), select("diverging", "± Colours", plain(choices.diverging))),
+    store.mask && checkControl("outline", "Outline", bind("outline"), outlineName(store.mask)),
+    onlyIf(isView("slice", "compare"), checkControl("crosshair", "Crosshair", bind("crosshair"))),
+  ].filter((control) => control);
+}
+
+function mapControls(bind, select) {
+  const percent = (value) => `${Math.round(100 * value)} %`;
+  return [
     rangeControl("opacity", "Opacity", { max: () => 1, step: 0.05, ...bind("opacity"), format: percent }),
     rangeControl("threshold", "Threshold", {
       max: () => 100, ...bind("threshold"), format: (value) => `${value} %`,
     }),
     select("threshold_by", "Show", THRESHOLDS),
-    onlyIf(hasMap(false), select("sequential", "Colours", plain(choices.sequential))),
-    onlyIf(hasMap(true), select("diverging", "± Colours", plain(choices.diverging))),
-    store.mask && checkControl("outline", "Outline", bind("outline")),
-    onlyIf(isView("slice", "compare"), checkControl("crosshair", "Crosshair", bind("crosshair"))),
-  ].filter((control) => control);
+  ];
+}
+
+function outlineName(mask) {
+  const line = element("span", { className: "xai-line" });
+  return element("span", { className: "xai-outline-name" }, line, mask.name);
 }
 
 function sliceControl(model, grid) {

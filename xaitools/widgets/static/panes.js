@@ -13,8 +13,11 @@ function panesOf(state, store) {
   const methods = [...store.maps.keys()].filter((name) =>
     state.view === "compare" ? state.compare.includes(name) : name === state.method,
   );
-  return methods.flatMap((method) => planes.map((plane) => ({ plane, map: store.maps.get(method) })));
+  const maps = store.maps.size === 0 ? [undefined] : methods.map((method) => store.maps.get(method));
+  return maps.flatMap((map) => planes.map((plane) => ({ plane, map })));
 }
+
+const mapsIn = (panes) => [...new Set(panes.map(({ map }) => map))].filter((map) => map);
 
 // A whole number of screen pixels for each column of voxels, where there is room: all are equally wide.
 // The three planes share one scale, other views fill their side.
@@ -44,13 +47,13 @@ function paintPane(pane, { grid, store, state, colormaps }) {
   const slice = cutSlice(grid, plane, position, state.image, state.side);
   pane.slice = slice;
   fitCanvas(canvas, slice, grid, state.view);
-  const shown = map.voxels && !isConstant(map, state.image) ? map : null;
+  const shown = map?.voxels && !isConstant(map, state.image) ? map : null;
   const table = shown && mapTable(map, state, colormaps);
   paintPixels(canvas, composeSlice(slice, store.image, shown, table));
   if (store.mask?.voxels && state.outline) paintOutline(canvas, slice, store.mask);
   if (state.crosshair || state.view === "planes") paintCrosshair(canvas, slice, slice.cell(position));
   if (grid.letters) paintLetters(canvas, plane, isMirrored(grid, plane, state.side));
-  pane.caption.textContent = { slice: "", planes: plane, compare: map.name }[state.view];
+  pane.caption.textContent = { slice: "", planes: plane, compare: map?.name }[state.view];
 }
 
 function labelPane(pane, { grid, state, names }) {
@@ -60,7 +63,7 @@ function labelPane(pane, { grid, state, names }) {
   const place = volume ? `${pane.plane} slice ${at + 1} of ${size}` : names[state.image];
   const attributes = {
     role: size > 1 ? "slider" : "img",
-    "aria-label": `${names[state.image]}, ${pane.map.name}${volume ? `, ${pane.plane}` : ""}`,
+    "aria-label": [names[state.image], pane.map?.name, volume && pane.plane].filter((part) => part).join(", "),
     ...(size > 1 && {
       "aria-valuemin": 1, "aria-valuemax": size, "aria-valuenow": at + 1, "aria-valuetext": place,
     }),
