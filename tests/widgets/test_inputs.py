@@ -105,7 +105,7 @@ def test_what_cannot_be_shown_is_refused_in_our_words(given, error, message, wid
 def test_what_is_no_array_is_refused_in_our_words():
     for given in ({"a": 1}, None, object(), [{}]):
         with pytest.raises(
-            ParameterError, match="The images came as .*; expected an array or tensor, a NIfTI"
+            ParameterError, match=r"The images came as .*; expected an array or tensor, a NIfTI"
         ):
             opened(given, "The images")
     with pytest.raises(ParameterError, match=r"The maps came as ndarray; expected \{method name: maps\}"):
