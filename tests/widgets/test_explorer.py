@@ -237,6 +237,21 @@ def test_refuses(change, error, message, model, images):
         explore(**{"model": model, "images": images, "target": 0, "methods": ["gradient"], **change})
 
 
+def test_labels_are_taken_and_methods_explained(model, images):
+    explorer = explore(model, images, 1, ["BP", "IGBW SG2"], draws=2, steps=2)
+    explorer.wait()
+    expected = attribute(model, images, 1, ["gradient"], progress=False)["gradient"]
+    np.testing.assert_allclose(explorer.maps["BP"], expected, atol=1e-6)
+    assert explorer.idea.value == "gradient: How would the answer change if this pixel became brighter?"
+    explorer.compute("IGBW SG2")
+    assert explorer.idea.value.startswith("integrated_gradients[black+white]+smoothgrad_squared: How did")
+    explorer.wait()
+    assert explorer.viewer.layers[1]["about"].startswith("gradient: ")
+    assert list(explore(model, images, 1, "BP").choice.options) == ["BP"]
+    with pytest.raises(MethodError, match="Did you mean 'gradient'"):
+        explore(model, images, 1, ["gradeint"])
+
+
 def test_colour_images_are_explored(rng):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2)).eval()

@@ -1,3 +1,4 @@
+import importlib
 import json
 import re
 
@@ -642,3 +643,21 @@ def test_a_page_of_its_own_has_a_title_and_paints(images, maps, browser, tmp_pat
     assert browser.errors == []
     with pytest.raises(DataFileError, match="no such folder"):
         viewer.to_html(tmp_path / "none" / "viewer.html")
+
+
+def test_methods_are_explained_in_tooltips(images, open_viewers):
+    importlib.import_module("xaitools.attribution")
+    given = dict.fromkeys(["BP", "lrp[epsilon]+absolute", "my own <b>"], images)
+    (painted,) = open_viewers(SliceViewer(images, given, method="lrp[epsilon]+absolute"))
+    select = painted.control("method")
+    assert select.get_attribute("title").startswith("lrp[epsilon]+absolute: How much of the answer came from")
+    idea = "gradient: How would the answer change if this pixel became brighter?"
+    titles = [option.get_attribute("title") for option in select.locator("option").all()]
+    assert (titles[0], titles[2]) == (idea, "")
+    select.select_option("my own <b>")
+    painted.settle()
+    assert select.get_attribute("title") == ""
+    painted.control("view").select_option("compare")
+    painted.settle()
+    assert painted.root.locator("figcaption").first.get_attribute("title") == idea
+    assert painted.control("compare").locator("label").first.get_attribute("title") == idea

@@ -1,7 +1,7 @@
 """From a model, images and names of methods to a viewer whose maps are computed when they are asked for."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -41,7 +41,7 @@ def explore(
     model: nn.Module,
     images: Tensor | np.ndarray,
     target: Tensor | int | None = None,
-    methods: Sequence[str] = METHODS,
+    methods: str | Sequence[str] = METHODS,
     *,
     references: Tensor | None = None,
     masks: Any = None,
@@ -63,7 +63,7 @@ def explore(
     target
         Class to explain: one for all images, or one for each. None for the single output of a regression.
     methods
-        Names to choose from; see `xaitools.attribution.names`.
+        Names or labels to choose from; see `xaitools.attribution.names`.
     references, **options
         Further arguments of :func:`xaitools.attribution.attribute`, such as ``draws`` or ``batch_size``.
     masks, mask_name, names, affine
@@ -78,24 +78,31 @@ def explore(
     ------
     ParameterError
         If there is no method, or one is named twice.
+    MethodError
+        If there is no method of a name.
     ShapeError
         If images, masks, names and affine do not fit together, or the images have other channels.
     DataError
         If an image holds NaN or infinity.
     """
     images = checked_images(images)
+    methods = [methods] if isinstance(methods, str) else list(methods)
+    parsed = {method: parse(method) for method in methods}
     regions: list[Segments] = []
 
     def compute(method: str, tell: Progress) -> Tensor:
         given = {"references": references, **options, "progress": tell}
-        if parse(method).regions and "segments" not in options:
+        if parsed[method].regions and "segments" not in options:
             for done in range(len(regions), len(images)):
                 tell(done, len(images))
                 regions.extend(segment_all(images[done : done + 1]))
             given["segments"] = regions
         return attribute(model, images, target, [method], **given)[method]
 
-    return Explorer(compute, images, methods, masks=masks, mask_name=mask_name, names=names, affine=affine)
+    about = {method: name.about for method, name in parsed.items()}
+    return Explorer(
+        compute, images, methods, about=about, masks=masks, mask_name=mask_name, names=names, affine=affine
+    )
 
 
 class Explorer(ipywidgets.VBox):
@@ -109,6 +116,8 @@ class Explorer(ipywidgets.VBox):
     images : array or tensor, (n, channel, row, column) or (n, channel, x, y, z)
     methods : sequence of str
         Methods to choose from; the first is started at once.
+    about : mapping of method to str, optional
+        What each tells, shown below the choice.
     **shown
         `masks`, `mask_name`, `names` and `affine` of the viewer.
 
@@ -118,11 +127,19 @@ class Explorer(ipywidgets.VBox):
         The maps computed so far, by method, as float32 arrays shaped like `images`.
     viewer : SliceViewer
         Shows them; another one, in the same state, takes its place when a map is added.
-    choice, progress, cancel_button, compute_button, message
+    choice, idea, progress, cancel_button, compute_button, message
         The widgets around it.
     """
 
-    def __init__(self, compute: Compute, images: Any, methods: Sequence[str], **shown: Any) -> None:
+    def __init__(
+        self,
+        compute: "Compute",
+        images: Any,
+        methods: Sequence[str],
+        *,
+        about: Mapping[str, str] | None = None,
+        **shown: Any,
+    ) -> None:
         _check_methods(methods)
         self.maps: dict[str, np.ndarray] = {}
         self._compute, self._images, self._shown = compute, images, shown
@@ -146,12 +163,16 @@ class Explorer(ipywidgets.VBox):
             layout=ipywidgets.Layout(visibility="hidden", width="480px", max_width="100%"),
         )
         self.message = ipywidgets.HTML()
+        self._about = about or {}
+        self.idea = ipywidgets.HTML(layout=ipywidgets.Layout(margin="0 0 0 90px"))
+        self._explain()
+        self.choice.observe(lambda change: self._explain(), "value")
         self.choice.observe(lambda change: self.compute(change["new"]), "value")
         self.compute_button.on_click(lambda _: self.compute(self.choice.value))
         self.cancel_button.on_click(lambda _: self.cancel())
         wrap = ipywidgets.Layout(flex_flow="row wrap")
         choose = ipywidgets.HBox([self.choice, self.compute_button, self.cancel_button], layout=wrap)
-        self._head = (choose, ipywidgets.HBox([self.progress, self.message], layout=wrap))
+        self._head = (choose, self.idea, ipywidgets.HBox([self.progress, self.message], layout=wrap))
         super().__init__(children=(*self._head, self.viewer))
         self.compute(self.choice.value)
 
@@ -242,6 +263,12 @@ class Explorer(ipywidgets.VBox):
         previous, self.viewer = self.viewer, viewer
         self.children = (*self._head, viewer)
         previous.close()
+
+    def _explain(self) -> None:
+        """Say what the chosen method tells."""
+        text = self._about.get(self.choice.value, "")
+        self.idea.value = escape(text)
+        self.idea.layout.display = "" if text else "none"
 
     def _say(self, method: str, text: str, *, warning: bool = False) -> None:
         color = "#b35900" if warning else "inherit"

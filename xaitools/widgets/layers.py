@@ -80,11 +80,12 @@ def encode_images(images: np.ndarray, grid: dict[str, Any]) -> dict[str, Any]:
     return _layer("image", "image", blocks, grid, ranges=[[low, high]] * n, channels=channels, **_SMOOTH)
 
 
-def encode_map(name: str, maps: np.ndarray, grid: dict[str, Any]) -> dict[str, Any]:
+def encode_map(name: str, maps: np.ndarray, grid: dict[str, Any], about: str = "") -> dict[str, Any]:
     """Encode the maps (n, *spatial) of one method, each scaled by its own largest magnitude.
 
     Levels 0 to 255 hold zero to the maximum where no map of the method is negative; otherwise 128 is
     zero and 1 and 255 are the extremes. `ranges` gives each map's ends; equal ends mean a constant map.
+    `about` explains the method in words.
     """
     signed = bool(maps.min() < 0)
     spatial = tuple(range(1, maps.ndim))
@@ -96,7 +97,7 @@ def encode_map(name: str, maps: np.ndarray, grid: dict[str, Any]) -> dict[str, A
         [float(low), float(low)] if flat else [-float(peak) if signed else 0.0, float(peak)]
         for low, peak, flat in zip(lowest, peaks, constant, strict=True)
     ]
-    return _layer("map", name, levels, grid, ranges=ranges, signed=signed, **_SMOOTH)
+    return _layer("map", name, levels, grid, ranges=ranges, signed=signed, about=about, **_SMOOTH)
 
 
 def encode_mask(masks: np.ndarray, grid: dict[str, Any], name: str = "mask") -> dict[str, Any]:

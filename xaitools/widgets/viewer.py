@@ -1,6 +1,7 @@
 """A viewer of images and their relevance maps, drawn in the browser from one upload."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import traitlets
 from IPython import get_ipython
 
-from xaitools.errors import ParameterError, ShapeError
+from xaitools.errors import ParameterError, ShapeError, XaitoolsError
 from xaitools.widgets.inputs import (
     Array,
     check_affines,
@@ -58,8 +59,8 @@ class SliceViewer(anywidget.AnyWidget):
     maps : mapping of method name to array or tensor, shaped like `images`, or NIfTI volumes, optional
         Signed maps (any value below zero) get diverging colours about zero, others sequential ones. Each
         map is scaled by its own largest magnitude; values under the cursor are in the map's own unit, to
-        within one of 255 levels. Three channels are added up; the axis of one channel may be left out, of one image
-        its axis too.
+        within one of 255 levels. Names and labels of methods are explained in tooltips. Three channels are added up;
+        the axis of one channel may be left out, of one image its axis too.
     masks : bool array or tensor, (n, 1, *spatial), or NIfTI volumes, optional
         What an expert expects to be highlighted, drawn as an outline.
     mask_name : str
@@ -179,7 +180,7 @@ class SliceViewer(anywidget.AnyWidget):
         step = downsampling(arrays.size + len(arrays) * math.prod(spatial) * len(own), len(spatial))
         grid = encode_grid(spatial, affine, step)
         layers = [encode_images(arrays, grid)]
-        layers += [encode_map(name, values, grid) for name, values in map_arrays.items()]
+        layers += [encode_map(name, values, grid, _about(name)) for name, values in map_arrays.items()]
         if mask is not None:
             layers.append(encode_mask(check_masks(mask, arrays.shape), grid, mask_name))
         if regions is not None:
@@ -267,6 +268,16 @@ class SliceViewer(anywidget.AnyWidget):
         if len(proposal["value"]) != 3 or not all(inside):
             raise ParameterError(f"The voxel {proposal['value']} does not lie in an image of shape {shape}.")
         return proposal["value"]
+
+
+def _about(name: str) -> str:
+    """What the map of a method tells, "" if the name is not that of one."""
+    # Whoever has computed maps has loaded the methods, and torch with them; a viewer of stored maps need not wait.
+    names = sys.modules.get("xaitools.attribution.names")
+    try:
+        return names.parse(name).about if names else ""
+    except XaitoolsError:
+        return ""
 
 
 def _downsampled(step: int) -> str:

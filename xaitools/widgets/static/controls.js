@@ -12,14 +12,16 @@ function labelled(name, text, input, ...rest) {
   return element("label", {}, element("span", { className: "xai-label" }, text), input, ...rest);
 }
 
-function selectControl(name, text, { options, get, set }) {
+// `about` explains the options in tooltips.
+function selectControl(name, text, { options, get, set, about = () => "" }) {
   const input = element("select");
-  options.forEach(([value, label]) => input.append(new Option(label, value)));
+  options.forEach(([value, label]) => input.append(Object.assign(new Option(label, value), { title: about(value) })));
   input.onchange = () => set(input.value);
   return {
     node: labelled(name, text, input),
     sync() {
       input.value = get();
+      input.title = about(get());
     },
   };
 }
@@ -50,13 +52,13 @@ function checkControl(name, text, { get, set }, ...rest) {
   };
 }
 
-function choicesControl(name, text, { options, get, set }) {
+function choicesControl(name, text, { options, get, set, about }) {
   const inputs = options.map((value) => element("input", { type: "checkbox", value }));
   const chosen = () => inputs.filter((input) => input.checked).map((input) => input.value);
   inputs.forEach((input) => {
     input.onchange = () => set(chosen());
   });
-  const labels = inputs.map((input) => element("label", {}, input, element("span", {}, input.value)));
+  const labels = inputs.map((input) => element("label", { title: about(input.value) }, input, element("span", {}, input.value)));
   const node = element("fieldset", {}, element("legend", {}, text), ...labels);
   node.dataset.control = name;
   return {
@@ -115,6 +117,7 @@ function makeControls(model, store, grid, choices) {
     set: (value) => saveState(model, { [name]: parse(value) }),
   });
   const methods = [...store.maps.keys()];
+  const about = (name) => store.maps.get(name)?.about ?? "";
   const isView = (...views) => () => views.includes(model.get("view"));
   const shownNames = () => (model.get("view") === "compare" ? model.get("compare") : [model.get("method")]);
   const hasMap = (signed) => () => shownNames().some((name) => store.maps.get(name)?.signed === signed);
@@ -128,8 +131,10 @@ function makeControls(model, store, grid, choices) {
     volume && onlyIf(isView("slice", "compare"), select("plane", "Plane", plain(Object.keys(PLANES)))),
     volume && onlyIf(isView("slice", "compare"), sliceControl(model, grid)),
     grid.letters && select("side", "Side", SIDES),
-    methods.length > 0 && onlyIf(isView("slice", "planes"), select("method", "Method", plain(methods))),
-    views.length > 1 && onlyIf(isView("compare"), choicesControl("compare", "Methods", { options: methods, ...bind("compare") })),
+    methods.length > 0 && onlyIf(isView("slice", "planes"), selectControl("method", "Method", {
+      options: plain(methods), about, ...bind("method"),
+    })),
+    views.length > 1 && onlyIf(isView("compare"), choicesControl("compare", "Methods", { options: methods, about, ...bind("compare") })),
     ...(methods.length > 0 ? mapControls(bind, select) : []),
     onlyIf(hasMap(false), select("sequential", "Colours", plain(choices.sequential))),
     onlyIf(hasMap(true), select("diverging", "± Colours", plain(choices.diverging))),

@@ -54,6 +54,7 @@ function paintPane(pane, { grid, store, state, colormaps }) {
   if (state.crosshair || state.view === "planes") paintCrosshair(canvas, slice, slice.cell(position));
   if (grid.letters) paintLetters(canvas, plane, isMirrored(grid, plane, state.side));
   pane.caption.textContent = { slice: "", planes: plane, compare: map?.name }[state.view];
+  pane.caption.title = state.view === "compare" ? (map?.about ?? "") : "";
 }
 
 function labelPane(pane, { grid, state, names }) {
