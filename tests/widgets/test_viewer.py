@@ -661,3 +661,29 @@ def test_methods_are_explained_in_tooltips(images, open_viewers):
     painted.settle()
     assert painted.root.locator("figcaption").first.get_attribute("title") == idea
     assert painted.control("compare").locator("label").first.get_attribute("title") == idea
+
+
+def test_what_a_notebook_keeps_is_within_the_limit(images, maps, monkeypatch):
+    viewer = SliceViewer(images, maps)
+    page = viewer.saved_html()
+    assert len(page) <= SliceViewer.max_saved == 8 * 2**20
+    assert f'"{viewer.token}"' in page
+    assert SliceViewer(images, maps).token != viewer.token
+    monkeypatch.setattr(SliceViewer, "max_saved", len(page) - 1)
+    assert re.search(r"not saved with the notebook, as it takes \d\.\d MiB", viewer.saved_html())
+    assert "application/json" not in viewer.saved_html()
+
+
+def test_a_saved_viewer_waits_for_the_one_with_a_kernel(images, maps, browser, tmp_path):
+    viewer = SliceViewer(images, maps, opacity=0)
+    path = tmp_path / "page.html"
+    path.write_text(f'<!doctype html><meta charset="utf-8"><body>{viewer.saved_html()}', encoding="utf-8")
+    page = browser.open(path)
+    page.wait_for_timeout(1000)
+    assert page.locator("body").inner_text().strip() == ""
+    painted = Painted(page)
+    np.testing.assert_allclose(painted.pixels(8, 5)[..., 0], np.rint(255 * np.float32(images[0, 0])), atol=1)
+    page.evaluate("() => document.body.append(Object.assign(document.createElement('div'), { id: 'live' }))")
+    page.evaluate("token => (document.getElementById('live').dataset.token = token)", viewer.token)
+    painted.root.wait_for(state="detached")  # the one with a kernel came after all
+    assert browser.errors == []

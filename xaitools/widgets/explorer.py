@@ -10,6 +10,7 @@ from typing import Any
 import ipywidgets
 import numpy as np
 import torch
+from IPython.display import HTML, DisplayHandle, display
 from torch import Tensor, nn
 
 from xaitools.attribution.attribute import attribute
@@ -18,7 +19,7 @@ from xaitools.attribution.xrai import Segments, segment_all
 from xaitools.checks import checked_images
 from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.progress import Progress
-from xaitools.widgets.viewer import SliceViewer
+from xaitools.widgets.viewer import SliceViewer, is_interactive
 
 METHODS = (
     "gradient",
@@ -172,6 +173,7 @@ class Explorer(ipywidgets.VBox):
         self.cancel_button.on_click(lambda _: self.cancel())
         wrap = ipywidgets.Layout(flex_flow="row wrap")
         choose = ipywidgets.HBox([self.choice, self.compute_button, self.cancel_button], layout=wrap)
+        self._saved: DisplayHandle | None = None
         self._head = (choose, self.idea, ipywidgets.HBox([self.progress, self.message], layout=wrap))
         super().__init__(children=(*self._head, self.viewer))
         self.compute(self.choice.value)
@@ -209,6 +211,16 @@ class Explorer(ipywidgets.VBox):
     def to_html(self, path: str | Path | None = None, *, title: str | None = None) -> str:
         """Return, or write, the viewer with the maps computed so far; see :meth:`SliceViewer.to_html`."""
         return self.viewer.to_html(path, title=title)
+
+    def _ipython_display_(self) -> None:
+        if not is_interactive():
+            raise NotImplementedError  # IPython then asks for `_repr_mimebundle_`
+        display(super()._repr_mimebundle_(), raw=True)
+        if self.viewer.max_saved > 0:
+            shown = self.viewer
+            self._saved = display(HTML(shown.saved_html()), display_id=True)
+            if self.viewer is not shown:  # a map was added meanwhile
+                self._saved.update(HTML(self.viewer.saved_html()))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         page = self.viewer._repr_mimebundle_(**kwargs)[0].get("text/html")
@@ -257,12 +269,15 @@ class Explorer(ipywidgets.VBox):
         compared = [name for name in state["compare"] if name != NO_MAP]
         state["compare"] = compared if len(compared) >= COMPARED else [*compared, method]
         viewer = SliceViewer(self._images, {**self.maps, method: array}, **self._shown)
+        viewer.set_trait("token", self.viewer.token)
         for name, value in state.items():
             setattr(viewer, name, value)
         self.maps[method] = array
         previous, self.viewer = self.viewer, viewer
         self.children = (*self._head, viewer)
         previous.close()
+        if self._saved is not None:
+            self._saved.update(HTML(viewer.saved_html()))
 
     def _explain(self) -> None:
         """Say what the chosen method tells."""

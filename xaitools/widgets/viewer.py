@@ -2,6 +2,7 @@
 
 import math
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import anywidget
 import numpy.typing as npt
 import traitlets
 from IPython import get_ipython
+from IPython.display import HTML, display
 
 from xaitools.errors import ParameterError, ShapeError, XaitoolsError
 from xaitools.widgets.inputs import (
@@ -34,7 +36,7 @@ from xaitools.widgets.layers import (
     encode_map,
     encode_mask,
 )
-from xaitools.widgets.standalone import standalone, write_page
+from xaitools.widgets.standalone import standalone, too_large_to_save, write_page
 
 STATIC = Path(__file__).parent / "static"
 MODULES = ("data.js", "paint.js", "controls.js", "wheel.js", "panes.js", "viewer.js")
@@ -122,9 +124,14 @@ class SliceViewer(anywidget.AnyWidget):
 
     Notes
     -----
+    A notebook that is saved keeps the viewer, images included, as long as that takes at most `max_saved` bytes, 8 MiB;
+    ``SliceViewer.max_saved = 0`` keeps none.
+
     A browser gets at most 512 MiB of voxels, one byte each (two of labels above 256). Larger ones are shown at
     every second (third, ...) voxel along each axis, and the viewer says so.
     """
+
+    max_saved = 8 * 2**20
 
     _esm = _read(*MODULES) + "\nexport default { render };\n"
     _css = _read("viewer.css")
@@ -148,6 +155,7 @@ class SliceViewer(anywidget.AnyWidget):
     grid: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
     layers: traitlets.List = traitlets.List(read_only=True).tag(sync=True)
     colormaps: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
+    token = traitlets.Unicode(read_only=True).tag(sync=True)
     notice = traitlets.Unicode(read_only=True).tag(sync=True)
     initial: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
 
@@ -192,6 +200,7 @@ class SliceViewer(anywidget.AnyWidget):
             self.set_trait(name, value)
         center = [size // 2 for size in grid["shape"]]
         shown = {"compare": list(own)[:4], "voxel": center, **({"method": next(iter(own))} if own else {})}
+        self.set_trait("token", uuid.uuid4().hex)
         super().__init__(**{**shown, **state})
         self.set_trait("initial", self._user_state())
 
@@ -216,17 +225,38 @@ class SliceViewer(anywidget.AnyWidget):
         DataFileError
             If the folder of `path` does not exist.
         """
-        state = {name: getattr(self, name) for name in SliceViewer.class_own_traits(sync=True)}
-        state["initial"] = self._user_state()
-        part = standalone(state, script=_read(*MODULES, "standalone.js"), style=self._css)
+        part = standalone(self._state(), script=_read(*MODULES, "standalone.js"), style=self._css)
         if path is None:
             return part
         return write_page(part, Path(path), title or f"Relevance: {', '.join(self._map_names()) or 'no map'}")
 
+    def saved_html(self) -> str:
+        """What a notebook keeps of the viewer: itself, as it is now, or why not.
+
+        It shows itself where the widget does not, as in a notebook that is opened again without its kernel.
+        """
+        script = _read(*MODULES, "standalone.js", "saved.js")
+        page = standalone(self._state(), script=script, style=self._css, saved=True)
+        if len(page) <= self.max_saved:
+            return page
+        return too_large_to_save(len(page), self.max_saved, self.token, script=_read("saved.js"))
+
+    def _state(self) -> dict[str, Any]:
+        """All that a browser needs."""
+        state = {name: getattr(self, name) for name in SliceViewer.class_own_traits(sync=True)}
+        return {**state, "initial": self._user_state()}
+
+    def _ipython_display_(self) -> None:
+        if not is_interactive():
+            raise NotImplementedError  # IPython then asks for `_repr_mimebundle_`
+        display(self._repr_mimebundle_()[0], raw=True)
+        if self.max_saved > 0:
+            display(HTML(self.saved_html()))
+
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         # A person's front end shows the widget; an export to HTML, which has no kernel, shows the page.
         data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
-        return (data if _is_interactive() else {**data, "text/html": self.to_html()}), metadata
+        return (data if is_interactive() else {**data, "text/html": self.to_html()}), metadata
 
     def _map_names(self) -> list[str]:
         return [layer["name"] for layer in self.layers if layer["kind"] == "map"]
@@ -287,7 +317,8 @@ def _downsampled(step: int) -> str:
     return f"Too large for a browser (limit: {limit}): one voxel in {step} along each axis is shown."
 
 
-def _is_interactive() -> bool:
+def is_interactive() -> bool:
+    """Whether somebody sits before the front end."""
     # A front end before which somebody sits can be asked for input; nbclient, so Papermill and Voila, cannot.
     kernel = getattr(get_ipython(), "kernel", None)
     return bool(getattr(kernel, "_allow_stdin", False))

@@ -78,6 +78,7 @@ function noticesFor(state, maps, notice, store) {
 
 async function render({ model, el }) {
   const page = buildPage();
+  page.root.dataset.token = model.get("token");
   el.append(page.root);
   const grid = model.get("grid");
   const names = model.get("names");
