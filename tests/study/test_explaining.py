@@ -51,21 +51,23 @@ def test_a_second_call_computes_only_what_is_missing(samples, tmp_path, monkeypa
         np.testing.assert_array_equal(first[name], again[name])
 
 
-@pytest.mark.parametrize("changed", ["weights", "settings", "key", "references"])
+@pytest.mark.parametrize("changed", ["weights", "target", "settings", "key", "references"])
 def test_maps_made_under_other_conditions_are_made_again(samples, tmp_path, changed):
     explain(network(), samples, ["gradient"], tmp_path, target=1)
     before = (tmp_path / "sub-0_desc-gradient_map.npz").stat().st_mtime_ns
     model, options = network(), {"target": 1}
     if changed == "weights":
         model[0].bias.data += 1
-    options |= {"settings": {"steps": 3}, "key": {"key": {"score": "log-odds"}}}.get(changed, {})
+    options |= {"target": {"target": 0}, "settings": {"steps": 3}, "key": {"key": {"score": "log-odds"}}}.get(
+        changed, {}
+    )
     options |= {"references": samples[[0]]} if changed == "references" else {}
     explain(model, samples, ["gradient"], tmp_path, **options)
     assert (tmp_path / "sub-0_desc-gradient_map.npz").stat().st_mtime_ns > before
 
 
 def test_the_key_is_that_of_maps_already_on_disk(samples, tmp_path):
-    """Weights, image, references and settings: a change here makes everybody's maps again."""
+    """Weights, target, image, references and settings: a change here makes everybody's maps again."""
     import json
 
     from xaitools.models import fingerprint
@@ -74,6 +76,7 @@ def test_the_key_is_that_of_maps_already_on_disk(samples, tmp_path):
     sidecar = json.loads((tmp_path / "sub-2_desc-gradient_map.json").read_text())
     assert sidecar["key"] == {
         "weights": fingerprint(network()),
+        "target": 1,
         "image": samples[[2]].fingerprint(),
         "references": samples.fingerprint(),
         "steps": 2,
@@ -109,3 +112,14 @@ def test_one_after_the_other(samples, tmp_path):
     assert {name: value.shape for name, value in found.items()} == dict.fromkeys(METHODS, (8, 8))
     assert load_map(tmp_path, "sub-0", "gradient") is not None
     assert load_map(tmp_path, "sub-1", "gradient") is None
+
+
+def test_sidecars_name_the_layer_that_was_looked_at(samples, tmp_path):
+    import json
+
+    explain(network(), samples, ["grad_cam", "grad_cam[0]", "gradient"], tmp_path, target=1)
+    layers = {
+        path.stem.split("_desc-")[1]: json.loads(path.read_text()).get("layer")
+        for path in tmp_path.glob("sub-0_*.json")
+    }
+    assert layers == {"gradCam_map": "1", "gradCam0_map": "0", "gradient_map": None}

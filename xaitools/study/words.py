@@ -7,20 +7,27 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
+import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xaitools.attribution.names import parse
 from xaitools.data import Samples
-from xaitools.evaluation import VERDICTS
+from xaitools.evaluation import VERDICTS, paired_difference, verdict
+from xaitools.evaluation.randomization import WARNING
 from xaitools.study.leaders import Leader
 from xaitools.study.published import published_text
 
+if TYPE_CHECKING:
+    from xaitools.interpretation import Surrogate
+    from xaitools.study.inside import InfluenceCheck
+
 STILL_MOVED = "the mask still moved: raise steps"  # a remark on a mask, which has a sentence of its own
 SAME = 0.99  # correlation from which two methods are called the same
+SIMILARITIES = {"spearman": "rank correlation", "ssim": "SSIM", "hog": "HOG"}
 COMPLETE = 0.05  # share of the output's change up to which a map is said to add up to it
 
 
@@ -120,6 +127,66 @@ def incomplete(shares: Mapping[str, float], steps: int, network: str = "") -> st
         f"output**{of}: {missed} is missing or too much. These maps, and the numbers made of them, are rough. Run it "
         f"with more points (`steps`, for instance {max(4 * steps, 50)})."
     )
+
+
+def network_uses(controls: pd.DataFrame, shares: pd.DataFrame) -> str:
+    """What a network seems to use after one preprocessing, as far as the numbers allow it to be said.
+
+    Parameters
+    ----------
+    controls
+        As `xaitools.study.volume_controls` returns them, of one preprocessing.
+    shares
+        As `xaitools.study.shares_table` returns them, of the same.
+    """
+    value, n = (controls.set_index("control")[column] for column in ("value", "n"))
+    name, found = bold(str(controls["preprocessing"].iloc[0])), value["network"]
+    start = f"{name}: right in {found:.0%} of {count(int(n['network']), 'head')} (mean of both classes)"
+    if not _above_chance(found, int(n["network"])):
+        return f"{start}, which is not told from guessing: **what it uses cannot be said**."
+    return f"{start}. {_where_it_looks(shares)} {_size_says(value, n)}"
+
+
+def _where_it_looks(shares: pd.DataFrame) -> str:
+    """Parts of the head with more of the explanation than an even map would have."""
+    names = {"face": "in the face", "other": "elsewhere outside the brain", "rim": "at the brain's rim"}
+    names["inside"] = "inside the brain"
+    more = shares[shares["part"].isin(list(names)) & (shares["low"] > shares["volume"])]
+    if more.empty:
+        return (
+            "Its explanations prefer no part of the head: none has more of them than an even map would have."
+        )
+    told = [
+        f"{names[row.part]} ({row.share:.0%} of the explanation in {row.volume:.0%} of the volume)"
+        for row in more.sort_values("ratio", ascending=False).itertuples()
+    ]
+    places = ", ".join(told[:-1]) + " and " + told[-1] if told[1:] else told[0]
+    return f"Its explanations lie {places}, more than even maps would."
+
+
+def _size_says(value: pd.Series, n: pd.Series) -> str:
+    """Whether size may be all that a network uses."""
+    alone = value["brain volume alone"]
+    said = f"The volume of the brain alone is right in {alone:.0%}"
+    said += ", no less than the network" if alone >= value["network"] else ""
+    matched = "network, matched heads"
+    if matched not in value:
+        return f"{said}; no two heads of the classes are alike in size, so what is left without it was not measured."
+    heads = count(int(n[matched]), "head")
+    if _above_chance(value[matched], int(n[matched])):
+        still = f"the network is still right in {value[matched]:.0%}"
+        return f"{said}; on {heads} matched in size {still}: **not size alone**."
+    return (
+        f"{said}; on {heads} matched in size the network is right in {value[matched]:.0%}, which is not told from "
+        "guessing: **size may be all that it uses**."
+    )
+
+
+def _above_chance(share: float, n: int) -> bool:
+    """Whether the lower end of Wilson's 95 % interval of a share of n is above one half."""
+    z = 1.96
+    middle, spread = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return bool((middle - spread) / (1 + z**2 / n) > 0.5)
 
 
 def published(table: pd.DataFrame, **of: str) -> str:
@@ -248,6 +315,44 @@ def regions_compared(k: int, n_regions: int, source: str) -> str:
 def measured(network: str, error: float, unit: str) -> str:
     """How far a regression network is off."""
     return f"{bold(network)} measures with an error of {error:.1f} {escape(unit)}."
+
+
+def known_signal(
+    errors: Mapping[str, Any],
+    pointing: Sequence[str],
+    n_methods: int,
+    labels: Mapping[str, str] | None = None,
+) -> str:
+    """Which maps point at the place that a target was measured at; none is judged of a network that did not learn it.
+
+    Parameters
+    ----------
+    errors
+        The target's row of `KnownSignal.errors`.
+    pointing
+        Its methods of `KnownSignal.pointing`.
+    n_methods
+        How many were tried.
+    labels
+        What methods are called.
+    """
+    network, target = bold(str(errors["network"])), escape(str(errors["target"]))
+    unit = escape(str(errors["unit"]))
+    off = (
+        f"mean absolute error {errors['MAE']:.3g} {unit}, of the mean {errors['MAE of the mean']:.3g} {unit}"
+    )
+    if not errors["learned"]:
+        return (
+            f"{network} does not predict the {target} better than the mean does, beyond doubt ({off}): its maps cannot "
+            "be judged."
+        )
+    said = f"{network} predicts the {target} ({off}, R² {errors['R2']:.2f})."
+    among = f"of {count(n_methods, 'method')}"
+    if not pointing:
+        return f"{said} None {among} points at its place more than every control does, beyond doubt."
+    names = listing([(labels or {}).get(name, name) for name in pointing], len(pointing))
+    point = "points" if len(pointing) == 1 else "point"
+    return f"{said} {len(pointing)} {among} {point} at its place more than every control does: {names}."
 
 
 def error_growth(leader: Leader, labels: Mapping[str, str], unit: str) -> str:
@@ -412,10 +517,178 @@ def longitudinal(table: pd.DataFrame) -> str:
     )
 
 
+def sizes_of_heads(sizes: Float[np.ndarray, " n"], labels: Int[Tensor, " n"], classes: Sequence[str]) -> str:
+    """How large the brains of both classes are (ml), and how well that alone tells the classes apart."""
+    groups = [sizes[labels.numpy() == number] for number in (0, 1)]
+    means = listing(
+        f"{own.mean():.0f} ± {own.std(ddof=1):.0f} ml in {name}"
+        for own, name in zip(groups, classes, strict=True)
+    )
+    auc = (groups[1][:, None] > groups[0]).mean() + (groups[1][:, None] == groups[0]).mean() / 2
+    return (
+        f"Brains, as the label maps have them: {means}. The volume alone tells the classes apart with an AUC of "
+        f"**{max(auc, 1 - auc):.2f}** (0.5 is chance)."
+    )
+
+
+def classifiers(table: pd.DataFrame, right: Mapping[str, Bool[np.ndarray, " n"]], seed: int = 0) -> str:
+    """How good each classifier is on heads that it was not trained with, and whether any is ahead of the first.
+
+    Parameters
+    ----------
+    table, right
+        As :class:`~xaitools.study.baselines.Compared` has them; the first classifier is the network.
+    seed
+        Of the bootstrap.
+    """
+    means = table.groupby("classifier", sort=False)["validation"].mean()
+    first, *others = means.index
+    found = listing((f"{name} {value:.1%}" for name, value in means.items()), len(means))
+    said = [f"Balanced accuracy on validation heads, mean over the folds: {found}."]
+    for name in others:
+        difference = paired_difference(right[name].astype(float), right[first].astype(float), seed=seed)
+        size = interval(100 * difference.mean, 100 * difference.low, 100 * difference.high, "+.0f", "points")
+        which = {"agrees": "better than", "differs": "worse than"}.get(
+            verdict(difference), "not told apart from"
+        )
+        said.append(f"The {escape(name)} is {which} the {escape(first)} (right answers: {size}).")
+    return " ".join(said)
+
+
+def reconstruction(table: pd.DataFrame) -> str:
+    """Whether the autoencoder has learnt anything; nothing if there is none."""
+    if table.empty:
+        return ""
+    share = table["explained"].mean()
+    if share <= 0:
+        return (
+            "**The autoencoder reconstructs heads no better than their mean image does**, so that what it hands to the "
+            "network is hardly more than random weights: raise `pretrain_epochs`."
+        )
+    return f"The autoencoder removes {share:.0%} of the error that the mean image makes on validation heads."
+
+
+def published_classifiers(printed: Mapping[str, float]) -> str:
+    """The authors' own accuracies of a network and of an SVM on voxels."""
+    return (
+        f"The authors' paper has, over 10 folds, {printed['accuracy, 10 folds, CNN']:g} % for the network and "
+        f"{printed['accuracy, 10 folds, SVM on voxels']:g} % for an SVM on voxels."
+    )
+
+
+def favourites(history: pd.DataFrame, strongest: Sequence[float], classes: Sequence[str]) -> str:
+    """How far beyond all real images the optimised ones are."""
+    last = history[history["step"] == history["step"].max()].set_index("unit")["activation"]
+    found = listing(
+        f"{name} {value:.1f} (strongest real head: {real:.1f})"
+        for name, value, real in zip(classes, last, strongest, strict=True)
+    )
+    return f"Scores, in standard deviations over real heads: {found}. No real head goes beyond the strongest."
+
+
+def empty_maps(empty: Mapping[str, int], n: int) -> str:
+    """Of how many of the `n` heads each network's map is 0 everywhere; nothing if that is so of none."""
+    found = [f"{name}: {number} of {n}" for name, number in empty.items() if number]
+    if not found:
+        return ""
+    return (
+        f"Heads whose Grad-CAM is 0 everywhere, so that they are in no mean: {listing(found, len(found))}. There, no "
+        "channel speaks for the class with its positive parts."
+    )
+
+
+def surrogate(tree: "Surrogate | None") -> str:
+    """Whether a decision tree stands for the network, and what it asks first; no rule where it does not."""
+    if tree is None:
+        return not_measured(
+            "How well a decision tree stands for the network", "the network names one class only"
+        )
+    scores, rules = tree.scores, tree.rules
+    by = scores.set_index("which")
+    fidelity, majority, n = by.at["tree", "fidelity"], by.at["majority", "fidelity"], int(by.at["tree", "n"])
+    found = (
+        f"The tree gives the network's answer for **{fidelity:.0%}** ({by.at['tree', 'low']:.0%} to "
+        f"{by.at['tree', 'high']:.0%}) of {count(n, 'validation head')}; always naming "
+        f"the network's most frequent answer, for {majority:.0%}."
+    )
+    if by.at["tree", "low"] <= majority:
+        return f"{found} That is no clear lead, so its rules say little about the network."
+    return f"{found} It asks first for the brightness of {bold(rules.iloc[0]['region'])}."
+
+
+def influence(check: "InfluenceCheck") -> str:
+    """Whether the influence of training images is borne out by training again, and by labels turned on purpose."""
+    said = (
+        f"Rank correlation (Spearman) of TracIn with the losses after training again without each of "
+        f"{check.n_left_out} training heads: **{check.spearman:.2f}** on average over "
+        f"{count(len(check.agreement), 'validation head')}."
+    )
+    if check.n_left_out < 10:
+        said += " Of so few heads that number is rough."
+    if check.mislabelled:
+        ranks = listing((str(rank) for rank in check.mislabelled), len(check.mislabelled))
+        said += (
+            f" By its influence on itself, the head with the wrong label is number {ranks} of {check.n_training} "
+            f"(by chance, {(check.n_training + 1) / 2:.0f})."
+        )
+    return said
+
+
 def _range(values: pd.Series, digits: str) -> str:
     """One number, or from the smallest to the largest where they differ as printed."""
     low, high = f"{values.min():{digits}}", f"{values.max():{digits}}"
     return low if low == high else f"{low} to {high}"
+
+
+def redrawn(table: pd.DataFrame, test: str, similarity: str, *, absolute: bool) -> str:
+    """Who passes a test of `study.sanity_table`, by one similarity, and whether noise is seen through."""
+    own = table[
+        (table["test"] == test) & (table["similarity"] == similarity) & (table["absolute"] == absolute)
+    ]
+    noise, maps = own[own["method"] == "random"], own[own["method"] != "random"]
+    if maps.empty:
+        return ""
+    values = f"{SIMILARITIES.get(similarity, similarity)} of {'absolute' if absolute else 'signed'} values"
+    said = [
+        f"{listing(maps['label'][maps['verdict'] == verdict], len(maps))} {ending}"
+        for verdict, ending in (
+            ("passes", "changed with the weights"),
+            ("fails", "stayed too much alike (failed)"),
+            ("noise", "changed as much when repeated on the same network (noise: raise draws)"),
+            ("undecided", "undecided"),
+        )
+        if (maps["verdict"] == verdict).any()
+    ]
+    found = f"*{escape(test)}*, by {values}: {'; '.join(said)}."
+    if (noise["verdict"] == "passes").any():
+        return f"{found} **A map of noise passes too: these verdicts say nothing.**"
+    return found
+
+
+def turned_over(alike: Mapping[str, float]) -> str:
+    """Which maps are the same but for their sign, which a signed similarity would praise as changed; "" for none."""
+    if not alike:
+        return ""
+    are = "map is the same" if len(alike) == 1 else "maps are the same"
+    return (
+        f"Of {listing(alike, len(alike))} the {are} but for the sign, which has turned in some images "
+        f"(rank correlation regardless of it: {_range(pd.Series(alike), '.2f')}): go by the absolute values."
+    )
+
+
+def memorised(share: float, n: int, known: float = 0.95) -> str:
+    """How well a network has learned permuted labels, without which its maps are no test."""
+    found = f"The second network knows {share:.0%} of the permuted labels of {count(n, 'image')} by heart."
+    if share >= known:
+        return found
+    return (
+        f"{found} That is not enough (95 %), so there are no verdicts: train it longer (`memorising_epochs`)."
+    )
+
+
+def warning() -> str:
+    """What verdicts of sanity checks do not say."""
+    return f"**Beware.** {escape(WARNING)}"
 
 
 def not_tested(field: str, measured: bool) -> str:
