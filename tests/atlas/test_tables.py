@@ -77,6 +77,20 @@ def test_every_form_of_the_maps_gives_the_same(form):
     pd.testing.assert_frame_equal(region_table(form(maps), make_atlas()), region_table(maps, make_atlas()))
 
 
+def test_maps_by_method_make_one_table():
+    rng, atlas = np.random.default_rng(4), make_atlas()
+    maps, controls = ({name: rng.random((2, *SHAPE)) for name in ("gradient", "lrp")} for _ in range(2))
+    table = region_table(maps, atlas, absolute=False, controls=controls)
+    assert list(table["method"].unique()) == list(maps)
+    for name, rows in table.groupby("method"):
+        expected = region_table(maps[name], atlas, absolute=False, controls=controls[name])
+        pd.testing.assert_frame_equal(rows.drop(columns="method").reset_index(drop=True), expected)
+    assert "gain" not in region_table(maps, atlas)
+    for wrong in [(maps, controls["lrp"]), (maps["lrp"], controls), (maps, {"lrp": controls["lrp"]})]:
+        with pytest.raises(ParameterError, match="expected both by the same methods"):
+            region_table(wrong[0], atlas, controls=wrong[1])
+
+
 def test_one_map_may_come_alone_and_in_bfloat16():
     values = torch.arange(np.prod(SHAPE)).reshape(SHAPE).remainder(7).to(torch.bfloat16)
     expected = in_regions(values.float().numpy()[None], make_atlas().labels, NAMES)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from xaitools.attribution import METHODS
@@ -30,6 +32,51 @@ ALL = [
 @pytest.mark.parametrize("name", ALL, ids=str)
 def test_printer_and_parser_round_trip(name: MethodName) -> None:
     assert parse(str(name)) == name
+
+
+LABELS = [
+    ("BP", "gradient"),
+    ("BP abs SG", "gradient+smoothgrad+absolute"),
+    ("IGBW SG² region", "integrated_gradients[black+white]+smoothgrad_squared@xrai"),
+    ("IGBW SG2 region", "integrated_gradients[black+white]+smoothgrad_squared@xrai"),
+    ("LRP-ε", "lrp[epsilon]"),
+    ("I*G VG", "input_x_gradient+vargrad"),
+    ("GC++", "grad_cam_plus_plus"),
+]
+
+
+@pytest.mark.parametrize(("label", "name"), LABELS)
+def test_labels_are_read_as_names(label: str, name: str) -> None:
+    assert parse(label) == parse(name)
+
+
+@pytest.mark.parametrize("base", METHODS)
+def test_labels_of_methods_lead_back_to_them(base: str) -> None:
+    option = METHODS[base].option
+    options = {"lrp": RULES}.get(base, [option.default] if option else [""])
+    if options == ["black"]:
+        options = ["black", "white", "black+white"]
+    for own in options:
+        for smoothing in ("", *SMOOTHINGS):
+            for regions in ("", *REGIONS):
+                name = MethodName(base, own, smoothing, False, regions)
+                assert parse(name.label) == name
+
+
+def test_a_label_of_two_methods_is_refused(monkeypatch) -> None:
+    other = dataclasses.replace(METHODS["gradient"], name="slope")
+    monkeypatch.setitem(METHODS, "slope", other)
+    with pytest.raises(
+        MethodError, match=r"'BP SG' is that of gradient\+smoothgrad, slope\+smoothgrad; give one"
+    ):
+        parse("BP SG")
+
+
+def test_about_tells_the_name_and_the_idea() -> None:
+    assert parse("BP SG² region").about == (
+        "gradient+smoothgrad_squared@xrai: How would the answer change if this pixel became brighter? "
+        "Mean of the squares over noisy copies of the image. Ranked by regions of the image (XRAI)."
+    )
 
 
 def test_integrated_gradients_starts_from_black() -> None:

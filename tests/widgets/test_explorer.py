@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.fx import Proxy
 
 from xaitools.attribution import attribute
 from xaitools.errors import MethodError, ParameterError, ShapeError
@@ -89,6 +90,35 @@ def test_regions_are_made_once_for_all_methods(model, rng, monkeypatch):
     assert explorer.maps.keys() == expected.keys()
     for name, values in explorer.maps.items():
         np.testing.assert_allclose(values, expected[name], atol=1e-6)
+
+
+class SlowToTrace(nn.Module):
+    """A network of layers whose graph takes its time, so that threads meet in it."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x):
+        for layer in self.layers:
+            if isinstance(x, Proxy):
+                time.sleep(0.02)
+            x = layer(x)
+        return x
+
+
+def test_maps_can_be_computed_beside_those_that_are_explored(model, images):
+    slow = SlowToTrace(model)
+    methods = ["lrp[epsilon]", "occlusion[3:1]", "gradient"]
+    expected = attribute(slow, images, 1, methods, progress=False)
+    explorers = [explore(slow, images, 1, methods) for _ in range(2)]
+    found = attribute(slow, images, 1, methods, progress=False)
+    for explorer in explorers:
+        explorer.wait()
+        assert explorer.message.value == ""
+        np.testing.assert_allclose(explorer.maps[methods[0]], expected[methods[0]], atol=1e-6)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-6)
 
 
 def test_the_image_is_there_at_once_and_the_state_stays(images, slow):
@@ -198,13 +228,39 @@ def test_a_wrong_target_is_said_in_the_widget(model, images):
     [
         ({"methods": []}, ParameterError, "no method to choose"),
         ({"methods": ["gradient", "gradient"]}, ParameterError, "named twice"),
-        ({"images": torch.zeros(2, 3, 6, 8)}, ShapeError, "one channel"),
+        ({"images": torch.zeros(2, 2, 6, 8)}, ShapeError, "one channel, or three"),
         ({"names": ["a"]}, ShapeError, "1 names"),
     ],
 )
 def test_refuses(change, error, message, model, images):
     with pytest.raises(error, match=message):
         explore(**{"model": model, "images": images, "target": 0, "methods": ["gradient"], **change})
+
+
+def test_labels_are_taken_and_methods_explained(model, images):
+    explorer = explore(model, images, 1, ["BP", "IGBW SG2"], draws=2, steps=2)
+    explorer.wait()
+    expected = attribute(model, images, 1, ["gradient"], progress=False)["gradient"]
+    np.testing.assert_allclose(explorer.maps["BP"], expected, atol=1e-6)
+    assert explorer.idea.value == "gradient: How would the answer change if this pixel became brighter?"
+    explorer.compute("IGBW SG2")
+    assert explorer.idea.value.startswith("integrated_gradients[black+white]+smoothgrad_squared: How did")
+    explorer.wait()
+    assert explorer.viewer.layers[1]["about"].startswith("gradient: ")
+    assert list(explore(model, images, 1, "BP").choice.options) == ["BP"]
+    with pytest.raises(MethodError, match="Did you mean 'gradient'"):
+        explore(model, images, 1, ["gradeint"])
+
+
+def test_colour_images_are_explored(rng):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2)).eval()
+    images = np.float32(rng.random((2, 3, 6, 8)))
+    explorer = explore(net, images, 1, ["gradient"])
+    explorer.wait()
+    expected = attribute(net, images, 1, ["gradient"], progress=False)["gradient"]
+    np.testing.assert_allclose(explorer.maps["gradient"], expected, atol=1e-6)
+    assert explorer.message.value == ""
 
 
 def test_refuses_a_method_that_was_not_offered(images, slow):

@@ -74,6 +74,59 @@ def test_jupyterlab_draws_the_widget_and_python_follows_its_controls(work, tmp_p
         assert [address for address in browser.requests if not address.startswith(local)] == []
 
 
+EXPLORER = """
+import time
+import numpy as np
+from xaitools.widgets import Explorer
+
+def compute(method, tell):
+    time.sleep(1)
+    return 1 - images
+
+images = np.linspace(0, 1, 40).reshape(1, 1, 5, 8)
+explorer = Explorer(compute, images, ["ramp"])
+explorer
+"""
+SAVE_AND_STOP = """async () => {
+    await panel.context.save();
+    await panel.sessionContext.shutdown();
+}"""
+OPEN = """async () => {
+    await jupyterapp.restored;
+    const panel = await jupyterapp.commands.execute("docmanager:open", { path: "viewer.ipynb" });
+    await panel.context.ready;
+}"""
+
+
+def test_a_notebook_that_is_opened_again_still_shows_its_viewers(tmp_path, browser):
+    work = tmp_path / "work"
+    work.mkdir()
+    write_notebook(work / "viewer.ipynb", SOURCE, EXPLORER, "explorer.wait()")
+    page = browser.page
+    with serve("jupyterlab", tmp_path, work) as url:
+        page.context.set_offline(False)
+        page.goto(url + "lab")
+        page.wait_for_function("window.jupyterapp")
+        page.evaluate(RUN_ALL, "viewer.ipynb")
+        page.locator(".xai-viewer [data-control=method]", has_text="ramp").nth(1).wait_for()
+        page.wait_for_timeout(4000)  # longer than a saved viewer waits for the one with a kernel
+        assert page.locator(".xai-viewer").count() == 2
+        assert page.locator(".xai-saved:visible").count() == 0
+        page.evaluate(SAVE_AND_STOP)
+        page.goto(url + "lab?reset")
+        page.wait_for_function("window.jupyterapp")
+        page.evaluate(OPEN)
+        page.locator(".xai-saved .xai-viewer").nth(1).wait_for()
+        painted = Painted(page)
+        check(painted, 1 - RAMP, opacity=0.5, threshold=30)
+        painted.control("method").select_option("signed")
+        check(painted, RAMP - 0.5, opacity=0.5, threshold=30, signed=True)
+        check(Painted(page, 1), 1 - RAMP, opacity=0.6, threshold=10)
+        assert not page.get_by_text("Error displaying widget").first.is_visible()
+        if folder := os.environ.get("XAITOOLS_SCREENSHOTS"):
+            page.screenshot(path=f"{folder}/lab_reopened.png")
+
+
 def _wait_for_text(file, text, seconds=10):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

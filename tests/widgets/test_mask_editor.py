@@ -294,6 +294,16 @@ def test_brush_undo_clear_and_copy(images, open_editor):
     masks = page.masks_after(lambda: page.press("z"))
     np.testing.assert_array_equal(masks[:, 0], [expected, np.zeros_like(expected)])
 
+    for redo, undo in [("y", "z"), ("Control+y", "Control+z"), ("Control+Shift+Z", "z")]:
+        masks = page.masks_after(lambda redo=redo: page.press(redo))
+        np.testing.assert_array_equal(masks[:, 0], [expected, expected])
+        masks = page.masks_after(lambda undo=undo: page.press(undo))
+        np.testing.assert_array_equal(masks[:, 0], [expected, np.zeros_like(expected)])
+    page.masks_after(lambda: page.press("z"))
+    page.masks_after(lambda: page.control("redo").click())
+    page.masks_after(lambda: page.press("x"))
+    assert page.control("redo").is_disabled()  # there is another way now
+
 
 def test_keyboard_alone_draws(images, open_editor):
     page = open_editor(MaskEditor(images, brush=3))

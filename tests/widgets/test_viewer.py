@@ -1,3 +1,4 @@
+import importlib
 import json
 import re
 
@@ -6,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from xaitools.errors import DataError, ParameterError, ShapeError
+from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 from xaitools.widgets import SliceViewer, layers
 from xaitools.widgets.layers import DIVERGING_MAPS, SEQUENTIAL_MAPS
 
-from .conftest import expected_pixels
+from .conftest import Painted, expected_pixels
 
 SHAPE = (2, 1, 5, 8)
 
@@ -63,7 +64,7 @@ def test_takes_tensors_with_gradients(images, maps):
         ),
         ({"maps": {"ig": np.full(SHAPE, np.nan)}}, DataError, "'ig' holds NaN"),
         ({"images": np.full(SHAPE, np.inf)}, DataError, "images"),
-        ({"images": np.ones((2, 3, 5, 8))}, ShapeError, "one channel"),
+        ({"images": np.ones((2, 4, 5, 8))}, ShapeError, "one channel, or three"),
         ({"images": np.ones((5, 8))}, ShapeError, r"\(5, 8\)"),
         ({"images": np.ones((0, 1, 5, 8))}, ShapeError, "at least one image"),
         ({"masks": np.ones((1, 1, 5, 8), bool)}, ShapeError, "mask"),
@@ -133,7 +134,8 @@ def test_outline_runs_along_the_masks_edges_and_can_be_hidden(open_viewers):
     image = np.zeros((1, 1, 4, 4))
     masks = np.zeros((1, 1, 4, 4), bool)
     masks[0, 0, 1, 2] = True
-    (painted,) = open_viewers(SliceViewer(image, {"map": image}, masks=masks))
+    (painted,) = open_viewers(SliceViewer(image, {"map": image}, masks=masks, mask_name="tumour <b>"))
+    assert painted.root.locator(".xai-outline-name").inner_text() == "tumour <b>"
     cells = 256  # 64 to a voxel: row 1 lies between 64 and 128, column 2 between 128 and 192
     rows, columns = np.nonzero(painted.pixels(cells, cells).sum(axis=2) > 100)
     for found, edge in [(rows.min(), 64), (rows.max(), 128), (columns.min(), 128), (columns.max(), 192)]:
@@ -287,7 +289,8 @@ def test_three_planes_meet_where_one_clicks(affine, side, volume, open_viewers):
     }
     painted.canvas(1).click(position=place)
     voxel = [int(index) for index in np.unravel_index(int(plane[row, column]), volume.shape)]
-    assert painted.text("readout").startswith(f"voxel {', '.join(map(str, voxel))}:")
+    place = ", ".join(f"{axis} {at:.1f}" for axis, at in zip("xyz", affine @ [*voxel, 1], strict=False))
+    assert painted.text("readout").startswith(f"voxel {', '.join(map(str, voxel))} ({place} mm):")
     for pane, name in enumerate(PLANES):
         mirrored = side == "radiological" and name != "sagittal"
         cells = np.arange(volume.size, dtype=float).reshape(volume.shape)
@@ -333,11 +336,76 @@ def test_keys_and_wheel_move_through_a_volume(volume, open_viewers):
     for key, index in KEYS:
         painted.page.keyboard.press(key)
         check(index)
-    painted.canvas().hover()
+    painted.canvas().click()
     painted.page.mouse.wheel(0, 100)
     check(5)
     painted.page.mouse.wheel(0, -100)
     check(6)
+
+
+def test_the_wheel_scrolls_the_page_until_one_clicks_or_holds_a_key(volume, open_viewers):
+    viewers = [SliceViewer(volume[None, None], {"map": volume[None, None]}, opacity=0) for _ in range(4)]
+    painted = open_viewers(*viewers)[0]
+    page, canvas = painted.page, painted.canvas()
+    hint = painted.root.locator(".xai-hint")
+
+    def scrolled(*, down=100):
+        before = page.evaluate("scrollY")
+        page.mouse.wheel(0, down)
+        page.wait_for_timeout(150)
+        return page.evaluate("scrollY") - before
+
+    def at():
+        return int(canvas.get_attribute("aria-valuenow")) - 1
+
+    canvas.hover()
+    assert scrolled() == 100
+    assert at() == 3
+    assert "Click the picture, or hold Ctrl or ⌘, to move through the slices" in hint.inner_text()
+    box, over = hint.bounding_box(), canvas.bounding_box()
+    assert over["y"] < box["y"] < box["y"] + box["height"] < over["y"] + over["height"]
+    page.keyboard.down("Control")
+    assert scrolled() == 0
+    assert at() == 2
+    page.keyboard.up("Control")
+    assert scrolled(down=-100) == -100
+    canvas.click()
+    assert not hint.is_visible()
+    assert scrolled() == 0
+    assert at() == 1
+    page.mouse.move(5, 5)
+    canvas.hover()
+    assert scrolled() == 100
+    assert at() == 1
+    assert not hint.is_visible()  # it was said once
+
+
+def test_one_image_leaves_the_wheel_to_the_page(rng, open_viewers):
+    images = rng.random((1, 1, 5, 8))
+    painted = open_viewers(*[SliceViewer(images, {"map": images}) for _ in range(4)])[0]
+    painted.canvas().click()
+    painted.page.mouse.wheel(0, 100)
+    painted.page.wait_for_function("scrollY === 100")
+    assert not painted.root.locator(".xai-hint").is_visible()
+
+
+def test_reset_goes_back_to_the_state_at_first(volume, open_viewers):
+    given = dict.fromkeys(("one", "two"), volume[None, None])
+    viewer = SliceViewer(volume[None, None], given, method="two", opacity=0.3, affine=np.eye(4))
+    viewer.plane = "coronal"
+    initial = viewer.initial
+    assert (initial["method"], initial["opacity"], initial["plane"]) == ("two", 0.3, "axial")
+    (painted,) = open_viewers(viewer)  # a page opens, and goes back to, the state in which it was written
+    before, words = painted.pixels(50, 50), painted.text("readout")
+    painted.move("opacity", 0.9)
+    painted.canvas().click(position={"x": 30, "y": 30})
+    painted.control("side").select_option("radiological")
+    assert (painted.pixels(50, 50) != before).any()
+    painted.control("view").select_option("planes")
+    painted.control("reset").click()
+    painted.page.mouse.move(5, 5)
+    np.testing.assert_array_equal(painted.pixels(50, 50), before)
+    assert painted.text("readout") == words
 
 
 def test_keys_and_wheel_move_through_images_and_shift_through_pixels(images, maps, open_viewers):
@@ -352,6 +420,7 @@ def test_keys_and_wheel_move_through_images_and_shift_through_pixels(images, map
     painted.settle()
     assert painted.text("readout").startswith("row 1, column 6:")
     painted.canvas().hover()
+    painted.page.keyboard.down("Control")
     painted.page.mouse.wheel(0, 100)
     np.testing.assert_allclose(painted.pixels(8, 5)[..., 0], grey[1], atol=1)
 
@@ -480,10 +549,10 @@ def test_volumes_too_large_for_a_browser_are_thinned_and_say_so(volume, monkeypa
     assert "one voxel in 2 along each axis" in painted.text("notice")
     thinned = volume[::2, ::2, ::2]
     check_grey(painted, thinned, affine, "axial", [1, 2, 1])
-    assert painted.text("readout").startswith("voxel 2, 4, 2: ")
+    assert painted.text("readout").startswith("voxel 2, 4, 2 (x -2.0, y 4.0, z 2.0 mm): ")
     painted.move("slice", 3)
     check_grey(painted, thinned, affine, "axial", [1, 2, 3])
-    assert painted.text("readout").startswith("voxel 2, 4, 6: ")
+    assert painted.text("readout").startswith("voxel 2, 4, 6 (x -2.0, y 4.0, z 6.0 mm): ")
 
 
 def test_nifti_volumes_bring_their_affine_and_must_share_it(volume):
@@ -510,3 +579,111 @@ def test_slice_control_moves_through_the_plane(rng, open_viewers):
     expected = np.rint(255 * (volume[:, 5].T[::-1] - low) / (high - low))
     np.testing.assert_allclose(painted.pixels(5, 7)[..., 0], expected, atol=1)
     assert painted.control("slice").get_attribute("aria-valuetext") == "6 of 6"
+
+
+def test_colour_images_are_painted_in_colour_below_their_map(rng, open_viewers):
+    images = np.float32(rng.random((2, 3, 5, 8)) * 4 - 1)
+    maps = np.float32(rng.normal(size=images.shape))
+    (painted,) = open_viewers(SliceViewer(images, {"map": maps}, opacity=0.5, threshold=20))
+    low, high = images.min(), images.max()
+    colors = np.moveaxis(np.rint(255 * (images - low) / (high - low)), 1, -1)
+    for index, name in enumerate(["image 1", "image 2"]):
+        painted.control("image").select_option(name)
+        values = maps[index].sum(axis=0)  # relevance of a pixel is that of its channels together
+        grey = np.zeros((5, 8))
+        only_map = expected_pixels(grey, values, opacity=0.5, threshold=20, signed=True)
+        bare = expected_pixels(grey + 1, values, opacity=0.5, threshold=20, signed=True) == 255
+        expected = np.where(bare & (only_map == 0), colors[index], colors[index] / 2 + only_map)
+        np.testing.assert_allclose(painted.pixels(8, 5), expected, atol=1)
+    red, green, blue = (float(images[1, channel, 2, 4]) for channel in range(3))
+    painted.page.mouse.move(5, 5)
+    found = re.search(r"red (\S+), green (\S+), blue (\S+), map (\S+) ", painted.text("readout"))
+    level, level_of_map = (high - low) / 255, float(np.abs(maps.sum(axis=1)).max()) / 127
+    np.testing.assert_allclose([float(v) for v in found.groups()[:3]], [red, green, blue], atol=level)
+    assert float(found[4]) == pytest.approx(maps[1, :, 2, 4].sum(), abs=level_of_map)
+
+
+def test_small_values_are_written_in_powers_of_ten(rng, open_viewers):
+    maps = rng.random(SHAPE)
+    maps *= 3.08e-6 / maps.max(axis=(1, 2, 3), keepdims=True)
+    (painted,) = open_viewers(SliceViewer(rng.random(SHAPE), {"map": maps}))
+    assert painted.root.locator(".xai-scale:not([hidden])").inner_text().split() == [
+        "3.1e-6",
+        "relevance",
+        "0",
+    ]
+    assert re.search(r"map \d\.\d\de-\d \(", painted.text("readout"))
+
+
+def test_images_can_be_looked_at_without_a_map(volume, open_viewers):
+    (painted,) = open_viewers(SliceViewer(volume[None, None], affine=np.eye(4), voxel=[1, 2, 3]))
+    check_grey(painted, volume, np.eye(4), "axial", [1, 2, 3])
+    assert painted.text("notice") == ""
+    place, value = painted.text("readout").split(": image ")
+    assert place == "voxel 1, 2, 3 (x 1.0, y 2.0, z 3.0 mm)"
+    assert float(value) == pytest.approx(volume[1, 2, 3], abs=0.005)
+    for name in ("method", "opacity", "threshold", "sequential", "diverging", "compare"):
+        assert not painted.control(name).is_visible()
+    painted.control("view").select_option("planes")
+    painted.settle()
+    assert painted.root.locator("figcaption").all_inner_texts() == list(PLANES)
+
+
+def test_a_page_of_its_own_has_a_title_and_paints(images, maps, browser, tmp_path):
+    viewer = SliceViewer(images, maps, opacity=0)
+    path = tmp_path / "viewer.html"
+    assert viewer.to_html(path) == path.read_text(encoding="utf-8")
+    page = browser.open(path)
+    np.testing.assert_allclose(
+        Painted(page).pixels(8, 5)[..., 0], np.rint(255 * np.float32(images[0, 0])), atol=1
+    )
+    assert page.title() == "Relevance: plain, signed"
+    viewer.to_html(str(path), title="sub-001 <b>")
+    assert browser.open(path).title() == "sub-001 <b>"
+    assert browser.errors == []
+    with pytest.raises(DataFileError, match="no such folder"):
+        viewer.to_html(tmp_path / "none" / "viewer.html")
+
+
+def test_methods_are_explained_in_tooltips(images, open_viewers):
+    importlib.import_module("xaitools.attribution")
+    given = dict.fromkeys(["BP", "lrp[epsilon]+absolute", "my own <b>"], images)
+    (painted,) = open_viewers(SliceViewer(images, given, method="lrp[epsilon]+absolute"))
+    select = painted.control("method")
+    assert select.get_attribute("title").startswith("lrp[epsilon]+absolute: How much of the answer came from")
+    idea = "gradient: How would the answer change if this pixel became brighter?"
+    titles = [option.get_attribute("title") for option in select.locator("option").all()]
+    assert (titles[0], titles[2]) == (idea, "")
+    select.select_option("my own <b>")
+    painted.settle()
+    assert select.get_attribute("title") == ""
+    painted.control("view").select_option("compare")
+    painted.settle()
+    assert painted.root.locator("figcaption").first.get_attribute("title") == idea
+    assert painted.control("compare").locator("label").first.get_attribute("title") == idea
+
+
+def test_what_a_notebook_keeps_is_within_the_limit(images, maps, monkeypatch):
+    viewer = SliceViewer(images, maps)
+    page = viewer.saved_html()
+    assert len(page) <= SliceViewer.max_saved == 8 * 2**20
+    assert f'"{viewer.token}"' in page
+    assert SliceViewer(images, maps).token != viewer.token
+    monkeypatch.setattr(SliceViewer, "max_saved", len(page) - 1)
+    assert re.search(r"not saved with the notebook, as it takes \d\.\d MiB", viewer.saved_html())
+    assert "application/json" not in viewer.saved_html()
+
+
+def test_a_saved_viewer_waits_for_the_one_with_a_kernel(images, maps, browser, tmp_path):
+    viewer = SliceViewer(images, maps, opacity=0)
+    path = tmp_path / "page.html"
+    path.write_text(f'<!doctype html><meta charset="utf-8"><body>{viewer.saved_html()}', encoding="utf-8")
+    page = browser.open(path)
+    page.wait_for_timeout(1000)
+    assert page.locator("body").inner_text().strip() == ""
+    painted = Painted(page)
+    np.testing.assert_allclose(painted.pixels(8, 5)[..., 0], np.rint(255 * np.float32(images[0, 0])), atol=1)
+    page.evaluate("() => document.body.append(Object.assign(document.createElement('div'), { id: 'live' }))")
+    page.evaluate("token => (document.getElementById('live').dataset.token = token)", viewer.token)
+    painted.root.wait_for(state="detached")  # the one with a kernel came after all
+    assert browser.errors == []

@@ -1,5 +1,8 @@
 """Tables of relevance over the regions of an atlas."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import torch
@@ -12,11 +15,11 @@ from xaitools.errors import DataError, ParameterError, ShapeError
 
 
 def region_table(
-    maps: Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."],
+    maps: Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."] | Mapping[str, Any],
     atlas: Atlas,
     *,
     absolute: bool = True,
-    controls: Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."] | None = None,
+    controls: Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."] | Mapping[str, Any] | None = None,
     affine: Shaped[np.ndarray, "..."] | None = None,
 ) -> pd.DataFrame:
     """Relevance in each region of an atlas.
@@ -25,13 +28,13 @@ def region_table(
     ----------
     maps
         One map ``(x, y, z)`` or several, ``(n, x, y, z)`` or ``(n, 1, x, y, z)``, of patients where `controls` are
-        given. Voxels outside all regions count for nothing.
+        given. Voxels outside all regions count for nothing. Or such maps by method, as `attribute` returns them.
     atlas
         On the grid of the maps; see :meth:`Atlas.on_grid`.
     absolute
         Sum absolute values, as the paper does; False keeps the sign.
     controls
-        One map or several of healthy controls, for the gain.
+        One map or several of healthy controls, for the gain; by the same methods where `maps` are by method.
     affine
         (4, 4), of the maps. Give it wherever the maps have one: two grids can be of one shape and yet mirrored.
         By default only the shapes are compared.
@@ -42,7 +45,7 @@ def region_table(
         A row for each map and region, the regions in the order of their index: ``map`` (0 to n - 1), ``region``,
         ``index``, ``n_voxels``, ``sum``, ``density`` (sum / n_voxels, NaN for a region without voxels) and, with
         `controls`, ``gain``: the sum over the mean of the controls' sums. A region in which the controls have
-        none has gain inf, or NaN if the map has none either.
+        none has gain inf, or NaN if the map has none either. Of maps by method, ``method`` comes first.
 
     Raises
     ------
@@ -50,6 +53,8 @@ def region_table(
         If a map and the atlas are not on the same grid, or a map has several channels.
     DataError
         If a value is NaN or infinite, or there is no map.
+    ParameterError
+        If maps come by method and controls do not, or by others.
 
     References
     ----------
@@ -57,6 +62,8 @@ def region_table(
     Alzheimer's disease classification, 2019, section 3. Gain: Böhle et al., Layer-wise relevance propagation
     for explaining deep neural network decisions in MRI-based Alzheimer's disease classification, 2019.
     """
+    if isinstance(maps, Mapping) or isinstance(controls, Mapping):
+        return _by_method(maps, atlas, controls, absolute=absolute, affine=affine)
     if affine is not None and not Grid(atlas.labels.shape, affine).same_as(atlas.grid):
         raise ShapeError(
             f"maps with affine {np.asarray(affine).tolist()} and an atlas with affine {atlas.affine.tolist()} are not "
@@ -79,6 +86,23 @@ def region_table(
             reference = _sums(controls, atlas, voxels, region, absolute).mean(axis=0)
             table["gain"] = (sums / reference).ravel()
     return pd.DataFrame(table)
+
+
+def _by_method(maps: Any, atlas: Atlas, controls: Any, **settings: Any) -> pd.DataFrame:
+    """The tables of several methods in one."""
+    methods, others = (list(own) if isinstance(own, Mapping) else None for own in (maps, controls))
+    if not methods or (controls is not None and not set(methods) <= set(others or ())):
+        raise ParameterError(
+            f"maps of the methods {methods} and controls of {others}; expected both by the same methods, as "
+            "region_table(maps, atlas, controls=controls), or of one, as region_table(maps['gradient'], atlas)"
+        )
+    tables = []
+    for method in methods:
+        own = None if controls is None else controls[method]
+        table = region_table(maps[method], atlas, controls=own, **settings)
+        table.insert(0, "method", method)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def regions_touched(atlas: Atlas, mask: Shaped[np.ndarray, "..."], *, share: float = 0.1) -> list[str]:

@@ -50,3 +50,10 @@ SMOOTHINGS: dict[str, Callable[[Moments], Tensor]] = {
 
 SMOOTHING_LABELS = {"": "plain", "smoothgrad": "SG", "smoothgrad_squared": "SG²", "vargrad": "VG"}
 """As the CT paper writes them."""
+
+SMOOTHING_IDEAS = {
+    "": "",
+    "smoothgrad": "Mean over noisy copies of the image.",
+    "smoothgrad_squared": "Mean of the squares over noisy copies of the image.",
+    "vargrad": "Variance over noisy copies of the image.",
+}

@@ -2,7 +2,8 @@
 
     base[option]+modifier+modifier@regions
 
-for example ``integrated_gradients[black+white]+smoothgrad_squared+absolute@xrai``.
+for example ``integrated_gradients[black+white]+smoothgrad_squared+absolute@xrai``. Labels, such as "IGBW SG² region",
+are read too where only one method has them.
 """
 
 import difflib
@@ -10,11 +11,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from xaitools.attribution._smoothing import SMOOTHING_LABELS, SMOOTHINGS
+from xaitools.attribution._lrp_rules import RULES
+from xaitools.attribution._smoothing import SMOOTHING_IDEAS, SMOOTHING_LABELS, SMOOTHINGS
 from xaitools.attribution.registry import FAMILIES, METHODS, Method, find
 from xaitools.errors import MethodError
 
 REGIONS = ("xrai",)
+REGION_IDEA = "Ranked by regions of the image (XRAI)."
+
+_BASELINES = ("black", "white", "black+white")
 
 _GRAMMAR = re.compile(
     r"(?P<base>[\w.]+)(\[(?P<option>[^\[\]]*)\])?(?P<modifiers>(\+\w+)*)(@(?P<regions>\w+))?"
@@ -83,16 +88,32 @@ class MethodName:
         smoothing = f" {self.smoothing_label}" if self.smoothing else ""
         return self.base_label + smoothing + (" region" if self.regions else "")
 
+    @property
+    def about(self) -> str:
+        """The full name and what the map tells, in a line or two, for those who see the label only."""
+        idea = self.method.idea
+        told = [
+            idea[:1].upper() + idea[1:],
+            SMOOTHING_IDEAS[self.smoothing],
+            REGION_IDEA if self.regions else "",
+        ]
+        return f"{self}: {' '.join(part for part in told if part)}"
+
 
 def parse(name: str) -> MethodName:
-    """Parse a method name.
+    """Parse a method name, or a label: "IGBW SG² region", also written with SG2; "abs" stands before the smoothing.
 
     Raises
     ------
     MethodError
-        If the name does not follow the grammar or a part of it is unknown; the message lists what is known.
+        If the name does not follow the grammar or a part of it is unknown; the message lists what is known. If several
+        methods have the label.
     """
     match = _GRAMMAR.fullmatch(name)
+    if match is None or not (match["base"] in METHODS or match["base"].startswith(tuple(FAMILIES))):
+        labelled = _labelled(name)
+        if labelled is not None:
+            return labelled
     if match is None:
         raise MethodError(
             f"Method name {name!r} cannot be read; expected base[option]+modifier@regions, for example "
@@ -140,6 +161,35 @@ def combine(
         for smoothing in smoothings
         for parsed in map(parse, bases)
     ]
+
+
+def _labelled(text: str) -> MethodName | None:
+    """The one method of that label, or None."""
+    words = text.replace("SG2", "SG²").split()
+    smoothings = {label: smoothing for smoothing, label in SMOOTHING_LABELS.items() if smoothing}
+    regions = REGIONS[0] if words[-1:] == ["region"] and words.pop() else ""
+    smoothing = smoothings[words.pop()] if words and words[-1] in smoothings else ""
+    absolute = bool(words[-1:] == ["abs"] and words.pop())
+    found = [
+        MethodName(name, option, smoothing, absolute, regions)
+        for name, method in METHODS.items()
+        for option in _labelled_options(method)
+        if method.label(option).split() == words
+    ]
+    if len(found) > 1:
+        raise MethodError(
+            f"The label {text!r} is that of {', '.join(map(str, found))}; give one of these names."
+        )
+    return found[0] if found else None
+
+
+def _labelled_options(method: Method) -> Iterable[str]:
+    """The options that every network has; layers and baselines of the user's own have no label that is known here."""
+    if method.option is None:
+        return ("",)
+    if method.name == "lrp":
+        return RULES
+    return _BASELINES if method.option.default in _BASELINES else (method.option.default,)
 
 
 def _known(kind: str, value: str, known: Iterable[str], name: str, hint: str = "") -> None:

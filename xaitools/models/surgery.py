@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
@@ -275,8 +276,31 @@ def computes_in_halves(model: nn.Module, images: Tensor) -> bool:
     return halves.found
 
 
+# While torch.fx traces, calling a module means recording it, for the whole process.
+_TRACING = RLock()
+
+
 class _OneInput(Tracer):
-    """Leaves what a forward pass takes besides the images at its defaults."""
+    """Leaves what a forward pass takes besides the images at its defaults, and what other threads call as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = get_ident()
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
+        if get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def release(self) -> None:
+        """Let go of the network, but not of what a thread needs that is still inside a call."""
+        for name in vars(self).keys() - {"_thread", "_autowrap_function_ids"}:
+            delattr(self, name)
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
         def forward(module: Any, images: Any) -> Any:
@@ -289,13 +313,14 @@ def trace(model: nn.Module) -> GraphModule:
     """The torch.fx graph of `model`, on the same weights, of images alone.
 
     As `torch.fx.symbolic_trace`, but without the reference cycles in which that keeps the weights: what is no longer
-    used is freed at once, not when Python next looks for cycles.
+    used is freed at once, not when Python next looks for cycles. Other threads may run, or trace, networks meanwhile.
     """
     if model._forward_hooks or model._forward_pre_hooks:
         raise TraceError("it has forward hooks of its own")
     tracer = _OneInput()
-    graph = tracer.trace(model)
-    vars(tracer).clear()
+    with _TRACING:
+        graph = tracer.trace(model)
+    tracer.release()
     return without_owner(GraphModule(model, graph, type(model).__name__))
 
 

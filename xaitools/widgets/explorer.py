@@ -1,22 +1,25 @@
 """From a model, images and names of methods to a viewer whose maps are computed when they are asked for."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
 import ipywidgets
 import numpy as np
 import torch
+from IPython.display import HTML, DisplayHandle, display
 from torch import Tensor, nn
 
 from xaitools.attribution.attribute import attribute
 from xaitools.attribution.names import parse
 from xaitools.attribution.xrai import Segments, segment_all
+from xaitools.checks import checked_images
 from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.progress import Progress
-from xaitools.widgets.viewer import SliceViewer
+from xaitools.widgets.viewer import SliceViewer, is_interactive
 
 METHODS = (
     "gradient",
@@ -37,12 +40,13 @@ class _Cancelled(Exception):
 
 def explore(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | np.ndarray,
     target: Tensor | int | None = None,
-    methods: Sequence[str] = METHODS,
+    methods: str | Sequence[str] = METHODS,
     *,
     references: Tensor | None = None,
     masks: Any = None,
+    mask_name: str = "reference mask",
     names: Sequence[str] | None = None,
     affine: Any = None,
     **options: Any,
@@ -55,15 +59,15 @@ def explore(
     ----------
     model
         Network returning (batch, classes) or (batch,).
-    images : Tensor, (n, 1, row, column) or (n, 1, x, y, z)
-        Images or volumes to explain.
+    images : tensor or array, (n, channel, row, column) or (n, channel, x, y, z)
+        Images or volumes to explain, of one channel or of three: red, green and blue.
     target
         Class to explain: one for all images, or one for each. None for the single output of a regression.
     methods
-        Names to choose from; see `xaitools.attribution.names`.
+        Names or labels to choose from; see `xaitools.attribution.names`.
     references, **options
         Further arguments of :func:`xaitools.attribution.attribute`, such as ``draws`` or ``batch_size``.
-    masks, names, affine
+    masks, mask_name, names, affine
         As for :class:`xaitools.widgets.SliceViewer`.
 
     Returns
@@ -75,23 +79,31 @@ def explore(
     ------
     ParameterError
         If there is no method, or one is named twice.
+    MethodError
+        If there is no method of a name.
     ShapeError
-        If images, masks, names and affine do not fit together, or the images have several channels.
+        If images, masks, names and affine do not fit together, or the images have other channels.
     DataError
         If an image holds NaN or infinity.
     """
+    images = checked_images(images)
+    methods = [methods] if isinstance(methods, str) else list(methods)
+    parsed = {method: parse(method) for method in methods}
     regions: list[Segments] = []
 
     def compute(method: str, tell: Progress) -> Tensor:
         given = {"references": references, **options, "progress": tell}
-        if parse(method).regions and "segments" not in options:
+        if parsed[method].regions and "segments" not in options:
             for done in range(len(regions), len(images)):
                 tell(done, len(images))
                 regions.extend(segment_all(images[done : done + 1]))
             given["segments"] = regions
         return attribute(model, images, target, [method], **given)[method]
 
-    return Explorer(compute, images, methods, masks=masks, names=names, affine=affine)
+    about = {method: name.about for method, name in parsed.items()}
+    return Explorer(
+        compute, images, methods, about=about, masks=masks, mask_name=mask_name, names=names, affine=affine
+    )
 
 
 class Explorer(ipywidgets.VBox):
@@ -102,11 +114,13 @@ class Explorer(ipywidgets.VBox):
     compute : callable
         ``compute(method, tell)`` gives the maps of a method, shaped like `images`, and calls
         ``tell(done, total)`` now and then; what that raises must pass through, it cancels.
-    images : array or tensor, (n, 1, row, column) or (n, 1, x, y, z)
+    images : array or tensor, (n, channel, row, column) or (n, channel, x, y, z)
     methods : sequence of str
         Methods to choose from; the first is started at once.
+    about : mapping of method to str, optional
+        What each tells, shown below the choice.
     **shown
-        `masks`, `names` and `affine` of the viewer.
+        `masks`, `mask_name`, `names` and `affine` of the viewer.
 
     Attributes
     ----------
@@ -114,11 +128,19 @@ class Explorer(ipywidgets.VBox):
         The maps computed so far, by method, as float32 arrays shaped like `images`.
     viewer : SliceViewer
         Shows them; another one, in the same state, takes its place when a map is added.
-    choice, progress, cancel_button, compute_button, message
+    choice, idea, progress, cancel_button, compute_button, message
         The widgets around it.
     """
 
-    def __init__(self, compute: Compute, images: Any, methods: Sequence[str], **shown: Any) -> None:
+    def __init__(
+        self,
+        compute: "Compute",
+        images: Any,
+        methods: Sequence[str],
+        *,
+        about: Mapping[str, str] | None = None,
+        **shown: Any,
+    ) -> None:
         _check_methods(methods)
         self.maps: dict[str, np.ndarray] = {}
         self._compute, self._images, self._shown = compute, images, shown
@@ -142,12 +164,17 @@ class Explorer(ipywidgets.VBox):
             layout=ipywidgets.Layout(visibility="hidden", width="480px", max_width="100%"),
         )
         self.message = ipywidgets.HTML()
+        self._about = about or {}
+        self.idea = ipywidgets.HTML(layout=ipywidgets.Layout(margin="0 0 0 90px"))
+        self._explain()
+        self.choice.observe(lambda change: self._explain(), "value")
         self.choice.observe(lambda change: self.compute(change["new"]), "value")
         self.compute_button.on_click(lambda _: self.compute(self.choice.value))
         self.cancel_button.on_click(lambda _: self.cancel())
         wrap = ipywidgets.Layout(flex_flow="row wrap")
         choose = ipywidgets.HBox([self.choice, self.compute_button, self.cancel_button], layout=wrap)
-        self._head = (choose, ipywidgets.HBox([self.progress, self.message], layout=wrap))
+        self._saved: DisplayHandle | None = None
+        self._head = (choose, self.idea, ipywidgets.HBox([self.progress, self.message], layout=wrap))
         super().__init__(children=(*self._head, self.viewer))
         self.compute(self.choice.value)
 
@@ -181,9 +208,19 @@ class Explorer(ipywidgets.VBox):
         for thread in self._threads:
             thread.join(timeout)
 
-    def to_html(self) -> str:
-        """Return the viewer with the maps computed so far, as HTML that works without a kernel or network."""
-        return self.viewer.to_html()
+    def to_html(self, path: str | Path | None = None, *, title: str | None = None) -> str:
+        """Return, or write, the viewer with the maps computed so far; see :meth:`SliceViewer.to_html`."""
+        return self.viewer.to_html(path, title=title)
+
+    def _ipython_display_(self) -> None:
+        if not is_interactive():
+            raise NotImplementedError  # IPython then asks for `_repr_mimebundle_`
+        display(super()._repr_mimebundle_(), raw=True)
+        if self.viewer.max_saved > 0:
+            shown = self.viewer
+            self._saved = display(HTML(shown.saved_html()), display_id=True)
+            if self.viewer is not shown:  # a map was added meanwhile
+                self._saved.update(HTML(self.viewer.saved_html()))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         page = self.viewer._repr_mimebundle_(**kwargs)[0].get("text/html")
@@ -226,16 +263,27 @@ class Explorer(ipywidgets.VBox):
     def _add(self, method: str, maps: Any) -> None:
         """Put a viewer that has the new maps too in the place of the present one."""
         array = np.asarray(torch.as_tensor(maps).detach().cpu(), dtype=np.float32)
-        state = _user_state(self.viewer)
+        state = self.viewer._user_state()
         if method == self.choice.value or not self.maps:
             state["method"] = method
         compared = [name for name in state["compare"] if name != NO_MAP]
         state["compare"] = compared if len(compared) >= COMPARED else [*compared, method]
-        viewer = SliceViewer(self._images, {**self.maps, method: array}, **self._shown, **state)
+        viewer = SliceViewer(self._images, {**self.maps, method: array}, **self._shown)
+        viewer.set_trait("token", self.viewer.token)
+        for name, value in state.items():
+            setattr(viewer, name, value)
         self.maps[method] = array
         previous, self.viewer = self.viewer, viewer
         self.children = (*self._head, viewer)
         previous.close()
+        if self._saved is not None:
+            self._saved.update(HTML(viewer.saved_html()))
+
+    def _explain(self) -> None:
+        """Say what the chosen method tells."""
+        text = self._about.get(self.choice.value, "")
+        self.idea.value = escape(text)
+        self.idea.layout.display = "" if text else "none"
 
     def _say(self, method: str, text: str, *, warning: bool = False) -> None:
         color = "#b35900" if warning else "inherit"
@@ -260,12 +308,6 @@ def _check_methods(methods: Sequence[str]) -> None:
         )
     if len(set(methods)) < len(methods):
         raise ParameterError(f"A method is named twice in {list(methods)}; name each once.")
-
-
-def _user_state(viewer: SliceViewer) -> dict[str, Any]:
-    """Values of the traits that a user sets."""
-    traits = SliceViewer.class_own_traits(sync=True)
-    return {name: getattr(viewer, name) for name, trait in traits.items() if not trait.read_only}
 
 
 def _raise_if(stop: Event) -> None:

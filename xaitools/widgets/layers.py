@@ -3,19 +3,15 @@
 import gzip
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.spatialimages import SpatialImage
 from plotly.colors import sample_colorscale, unlabel_rgb
 
-from xaitools.data.grids import Grid
-from xaitools.errors import DataError, ParameterError, ShapeError
+from xaitools.errors import ShapeError
 from xaitools.plots import DIVERGING, SEQUENTIAL
-
-Array: TypeAlias = npt.ArrayLike | SpatialImage
 
 # Colour-blind safe all of them. Relevance has heavy tails, so colours follow the square root of its magnitude.
 SEQUENTIAL_MAPS = {"inferno": SEQUENTIAL, "viridis": "Viridis", "cividis": "Cividis"}
@@ -45,7 +41,7 @@ def encode_grid(shape: Sequence[int], affine: npt.ArrayLike | None, step: int = 
     dict
         `axes` and `flips`: for each shown axis, the array's axis and whether it is reversed; `dims` and
         `spacing` (mm, or 1) of the shown axes; `shape` of the array, with three axes, and `step`; `rank`;
-        `letters`: whether directions of the body are known.
+        `letters`: whether directions of the body are known; `affine`, or None.
     """
     if affine is not None:
         _check_affine(np.asarray(affine, dtype=float), len(shape))
@@ -68,21 +64,28 @@ def encode_grid(shape: Sequence[int], affine: npt.ArrayLike | None, step: int = 
         "dims": dims,
         "spacing": [float(spacing[axis]) * step for axis in axes],
         "letters": affine is not None,
+        "affine": None if affine is None else np.asarray(affine, dtype=float).tolist(),
     }
 
 
 def encode_images(images: np.ndarray, grid: dict[str, Any]) -> dict[str, Any]:
-    """Encode images (n, *spatial) on one grey scale from their smallest to their largest value."""
+    """Encode images (n, channel, *spatial) on one scale from their smallest to their largest value.
+
+    One channel is grey, three are red, green and blue: all images' red comes first, then their green and their blue.
+    """
     low, high = float(images.min()), float(images.max())
     levels = np.rint(255 * (images - low) / ((high - low) or 1)).astype(np.uint8)
-    return _layer("image", "image", levels, grid, ranges=[[low, high]] * len(images), **_SMOOTH)
+    n, channels = levels.shape[:2]
+    blocks = levels.swapaxes(0, 1).reshape(channels * n, *levels.shape[2:])
+    return _layer("image", "image", blocks, grid, ranges=[[low, high]] * n, channels=channels, **_SMOOTH)
 
 
-def encode_map(name: str, maps: np.ndarray, grid: dict[str, Any]) -> dict[str, Any]:
+def encode_map(name: str, maps: np.ndarray, grid: dict[str, Any], about: str = "") -> dict[str, Any]:
     """Encode the maps (n, *spatial) of one method, each scaled by its own largest magnitude.
 
     Levels 0 to 255 hold zero to the maximum where no map of the method is negative; otherwise 128 is
     zero and 1 and 255 are the extremes. `ranges` gives each map's ends; equal ends mean a constant map.
+    `about` explains the method in words.
     """
     signed = bool(maps.min() < 0)
     spatial = tuple(range(1, maps.ndim))
@@ -94,12 +97,12 @@ def encode_map(name: str, maps: np.ndarray, grid: dict[str, Any]) -> dict[str, A
         [float(low), float(low)] if flat else [-float(peak) if signed else 0.0, float(peak)]
         for low, peak, flat in zip(lowest, peaks, constant, strict=True)
     ]
-    return _layer("map", name, levels, grid, ranges=ranges, signed=signed, **_SMOOTH)
+    return _layer("map", name, levels, grid, ranges=ranges, signed=signed, about=about, **_SMOOTH)
 
 
-def encode_mask(masks: np.ndarray, grid: dict[str, Any]) -> dict[str, Any]:
+def encode_mask(masks: np.ndarray, grid: dict[str, Any], name: str = "mask") -> dict[str, Any]:
     """Encode reference masks, bool (n, *spatial), as levels 0 and 1."""
-    return _layer("mask", "mask", masks.astype(np.uint8), grid)
+    return _layer("mask", name, masks.astype(np.uint8), grid)
 
 
 def encode_labels(labels: np.ndarray, names: Mapping[int, str], grid: dict[str, Any]) -> dict[str, Any]:
@@ -132,58 +135,6 @@ def encode_colormaps() -> dict[str, bytes]:
     return {kind: encode_colormap(next(iter(names))) for kind, names in choices.items()}
 
 
-def check_images(images: Array) -> np.ndarray:
-    """Return images (n, 1, *spatial), or one NIfTI volume, as float32 (n, *spatial), or say what is wrong."""
-    array = _array(images, "The images")
-    if array.ndim not in (4, 5) or array.shape[1] != 1 or 0 in array.shape:
-        raise ShapeError(
-            f"The images have shape {array.shape}; expected (n, 1, row, column) or (n, 1, x, y, z) with one "
-            "channel and at least one image. Reduce several channels to one first."
-        )
-    return array[:, 0]
-
-
-def check_maps(maps: Mapping[str, Array], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Return maps shaped like the images as float32 (n, *spatial), or say which one is wrong."""
-    if not maps:
-        raise ParameterError("The viewer got no map; give at least one, as {method name: maps}.")
-    arrays = {name: _array(values, f"The map '{name}'") for name, values in maps.items()}
-    return {name: _match(array, f"The map '{name}'", shape) for name, array in arrays.items()}
-
-
-def check_masks(masks: Array, shape: tuple[int, ...]) -> np.ndarray:
-    """Return masks shaped like the images as bool (n, *spatial)."""
-    return _match(_array(masks, "The mask"), "The mask", shape) > 0
-
-
-def check_labels(labels: Array, shape: tuple[int, ...]) -> np.ndarray:
-    """Return regions, one label image for all (*spatial) or shaped like the images, as int (n or 1, *spatial)."""
-    array = np.asarray(labels.dataobj if hasattr(labels, "dataobj") else _detached(labels))
-    if not (np.issubdtype(array.dtype, np.integer) or (array == np.rint(array)).all()):
-        raise DataError(
-            "The labels are not whole numbers; expected one integer a voxel. Resample by nearest."
-        )
-    if array.shape == shape[1:]:
-        return array[None].astype(np.int64)
-    return _match(array, "The label image", shape).astype(np.int64)
-
-
-def check_affines(affine: npt.ArrayLike | None, volumes: Mapping[str, Any]) -> npt.ArrayLike | None:
-    """Return the affine that all given and NIfTI volumes share, or say which volume has another one."""
-    own = {what: volume.affine for what, volume in volumes.items() if hasattr(volume, "affine")}
-    if affine is None and "The image" in own:
-        affine = own["The image"]
-    expected = None if affine is None else np.round(np.asarray(affine, dtype=float), 3).tolist()
-    for what, other in own.items():
-        shape = tuple(volumes[what].shape)[-3:]
-        if affine is None or not Grid(shape, other).same_as(Grid(shape, np.asarray(affine))):
-            raise ShapeError(
-                f"{what} has the affine {np.round(other, 3).tolist()}, expected that of the images, {expected}. "
-                "Resample it onto their grid."
-            )
-    return affine
-
-
 def downsampling(bytes_in_all: int, rank: int) -> int:
     """Smallest whole step along each of `rank` axes that brings the voxels sent down to the limit."""
     step = 1
@@ -199,25 +150,6 @@ def _check_affine(affine: np.ndarray, rank: int) -> None:
         raise ShapeError(
             f"The affine has shape {affine.shape} or is singular; expected an invertible (4, 4) matrix."
         )
-
-
-def _array(values: Any, what: str) -> np.ndarray:
-    volume = np.asarray(values.dataobj)[None, None] if hasattr(values, "dataobj") else _detached(values)
-    array = np.asarray(volume, dtype=np.float32)
-    if not np.isfinite(array).all():
-        raise DataError(f"{what} holds NaN or infinity; expected finite numbers. Check how it was computed.")
-    return array
-
-
-def _detached(values: Any) -> Any:
-    return values.detach().cpu() if hasattr(values, "detach") else values
-
-
-def _match(array: np.ndarray, what: str, shape: tuple[int, ...]) -> np.ndarray:
-    expected = (shape[0], 1, *shape[1:])
-    if array.shape != expected:
-        raise ShapeError(f"{what} has shape {array.shape}; expected that of the images, {expected}.")
-    return array[:, 0]
 
 
 def _layer(kind: str, name: str, levels: np.ndarray, grid: dict[str, Any], **meaning: Any) -> dict[str, Any]:

@@ -17,10 +17,16 @@ from xaitools.data.grids import Grid
 from xaitools.data.pictures import drawn_pixels, read_picture
 from xaitools.errors import DataError, DataFileError, ParameterError, ShapeError
 from xaitools.evaluation.localization import localization
-from xaitools.widgets.layers import (
+from xaitools.widgets.inputs import (
+    Array,
+    check_affines,
     check_images,
     check_maps,
     check_masks,
+    opened,
+    opened_maps,
+)
+from xaitools.widgets.layers import (
     encode_colormaps,
     encode_grid,
     encode_images,
@@ -29,7 +35,7 @@ from xaitools.widgets.layers import (
 )
 from xaitools.widgets.viewer import STATIC
 
-MODULES = ("data.js", "paint.js", "controls.js", "editor.js")
+MODULES = ("data.js", "paint.js", "controls.js", "wheel.js", "editor.js")
 STYLES = ("viewer.css", "editor.css")
 SUFFIXES = (".png", ".nii", ".nii.gz")
 
@@ -46,16 +52,16 @@ class MaskEditor(anywidget.AnyWidget):
 
     Parameters
     ----------
-    images : array or tensor, (n, 1, row, column) or (n, 1, x, y, z)
-        What to draw on. Grey values run from the smallest to the largest of all images.
-    maps : mapping of method name to array or tensor, shaped like `images`, optional
-        Maps to judge by what is drawn, and to lay over the image on request.
-    masks : bool array or tensor, shaped like `images`, optional
+    images : array or tensor, (n, channel, row, column) or (n, channel, x, y, z), or NIfTI volumes
+        What to draw on; as for :class:`xaitools.widgets.SliceViewer`.
+    maps : mapping of method name to array or tensor, shaped like `images`, or NIfTI volumes, optional
+        Maps to judge by what is drawn, and to lay over the image on request; three channels are added up.
+    masks : bool array or tensor, (n, 1, *spatial), or NIfTI volumes, optional
         What is drawn at the start.
     names : sequence of str, optional
         One name an image; the files of `save` are named by it. Use study ids.
     affine : array, (4, 4), optional
-        Of volumes: voxel to millimetres, right-anterior-superior.
+        Of volumes: voxel to millimetres, right-anterior-superior. NIfTI volumes bring their own.
     **state
         Initial values of the traits below.
 
@@ -117,30 +123,36 @@ class MaskEditor(anywidget.AnyWidget):
 
     def __init__(
         self,
-        images: npt.ArrayLike,
-        maps: Mapping[str, npt.ArrayLike] | None = None,
+        images: "Array",
+        maps: "Mapping[str, Array] | None" = None,
         *,
-        masks: npt.ArrayLike | None = None,
+        masks: "Array | None" = None,
         names: Sequence[str] | None = None,
-        affine: npt.ArrayLike | None = None,
+        affine: "npt.ArrayLike | None" = None,
         **state: Any,
     ) -> None:
-        arrays = check_images(images)
-        self._shape = arrays.shape
-        self._maps = check_maps(maps, arrays.shape) if maps else {}
+        image, own = opened(images, "The images"), opened_maps(maps or None)
+        mask = None if masks is None else opened(masks, "The mask")
+        arrays = check_images(image)
+        self._shape = (len(arrays), *arrays.shape[2:])
+        self._maps = check_maps(own, arrays)
+        volumes = {"The image": image, "The mask": mask}
+        affine = check_affines(
+            affine, volumes | {f"The map '{name}'": values for name, values in own.items()}
+        )
         self._affine = None if affine is None else np.asarray(affine, dtype=float)
         self._had_mask = np.zeros(len(arrays), dtype=bool)
         names = [f"image {index + 1}" for index in range(len(arrays))] if names is None else list(names)
         if len(names) != len(arrays):
             raise ShapeError(f"Got {len(names)} names for {len(arrays)} images; expected one for each.")
-        grid = encode_grid(arrays.shape[1:], affine)
+        grid = encode_grid(self._shape[1:], affine)
         layers = [encode_images(arrays, grid)]
         layers += [encode_map(name, values, grid) for name, values in self._maps.items()]
         sent = {"names": names, "grid": grid, "layers": layers, "colormaps": encode_colormaps()}
         for name, value in sent.items():
             self.set_trait(name, value)
-        self.masks = np.zeros((len(arrays), 1, *arrays.shape[1:]), dtype=bool) if masks is None else masks
-        center = [size // 2 for size in (*arrays.shape[1:], 1)[:3]]
+        self._draw(np.zeros(self._shape, dtype=bool) if mask is None else mask)
+        center = [size // 2 for size in grid["shape"]]
         super().__init__(**{"voxel": center, **state})
 
     @property
@@ -149,8 +161,11 @@ class MaskEditor(anywidget.AnyWidget):
         return self._masks[:, None].copy()
 
     @masks.setter
-    def masks(self, masks: npt.ArrayLike) -> None:
-        drawn = check_masks(masks, self._shape)
+    def masks(self, masks: "Array") -> None:
+        self._draw(masks)
+
+    def _draw(self, masks: Any) -> None:
+        drawn = check_masks(masks, (self._shape[0], 1, *self._shape[1:]))
         self.drawing = encode_mask(drawn, self.grid)["data"]
 
     def save(self, folder: str | Path) -> list[Path]:

@@ -1,5 +1,8 @@
 """A viewer of images and their relevance maps, drawn in the browser from one upload."""
 
+import math
+import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,18 +11,23 @@ import anywidget
 import numpy.typing as npt
 import traitlets
 from IPython import get_ipython
+from IPython.display import HTML, display
 
-from xaitools.errors import ParameterError, ShapeError
-from xaitools.widgets.layers import (
-    DIVERGING_MAPS,
-    MAX_BYTES,
-    SEQUENTIAL_MAPS,
+from xaitools.errors import ParameterError, ShapeError, XaitoolsError
+from xaitools.widgets.inputs import (
     Array,
     check_affines,
     check_images,
     check_labels,
     check_maps,
     check_masks,
+    opened,
+    opened_maps,
+)
+from xaitools.widgets.layers import (
+    DIVERGING_MAPS,
+    MAX_BYTES,
+    SEQUENTIAL_MAPS,
     downsampling,
     encode_colormap,
     encode_grid,
@@ -28,10 +36,10 @@ from xaitools.widgets.layers import (
     encode_map,
     encode_mask,
 )
-from xaitools.widgets.standalone import standalone
+from xaitools.widgets.standalone import standalone, too_large_to_save, write_page
 
 STATIC = Path(__file__).parent / "static"
-MODULES = ("data.js", "paint.js", "controls.js", "panes.js", "viewer.js")
+MODULES = ("data.js", "paint.js", "controls.js", "wheel.js", "panes.js", "viewer.js")
 
 
 def _read(*files: str) -> str:
@@ -42,19 +50,24 @@ class SliceViewer(anywidget.AnyWidget):
     """Show maps over images or volumes, with controls; works without a kernel once it is displayed.
 
     Keys on a focused picture: arrows, PageUp and PageDown, Home and End change the slice (of single slices,
-    the image), as the mouse wheel does; with Shift, arrows move the voxel whose values are read.
+    the image), as the mouse wheel does after a click into the picture, or with Ctrl or ⌘; with Shift, arrows move
+    the voxel whose values are read. "Reset" goes back to the state at first.
 
     Parameters
     ----------
-    images : array or tensor, (n, 1, row, column) or (n, 1, x, y, z), or a NIfTI volume
-        What the maps explain. Grey values run from the smallest to the largest of all images.
-    maps : mapping of method name to array or tensor, shaped like `images`, or NIfTI volume
+    images : array or tensor, (n, channel, row, column) or (n, channel, x, y, z), or NIfTI volumes
+        What the maps explain: one channel is grey, three are red, green and blue, from the smallest to the largest
+        value of all images. Volumes can be a path, a nibabel image, or a list of them on one grid.
+    maps : mapping of method name to array or tensor, shaped like `images`, or NIfTI volumes, optional
         Signed maps (any value below zero) get diverging colours about zero, others sequential ones. Each
         map is scaled by its own largest magnitude; values under the cursor are in the map's own unit, to
-        within one of 255 levels.
-    masks : bool array or tensor, shaped like `images`, or NIfTI volume, optional
+        within one of 255 levels. Names and labels of methods are explained in tooltips. Three channels are added up;
+        the axis of one channel may be left out, of one image its axis too.
+    masks : bool array or tensor, (n, 1, *spatial), or NIfTI volumes, optional
         What an expert expects to be highlighted, drawn as an outline.
-    labels : int array, shaped like `images` or like one of them without channel, or NIfTI volume, optional
+    mask_name : str
+        What the outline is called.
+    labels : int array, (n, 1, *spatial) or (*spatial) for all images, or NIfTI volume, optional
         Regions, such as an atlas on the images' grid; the one under the cursor is named.
     label_names : mapping of int to str, optional
         Names of the labels; others show as their number, and 0 not at all.
@@ -62,7 +75,7 @@ class SliceViewer(anywidget.AnyWidget):
         One name an image; study ids, since exported pages show them.
     affine : array, (4, 4), optional
         Of volumes: voxel to millimetres, right-anterior-superior. Gives true proportions and the letters of
-        the body's directions. NIfTI volumes bring their own.
+        the body's directions, and the place under the cursor in mm. NIfTI volumes bring their own.
     **state
         Initial values of the traits below.
 
@@ -101,17 +114,24 @@ class SliceViewer(anywidget.AnyWidget):
     Raises
     ------
     ShapeError
-        If a map, the masks, labels, names or the affine do not fit the images.
+        If a map, the masks, labels, names or the affine do not fit the images, or volumes lie on several grids.
     DataError
         If an image or map holds NaN or infinity, or labels are not whole numbers.
+    DataFileError
+        If a file is missing, damaged or no volume.
     ParameterError
-        If there is no map, or a trait is set to a method, image, view or voxel that does not exist.
+        If something else was given, or a trait is set to a method, image, view or voxel that does not exist.
 
     Notes
     -----
+    A notebook that is saved keeps the viewer, images included, as long as that takes at most `max_saved` bytes, 8 MiB;
+    ``SliceViewer.max_saved = 0`` keeps none.
+
     A browser gets at most 512 MiB of voxels, one byte each (two of labels above 256). Larger ones are shown at
     every second (third, ...) voxel along each axis, and the viewer says so.
     """
+
+    max_saved = 8 * 2**20
 
     _esm = _read(*MODULES) + "\nexport default { render };\n"
     _css = _read("viewer.css")
@@ -135,60 +155,114 @@ class SliceViewer(anywidget.AnyWidget):
     grid: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
     layers: traitlets.List = traitlets.List(read_only=True).tag(sync=True)
     colormaps: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
+    token = traitlets.Unicode(read_only=True).tag(sync=True)
     notice = traitlets.Unicode(read_only=True).tag(sync=True)
+    initial: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
 
     def __init__(
         self,
-        images: Array,
-        maps: Mapping[str, Array],
+        images: "Array",  # quoted, or Shift+Tab would spell out all that numpy takes
+        maps: "Mapping[str, Array] | None" = None,
         *,
-        masks: Array | None = None,
-        labels: Array | None = None,
+        masks: "Array | None" = None,
+        mask_name: str = "reference mask",
+        labels: "Array | None" = None,
         label_names: Mapping[int, str] | None = None,
         names: Sequence[str] | None = None,
-        affine: npt.ArrayLike | None = None,
+        affine: "npt.ArrayLike | None" = None,
         **state: Any,
     ) -> None:
-        arrays = check_images(images)
-        map_arrays = check_maps(maps, arrays.shape)
-        volumes = {"The image": images, "The mask": masks, "The label image": labels}
-        volumes |= {f"The map '{name}'": values for name, values in maps.items()}
-        affine = check_affines(affine, volumes)
+        image, own = opened(images, "The images"), opened_maps(maps)
+        mask = None if masks is None else opened(masks, "The mask")
+        regions = None if labels is None else opened(labels, "The label image")
+        arrays = check_images(image)
+        map_arrays = check_maps(own, arrays)
+        volumes = {"The image": image, "The mask": mask, "The label image": regions}
+        affine = check_affines(
+            affine, volumes | {f"The map '{name}'": values for name, values in own.items()}
+        )
         names = [f"image {index + 1}" for index in range(len(arrays))] if names is None else list(names)
         if len(names) != len(arrays):
             raise ShapeError(f"Got {len(names)} names for {len(arrays)} images; expected one for each.")
-        step = downsampling(arrays.size * (1 + len(maps)), arrays.ndim - 1)
-        grid = encode_grid(arrays.shape[1:], affine, step)
+        spatial = arrays.shape[2:]
+        step = downsampling(arrays.size + len(arrays) * math.prod(spatial) * len(own), len(spatial))
+        grid = encode_grid(spatial, affine, step)
         layers = [encode_images(arrays, grid)]
-        layers += [encode_map(name, values, grid) for name, values in map_arrays.items()]
-        if masks is not None:
-            layers.append(encode_mask(check_masks(masks, arrays.shape), grid))
-        if labels is not None:
-            layers.append(encode_labels(check_labels(labels, arrays.shape), label_names or {}, grid))
+        layers += [encode_map(name, values, grid, _about(name)) for name, values in map_arrays.items()]
+        if mask is not None:
+            layers.append(encode_mask(check_masks(mask, arrays.shape), grid, mask_name))
+        if regions is not None:
+            layers.append(encode_labels(check_labels(regions, arrays), label_names or {}, grid))
         choices = {"sequential": SEQUENTIAL_MAPS, "diverging": DIVERGING_MAPS}
         colormaps = {kind: {name: encode_colormap(name) for name in known} for kind, known in choices.items()}
         sent = {"names": names, "grid": grid, "layers": layers, "colormaps": colormaps}
         for name, value in {**sent, "notice": _downsampled(step)}.items():
             self.set_trait(name, value)
         center = [size // 2 for size in grid["shape"]]
-        shown = {"method": next(iter(maps)), "compare": list(maps)[:4], "voxel": center}
+        shown = {"compare": list(own)[:4], "voxel": center, **({"method": next(iter(own))} if own else {})}
+        self.set_trait("token", uuid.uuid4().hex)
         super().__init__(**{**shown, **state})
+        self.set_trait("initial", self._user_state())
 
-    def to_html(self) -> str:
+    def _user_state(self) -> dict[str, Any]:
+        """Values of the traits that a user sets."""
+        traits = SliceViewer.class_own_traits(sync=True)
+        return {name: getattr(self, name) for name, trait in traits.items() if not trait.read_only}
+
+    def to_html(self, path: str | Path | None = None, *, title: str | None = None) -> str:
         """Return the viewer as it is now, as HTML that works from a file without a network.
 
-        Any number of viewers can stand in one page.
+        Parameters
+        ----------
+        path
+            File to write, as a whole page. Without it, what is returned is a part of a page, in which any number of
+            viewers can stand.
+        title
+            Of the page; by default it tells the methods.
+
+        Raises
+        ------
+        DataFileError
+            If the folder of `path` does not exist.
         """
+        part = standalone(self._state(), script=_read(*MODULES, "standalone.js"), style=self._css)
+        if path is None:
+            return part
+        return write_page(part, Path(path), title or f"Relevance: {', '.join(self._map_names()) or 'no map'}")
+
+    def saved_html(self) -> str:
+        """What a notebook keeps of the viewer: itself, as it is now, or why not.
+
+        It shows itself where the widget does not, as in a notebook that is opened again without its kernel.
+        """
+        script = _read(*MODULES, "standalone.js", "saved.js")
+        page = standalone(self._state(), script=script, style=self._css, saved=True)
+        if len(page) <= self.max_saved:
+            return page
+        return too_large_to_save(len(page), self.max_saved, self.token, script=_read("saved.js"))
+
+    def _state(self) -> dict[str, Any]:
+        """All that a browser needs."""
         state = {name: getattr(self, name) for name in SliceViewer.class_own_traits(sync=True)}
-        return standalone(state, script=_read(*MODULES, "standalone.js"), style=self._css)
+        return {**state, "initial": self._user_state()}
+
+    def _ipython_display_(self) -> None:
+        if not is_interactive():
+            raise NotImplementedError  # IPython then asks for `_repr_mimebundle_`
+        display(self._repr_mimebundle_()[0], raw=True)
+        if self.max_saved > 0:
+            display(HTML(self.saved_html()))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         # A person's front end shows the widget; an export to HTML, which has no kernel, shows the page.
         data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
-        return (data if _is_interactive() else {**data, "text/html": self.to_html()}), metadata
+        return (data if is_interactive() else {**data, "text/html": self.to_html()}), metadata
+
+    def _map_names(self) -> list[str]:
+        return [layer["name"] for layer in self.layers if layer["kind"] == "map"]
 
     def _check_map(self, name: str) -> None:
-        known = [layer["name"] for layer in self.layers if layer["kind"] == "map"]
+        known = self._map_names()
         if name not in known:
             raise ParameterError(f"The viewer has no map '{name}'; it has {known}.")
 
@@ -226,6 +300,16 @@ class SliceViewer(anywidget.AnyWidget):
         return proposal["value"]
 
 
+def _about(name: str) -> str:
+    """What the map of a method tells, "" if the name is not that of one."""
+    # Whoever has computed maps has loaded the methods, and torch with them; a viewer of stored maps need not wait.
+    names = sys.modules.get("xaitools.attribution.names")
+    try:
+        return names.parse(name).about if names else ""
+    except XaitoolsError:
+        return ""
+
+
 def _downsampled(step: int) -> str:
     if step == 1:
         return ""
@@ -233,7 +317,8 @@ def _downsampled(step: int) -> str:
     return f"Too large for a browser (limit: {limit}): one voxel in {step} along each axis is shown."
 
 
-def _is_interactive() -> bool:
+def is_interactive() -> bool:
+    """Whether somebody sits before the front end."""
     # A front end before which somebody sits can be asked for input; nbclient, so Papermill and Voila, cannot.
     kernel = getattr(get_ipython(), "kernel", None)
     return bool(getattr(kernel, "_allow_stdin", False))

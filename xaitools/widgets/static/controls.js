@@ -12,14 +12,16 @@ function labelled(name, text, input, ...rest) {
   return element("label", {}, element("span", { className: "xai-label" }, text), input, ...rest);
 }
 
-function selectControl(name, text, { options, get, set }) {
+// `about` explains the options in tooltips.
+function selectControl(name, text, { options, get, set, about = () => "" }) {
   const input = element("select");
-  options.forEach(([value, label]) => input.append(new Option(label, value)));
+  options.forEach(([value, label]) => input.append(Object.assign(new Option(label, value), { title: about(value) })));
   input.onchange = () => set(input.value);
   return {
     node: labelled(name, text, input),
     sync() {
       input.value = get();
+      input.title = about(get());
     },
   };
 }
@@ -39,24 +41,24 @@ function rangeControl(name, text, { max, step = 1, get, set, format }) {
   };
 }
 
-function checkControl(name, text, { get, set }) {
+function checkControl(name, text, { get, set }, ...rest) {
   const input = element("input", { type: "checkbox" });
   input.onchange = () => set(input.checked);
   return {
-    node: labelled(name, text, input),
+    node: labelled(name, text, input, ...rest),
     sync() {
       input.checked = get();
     },
   };
 }
 
-function choicesControl(name, text, { options, get, set }) {
+function choicesControl(name, text, { options, get, set, about }) {
   const inputs = options.map((value) => element("input", { type: "checkbox", value }));
   const chosen = () => inputs.filter((input) => input.checked).map((input) => input.value);
   inputs.forEach((input) => {
     input.onchange = () => set(chosen());
   });
-  const labels = inputs.map((input) => element("label", {}, input, element("span", {}, input.value)));
+  const labels = inputs.map((input) => element("label", { title: about(input.value) }, input, element("span", {}, input.value)));
   const node = element("fieldset", {}, element("legend", {}, text), ...labels);
   node.dataset.control = name;
   return {
@@ -85,6 +87,17 @@ function saveState(model, changes) {
   model.save_changes();
 }
 
+const copied = (value) => (Array.isArray(value) ? [...value] : value);
+
+// Brings everything back to how the viewer was at first.
+function resetButton(model) {
+  const back = () =>
+    saveState(model, Object.fromEntries(Object.entries(model.get("initial")).map(([name, value]) => [name, copied(value)])));
+  const node = element("button", { type: "button", textContent: "Reset", title: "Back to how it was at first", onclick: back });
+  node.dataset.control = "reset";
+  return node;
+}
+
 const plain = (values) => values.map((value) => [value, value]);
 
 const VIEWS = [["slice", "one slice"], ["planes", "three planes"], ["compare", "compare methods"]];
@@ -103,11 +116,11 @@ function makeControls(model, store, grid, choices) {
     get: () => model.get(name),
     set: (value) => saveState(model, { [name]: parse(value) }),
   });
-  const percent = (value) => `${Math.round(100 * value)} %`;
   const methods = [...store.maps.keys()];
+  const about = (name) => store.maps.get(name)?.about ?? "";
   const isView = (...views) => () => views.includes(model.get("view"));
   const shownNames = () => (model.get("view") === "compare" ? model.get("compare") : [model.get("method")]);
-  const hasMap = (signed) => () => shownNames().some((name) => store.maps.get(name).signed === signed);
+  const hasMap = (signed) => () => shownNames().some((name) => store.maps.get(name)?.signed === signed);
   const select = (name, text, options, parse) => selectControl(name, text, { options, ...bind(name, parse) });
   const names = model.get("names").map((name, index) => [String(index), name]);
   const views = viewsOf(store, grid);
@@ -118,18 +131,32 @@ function makeControls(model, store, grid, choices) {
     volume && onlyIf(isView("slice", "compare"), select("plane", "Plane", plain(Object.keys(PLANES)))),
     volume && onlyIf(isView("slice", "compare"), sliceControl(model, grid)),
     grid.letters && select("side", "Side", SIDES),
-    onlyIf(isView("slice", "planes"), select("method", "Method", plain(methods))),
-    views.length > 1 && onlyIf(isView("compare"), choicesControl("compare", "Methods", { options: methods, ...bind("compare") })),
+    methods.length > 0 && onlyIf(isView("slice", "planes"), selectControl("method", "Method", {
+      options: plain(methods), about, ...bind("method"),
+    })),
+    views.length > 1 && onlyIf(isView("compare"), choicesControl("compare", "Methods", { options: methods, about, ...bind("compare") })),
+    ...(methods.length > 0 ? mapControls(bind, select) : []),
+    onlyIf(hasMap(false), select("sequential", "Colours", plain(choices.sequential))),
+    onlyIf(hasMap(true), select("diverging", "± Colours", plain(choices.diverging))),
+    store.mask && checkControl("outline", "Outline", bind("outline"), outlineName(store.mask)),
+    onlyIf(isView("slice", "compare"), checkControl("crosshair", "Crosshair", bind("crosshair"))),
+  ].filter((control) => control);
+}
+
+function mapControls(bind, select) {
+  const percent = (value) => `${Math.round(100 * value)} %`;
+  return [
     rangeControl("opacity", "Opacity", { max: () => 1, step: 0.05, ...bind("opacity"), format: percent }),
     rangeControl("threshold", "Threshold", {
       max: () => 100, ...bind("threshold"), format: (value) => `${value} %`,
     }),
     select("threshold_by", "Show", THRESHOLDS),
-    onlyIf(hasMap(false), select("sequential", "Colours", plain(choices.sequential))),
-    onlyIf(hasMap(true), select("diverging", "± Colours", plain(choices.diverging))),
-    store.mask && checkControl("outline", "Outline", bind("outline")),
-    onlyIf(isView("slice", "compare"), checkControl("crosshair", "Crosshair", bind("crosshair"))),
-  ].filter((control) => control);
+  ];
+}
+
+function outlineName(mask) {
+  const line = element("span", { className: "xai-line" });
+  return element("span", { className: "xai-outline-name" }, line, mask.name);
 }
 
 function sliceControl(model, grid) {

@@ -55,6 +55,9 @@ function fromGrid(grid, position) {
   return voxel;
 }
 
+// Whether there is more than one slice or image to move through.
+const isStack = (grid, names) => (grid.rank === 3 ? Math.max(...grid.dims) : names.length) > 1;
+
 // Whether the screen's right is the patient's left: as if one looked from the feet, or into the face.
 const isMirrored = (grid, plane, side) => side === "radiological" && grid.letters && PLANES[plane][0] === 0;
 
@@ -85,10 +88,23 @@ function cutSlice(grid, plane, position, image, side = "neurological") {
 // Signed maps keep zero at level 128, absolute ones at 0; both are scaled by the map's largest magnitude.
 const relative = (layer, level) => (layer.signed ? (level - 128) / 127 : level / 255);
 
-function valueAt(layer, image, index) {
+// How far apart the voxels of two channels lie; 0 where there is one.
+const channelStep = (image) => (image.channels === 3 ? image.voxels.length / 3 : 0);
+
+// Values of an image's channels at a voxel: one, or red, green and blue.
+function imageValues(layer, image, index) {
   const [low, high] = layer.ranges[image];
-  if (layer.kind === "image") return low + (layer.voxels[index] / 255) * (high - low);
-  return low === high ? high : relative(layer, layer.voxels[index]) * high;
+  const places = Array.from({ length: layer.channels }, (_, channel) => index + channel * channelStep(layer));
+  return places.map((place) => low + (layer.voxels[place] / 255) * (high - low));
+}
+
+// Place of a voxel of the user's array in mm, where the affine is known.
+const toWorld = (grid, voxel) =>
+  grid.affine.slice(0, 3).map((row) => row[0] * voxel[0] + row[1] * voxel[1] + row[2] * voxel[2] + row[3]);
+
+function valueAt(layer, image, index) {
+  const [, high] = layer.ranges[image];
+  return isConstant(layer, image) ? high : relative(layer, layer.voxels[index]) * high;
 }
 
 const isConstant = (layer, image) => layer.ranges[image][0] === layer.ranges[image][1];

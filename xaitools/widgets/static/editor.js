@@ -5,12 +5,15 @@ const EDITOR_SIDE = 512;
 const UNDO_STEPS = 100;
 const PAUSE = 150; // ms from a change in the middle of a stroke until Python hears of it
 
+// Each row: what it does, and the keys of which any one does it.
 const SHORTCUTS = [
-  ["P, B", "polygon, brush"], ["E", "add or erase"], ["[ ]", "smaller, larger brush"],
-  ["click or Space", "corner, or paint"], ["double click or Enter", "close the polygon"],
-  ["Backspace", "take back a corner"], ["Esc", "cancel the polygon"], ["arrows (Shift: 10)", "move the cursor"],
-  ["wheel, Page Up / Down", "other slice or image"], ["Z or Ctrl+Z", "undo"], ["X", "clear the slice"],
-  ["C", "copy to the next slice"],
+  ["Polygon", ["P"]], ["Brush", ["B"]], ["Add or erase", ["E"]], ["Smaller brush", ["["]], ["Larger brush", ["]"]],
+  ["Set a corner, or paint", ["Click", "Space"]], ["Close the polygon", ["Double click", "Enter"]],
+  ["Take back a corner", ["Backspace"]], ["Cancel the polygon", ["Esc"]],
+  ["Move the cursor", ["Arrows"]], ["Move it by 10", ["Shift+Arrows"]],
+  ["Next slice or image", ["Page Up"]], ["Slice or image before", ["Page Down"]],
+  ["Undo", ["Z", "Ctrl+Z"]], ["Redo", ["Y", "Ctrl+Y", "Ctrl+Shift+Z"]],
+  ["Clear the slice", ["X"]], ["Copy to the next slice", ["C"]],
 ];
 
 // Pixels whose centre lies inside by the even-odd rule. Corners are [column, row] from the upper left corner,
@@ -66,9 +69,10 @@ function sameBytes(one, other) {
   return a.length === b.length && a.every((value, index) => value === b[index]);
 }
 
-// The drawing of all images and its undo steps, each a slice as it was before.
+// The drawing of all images, and the steps to undo and to redo, each a slice as it was.
 function makeDrawing(voxels, imageSize) {
   let steps = [];
+  let undone = [];
   const read = (slice) =>
     Uint8Array.from({ length: slice.rows * slice.columns }, (_, at) =>
       drawing.voxels[slice.index(at % slice.columns, Math.floor(at / slice.columns))]);
@@ -76,6 +80,14 @@ function makeDrawing(voxels, imageSize) {
     values.forEach((value, at) => {
       drawing.voxels[slice.index(at % slice.columns, Math.floor(at / slice.columns))] = value;
     });
+  // Puts the last of `from` back, and what it replaces on top of `to`; gives the place of both.
+  const swap = (from, to) => {
+    const step = from.pop();
+    if (!step) return undefined;
+    to.push({ ...step, values: read(step.slice) });
+    write(step.slice, step.values);
+    return step.place;
+  };
   const drawing = {
     voxels,
     read,
@@ -83,16 +95,16 @@ function makeDrawing(voxels, imageSize) {
     replace(newVoxels) {
       drawing.voxels = newVoxels;
       steps = [];
+      undone = [];
     },
     remember(slice, place) {
       steps = [...steps.slice(1 - UNDO_STEPS), { slice, place, values: read(slice) }];
+      undone = [];
     },
-    undo() {
-      const step = steps.pop();
-      if (step) write(step.slice, step.values);
-      return step?.place;
-    },
+    undo: () => swap(steps, undone),
+    redo: () => swap(undone, steps),
     canUndo: () => steps.length > 0,
+    canRedo: () => undone.length > 0,
     count(image) {
       let sum = 0;
       for (let at = image * imageSize; at < (image + 1) * imageSize; at++) sum += drawing.voxels[at];
@@ -212,10 +224,11 @@ function makeScoreTable() {
 }
 
 function makeHelp() {
-  const rows = SHORTCUTS.map(([keys, what]) =>
-    element("div", {}, element("dt", { textContent: keys }), element("dd", { textContent: what })));
+  const shown = (keys) => keys.flatMap((key, k) => [k ? " or " : "", element("kbd", { textContent: key })]);
+  const rows = SHORTCUTS.map(([what, keys]) =>
+    element("div", {}, element("dt", { textContent: what }), element("dd", {}, ...shown(keys))));
   return element("details", { className: "xai-help" },
-    element("summary", { textContent: "Keys (while the picture has the focus)" }), element("dl", {}, ...rows));
+    element("summary", { textContent: "Keys (after a click into the picture)" }), element("dl", {}, ...rows));
 }
 
 async function render({ model, el }) {
@@ -300,12 +313,13 @@ async function render({ model, el }) {
     const current = slice();
     fillStroke(from, to, get("brush"), current, marker(current));
   }
-  function undo() {
-    const where = drawing.undo();
+  function goBack(where) {
     if (!where) return;
     set(where);
     changed(true);
   }
+  const undo = () => goBack(drawing.undo());
+  const redo = () => goBack(drawing.redo());
   function clear() {
     corners = [];
     const current = slice();
@@ -362,6 +376,7 @@ async function render({ model, el }) {
   );
   const buttons = {
     undo: makeButton("undo", "Undo", "Take back the last step (Z)", undo),
+    redo: makeButton("redo", "Redo", "Do again what was taken back (Y)", redo),
     clear: makeButton("clear", grid.rank === 3 ? "Clear slice" : "Clear", "Erase all that is drawn here (X)", clear),
     copy: makeButton("copy", `Copy to next ${stack}`, `Draw the same on the next ${stack}, instead of what is there (C)`, copyToNext),
   };
@@ -369,6 +384,7 @@ async function render({ model, el }) {
     node: element("div", { className: "xai-buttons" }, ...Object.values(buttons)),
     sync() {
       buttons.undo.disabled = !drawing.canUndo();
+      buttons.redo.disabled = !drawing.canRedo();
       buttons.copy.disabled = !neighbour(1);
     },
   });
@@ -467,10 +483,7 @@ async function render({ model, el }) {
     schedule();
   };
   canvas.ondblclick = closePolygon;
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    go(event.deltaY > 0 ? 1 : -1);
-  }, { passive: false });
+  if (isStack(grid, names)) followWheel(canvas, guardWheel(picture, `${stack}s`), go);
 
   function moveCursor([columns, rows], far) {
     const { columns: width, rows: height } = slice();
@@ -486,7 +499,8 @@ async function render({ model, el }) {
     e: () => set({ erase: !get("erase") }),
     "[": () => set({ brush: Math.max(1, get("brush") - 1) }),
     "]": () => set({ brush: Math.min(50, get("brush") + 1) }),
-    z: undo,
+    z: (event) => (event.shiftKey ? redo() : undo()),
+    y: redo,
     x: clear,
     c: copyToNext,
     Enter: closePolygon,
@@ -500,9 +514,9 @@ async function render({ model, el }) {
   canvas.onkeydown = (event) => {
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const modified = event.ctrlKey || event.metaKey || event.altKey;
-    if (modified && key !== "z") return;
+    if (modified && !["z", "y"].includes(key)) return;
     if (key in arrows) moveCursor(arrows[key], event.shiftKey);
-    else if (key in keys) keys[key]();
+    else if (key in keys) keys[key](event);
     else return;
     event.preventDefault();
     event.stopPropagation();

@@ -13,15 +13,16 @@ function overlayTable(layer, colors, opacity, threshold) {
 
 function composeSlice(slice, image, map, table) {
   const pixels = new ImageData(slice.columns, slice.rows);
+  const step = channelStep(image);
   let out = 0;
   for (let row = 0; row < slice.rows; row++) {
     for (let column = 0; column < slice.columns; column++) {
       const index = slice.index(column, row);
-      const grey = image.voxels[index];
       const [red, green, blue, cover] = map ? table[map.voxels[index]] : [0, 0, 0, 0];
-      pixels.data[out++] = grey + cover * (red - grey);
-      pixels.data[out++] = grey + cover * (green - grey);
-      pixels.data[out++] = grey + cover * (blue - grey);
+      const own = [image.voxels[index], image.voxels[index + step], image.voxels[index + 2 * step]];
+      pixels.data[out++] = own[0] + cover * (red - own[0]);
+      pixels.data[out++] = own[1] + cover * (green - own[1]);
+      pixels.data[out++] = own[2] + cover * (blue - own[2]);
       pixels.data[out++] = 255;
     }
   }

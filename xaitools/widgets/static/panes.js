@@ -13,8 +13,11 @@ function panesOf(state, store) {
   const methods = [...store.maps.keys()].filter((name) =>
     state.view === "compare" ? state.compare.includes(name) : name === state.method,
   );
-  return methods.flatMap((method) => planes.map((plane) => ({ plane, map: store.maps.get(method) })));
+  const maps = store.maps.size === 0 ? [undefined] : methods.map((method) => store.maps.get(method));
+  return maps.flatMap((map) => planes.map((plane) => ({ plane, map })));
 }
+
+const mapsIn = (panes) => [...new Set(panes.map(({ map }) => map))].filter((map) => map);
 
 // A whole number of screen pixels for each column of voxels, where there is room: all are equally wide.
 // The three planes share one scale, other views fill their side.
@@ -44,13 +47,14 @@ function paintPane(pane, { grid, store, state, colormaps }) {
   const slice = cutSlice(grid, plane, position, state.image, state.side);
   pane.slice = slice;
   fitCanvas(canvas, slice, grid, state.view);
-  const shown = map.voxels && !isConstant(map, state.image) ? map : null;
+  const shown = map?.voxels && !isConstant(map, state.image) ? map : null;
   const table = shown && mapTable(map, state, colormaps);
   paintPixels(canvas, composeSlice(slice, store.image, shown, table));
   if (store.mask?.voxels && state.outline) paintOutline(canvas, slice, store.mask);
   if (state.crosshair || state.view === "planes") paintCrosshair(canvas, slice, slice.cell(position));
   if (grid.letters) paintLetters(canvas, plane, isMirrored(grid, plane, state.side));
-  pane.caption.textContent = { slice: "", planes: plane, compare: map.name }[state.view];
+  pane.caption.textContent = { slice: "", planes: plane, compare: map?.name }[state.view];
+  pane.caption.title = state.view === "compare" ? (map?.about ?? "") : "";
 }
 
 function labelPane(pane, { grid, state, names }) {
@@ -60,7 +64,7 @@ function labelPane(pane, { grid, state, names }) {
   const place = volume ? `${pane.plane} slice ${at + 1} of ${size}` : names[state.image];
   const attributes = {
     role: size > 1 ? "slider" : "img",
-    "aria-label": `${names[state.image]}, ${pane.map.name}${volume ? `, ${pane.plane}` : ""}`,
+    "aria-label": [names[state.image], pane.map?.name, volume && pane.plane].filter((part) => part).join(", "),
     ...(size > 1 && {
       "aria-valuemin": 1, "aria-valuemax": size, "aria-valuenow": at + 1, "aria-valuetext": place,
     }),
@@ -85,10 +89,8 @@ const KEYS = {
 
 const SHIFTED = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
 
-const WHEEL_NOTCH = 30;
-
-// `point` hears of the cell under the pointer, or of none.
-function movePaneBy(pane, model, grid, point) {
+// `point` hears of the cell under the pointer, or of none; `isOurs` says whether the wheel is the picture's.
+function movePaneBy(pane, model, grid, point, isOurs) {
   const { canvas } = pane;
   const goTo = ([column, row]) => {
     saveState(model, { voxel: fromGrid(grid, pane.slice.position(column, row)) });
@@ -113,21 +115,18 @@ function movePaneBy(pane, model, grid, point) {
   };
   canvas.onpointerdown = (event) => {
     const cell = cellUnder(pane, event);
-    if (!cell || event.button !== 0) return;
+    if (!cell || event.button !== 0 || event.pointerType === "touch") return; // a finger may want to scroll the page
     canvas.setPointerCapture(event.pointerId);
     goTo(cell);
   };
-  canvas.onpointerleave = () => point(undefined);
-
-  let travel = 0;
-  canvas.onwheel = (event) => {
-    event.preventDefault();
-    travel += event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? WHEEL_NOTCH : 1);
-    if (Math.abs(travel) < WHEEL_NOTCH) return;
-    const up = travel < 0;
-    travel = 0;
-    step((at) => (up === (grid.rank === 3) ? at + 1 : at - 1));
+  canvas.onclick = (event) => {
+    const cell = cellUnder(pane, event);
+    if (cell) goTo(cell);
   };
+  canvas.onpointerleave = () => point(undefined);
+  if (isStack(grid, model.get("names"))) {
+    followWheel(canvas, isOurs, (down) => step((at) => (grid.rank === 3 ? at - down : at + down)));
+  }
   canvas.onkeydown = (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const [moves, move] = event.shiftKey ? [SHIFTED, shift] : [KEYS, step];

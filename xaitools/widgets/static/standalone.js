@@ -23,6 +23,6 @@ function readBytes(key, value) {
 function mountStandalone(id) {
   const el = document.getElementById(id);
   const state = JSON.parse(el.querySelector("script").textContent, readBytes);
-  el.querySelector("p").remove();
+  el.querySelector("p")?.remove();
   return render({ model: standaloneModel(state), el });
 }

@@ -5,21 +5,29 @@ const STATE = [
   "outline", "crosshair", "plane", "side", "voxel",
 ];
 
-const number = (value) => String(Number(value.toPrecision(3)));
+// Three digits; what is very small or large in powers of ten, with `digits` after the point.
+function number(value, digits = 1) {
+  const size = Math.abs(value);
+  const plain = size === 0 || (size >= 1e-3 && size < 1e5);
+  return (plain ? String(Number(value.toPrecision(3))) : value.toExponential(digits)).replace("e+", "e");
+}
 
 function describeMap(map, image, index) {
   const share = isConstant(map, image) ? "" : ` (${Math.round(100 * relative(map, map.voxels[index]))} % of maximum)`;
-  return `${map.name} ${number(valueAt(map, image, index))}${share}`;
+  return `${map.name} ${number(valueAt(map, image, index), 2)}${share}`;
 }
 
 function describe(grid, store, image, slice, [column, row], maps) {
   const index = slice.index(column, row);
   const voxel = fromGrid(grid, slice.position(column, row));
-  const place = grid.rank === 2 ? `row ${voxel[0]}, column ${voxel[1]}` : `voxel ${voxel.join(", ")}`;
+  const mm = grid.affine ? toWorld(grid, voxel).map((at) => (Math.round(10 * at) / 10 + 0).toFixed(1)) : [];
+  const world = grid.affine ? ` (x ${mm[0]}, y ${mm[1]}, z ${mm[2]} mm)` : "";
+  const place = grid.rank === 2 ? `row ${voxel[0]}, column ${voxel[1]}` : `voxel ${voxel.join(", ")}${world}`;
   const region = store.labels?.voxels ? regionAt(store.labels, index) : "";
   const values = maps.filter((map) => map.voxels).map((map) => describeMap(map, image, index));
-  const grey = `image ${number(valueAt(store.image, image, index))}`;
-  return `${place}${region && `, ${region}`}: ${[grey, ...values].join(", ")}`;
+  const own = imageValues(store.image, image, index).map((value) => number(value, 2));
+  const shown = own.length === 1 ? `image ${own[0]}` : `red ${own[0]}, green ${own[1]}, blue ${own[2]}`;
+  return `${place}${region && `, ${region}`}: ${[shown, ...values].join(", ")}`;
 }
 
 function makeScale() {
@@ -55,14 +63,14 @@ function buildPage() {
   const side = element("div", { className: "xai-side" }, controls, bars, notice);
   const root = element("div", { className: "xai-viewer" }, picture, side);
   root.dataset.lmSuppressShortcuts = "true"; // JupyterLab would take the arrow keys for its cells
-  return { root, panes, readout, notice, controls, scales };
+  return { root, picture, panes, readout, notice, controls, scales };
 }
 
-function noticesFor(state, maps, notice) {
+function noticesFor(state, maps, notice, store) {
   const flat = maps.filter((map) => isConstant(map, state.image));
   return [
     notice,
-    maps.length === 0 ? "Choose a method to compare." : "",
+    store.maps.size > 0 && maps.length === 0 ? "Choose a method to compare." : "",
     ...flat.map((map) => `The map ${map.name} is constant (${number(map.ranges[state.image][0])}): there is nothing to show.`),
     maps.every((map) => map.voxels) ? "" : "Unpacking …",
   ].filter((text) => text);
@@ -70,6 +78,7 @@ function noticesFor(state, maps, notice) {
 
 async function render({ model, el }) {
   const page = buildPage();
+  page.root.dataset.token = model.get("token");
   el.append(page.root);
   const grid = model.get("grid");
   const names = model.get("names");
@@ -77,7 +86,8 @@ async function render({ model, el }) {
   const store = groupLayers(model.get("layers"));
   const choices = { sequential: Object.keys(colormaps.sequential), diverging: Object.keys(colormaps.diverging) };
   const controls = makeControls(model, store, grid, choices);
-  page.controls.append(...controls.map((control) => control.node));
+  page.controls.append(...controls.map((control) => control.node), resetButton(model));
+  const isOurs = guardWheel(page.picture, grid.rank === 3 ? "slices" : "images");
   const readState = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
   let panes = [];
   let pointed;
@@ -91,13 +101,13 @@ async function render({ model, el }) {
     const { image, voxel } = readState();
     const pane = pointed?.pane ?? panes[0];
     const cell = pointed?.cell ?? pane?.slice.cell(toGrid(grid, voxel));
-    const maps = [...new Set(panes.map(({ map }) => map))];
+    const maps = mapsIn(panes);
     page.readout.textContent = pane ? describe(grid, store, image, pane.slice, cell, maps) : "";
   }
 
   function arrange(wanted) {
     const added = wanted.slice(panes.length).map(makePane);
-    added.forEach((pane) => movePaneBy(pane, model, grid, point));
+    added.forEach((pane) => movePaneBy(pane, model, grid, point, isOurs));
     panes = [...panes, ...added].slice(0, wanted.length);
     panes.forEach((pane, index) => Object.assign(pane, wanted[index]));
     if (page.panes.childElementCount !== panes.length || added.length > 0) {
@@ -109,7 +119,7 @@ async function render({ model, el }) {
   function draw() {
     const state = readState();
     arrange(panesOf(state, store));
-    const maps = [...new Set(panes.map(({ map }) => map))];
+    const maps = mapsIn(panes);
     maps.filter((map) => !map.voxels).forEach((map) => load(map).then(schedule));
     const scene = { grid, store, state, colormaps, names };
     page.panes.dataset.view = state.view;
@@ -119,7 +129,7 @@ async function render({ model, el }) {
     });
     const scaled = maps.filter((map) => map.voxels && !isConstant(map, state.image));
     page.scales.forEach((scale, signed) => paintScale(scale, scaled.filter((map) => map.signed === Boolean(signed)), scene));
-    page.notice.textContent = noticesFor(state, maps, model.get("notice")).join("\n");
+    page.notice.textContent = noticesFor(state, maps, model.get("notice"), store).join("\n");
     controls.forEach((control) => control.sync());
     showValue();
   }
@@ -139,7 +149,7 @@ async function render({ model, el }) {
 
   // What is shown first comes first; the other layers unpack while one already looks.
   async function loadFirst() {
-    await Promise.all([store.image, ...panesOf(readState(), store).map(({ map }) => map)].map(load));
+    await Promise.all([store.image, ...mapsIn(panesOf(readState(), store))].map(load));
     draw();
   }
 
