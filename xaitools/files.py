@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+in_use: set[Path] = set()
+"""The stored results that this process has read or written: what a run still needs when it is done."""
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from xaitools.errors import DataError, ShapeError
-from xaitools.files import replacing, write_text
+from xaitools.files import in_use, replacing, write_text
 
 if TYPE_CHECKING:
     from xaitools.data.returning import Returned
@@ -92,6 +92,7 @@ def save_map(
         "key": dict(key),
     }
     write_text(_sidecar(path), json.dumps(sidecar, indent=1, sort_keys=True))
+    in_use.add(path.resolve())
     return path
 
 
@@ -206,10 +207,12 @@ def load_map(
         made_under = json.loads(_sidecar(path).read_text())["key"]
         if key is not None and made_under != json.loads(json.dumps(dict(key))):
             return None
-        return _read(path)
+        array = _read(path)
     except Exception as error:  # numpy's and nibabel's readers raise whatever a damaged file leads them to
         logger.warning("%s is damaged (%s) and is made again.", path.name, error)
         return None
+    in_use.add(path.resolve())
+    return array
 
 
 def load_or_compute(

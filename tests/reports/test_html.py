@@ -1,12 +1,14 @@
 import nbformat
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.io as pio
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from papermill.translators import PythonTranslator
 
+from xaitools.plots.style import titled
 from xaitools.reports.html import contents, parameters_table, title, to_html
-from xaitools.study import plain_table, words
+from xaitools.study import Run, plain_table, words
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -51,9 +53,40 @@ def test_plots_live_from_one_inlined_script_without_any_request(write, browser):
     page.wait_for_selector(".plot .main-svg")
     assert page.locator(".plot.js-plotly-plot").count() == 2
     assert page.evaluate("document.querySelector('.plot').data[0].y") == [1, 3, 2]
-    assert [round(place.bounding_box()["height"]) for place in page.locator(".plot").all()] == [450, 320]
+    heights = [round(place.bounding_box()["height"]) for place in page.locator(".plot").all()]
+    assert [heights[0] - heights[1], heights[1] < 320] == [130, True]  # the title stands above, as text
+    assert page.locator("figcaption strong").all_inner_texts() == ["curve", "curve"]
     assert browser.requests == [path.as_uri()]
     assert browser.errors == []
+
+
+def buttons(page):
+    """What the buttons over a page's plots say."""
+    page.wait_for_selector(".modebar-btn", state="attached")
+    return page.locator(".modebar-btn").evaluate_all("all => all.map(button => button.dataset.title)")
+
+
+def test_no_plot_of_a_page_offers_to_upload_what_it_shows(write, browser, tmp_path):
+    figure = go.Figure(go.Scatter(y=[1, 3, 2]))
+    figure.write_html(tmp_path / "plain.html")
+    assert any("Share" in text for text in buttons(browser.open(tmp_path / "plain.html")))
+    titled(figure, "In the template").write_html(tmp_path / "template.html")
+    run = Run(tmp_path / "out", study="tiny", parameters={})
+    pages = [
+        write(new_code_cell("figure.show()", outputs=[plot()])),
+        tmp_path / "template.html",
+        run.save_figure(go.Figure(go.Scatter(y=[1, 3, 2])), "own"),
+    ]
+    for path in pages:
+        texts = buttons(browser.open(path))
+        assert "Download plot as a PNG" in texts, path
+        assert not [text for text in texts if "Share" in text or "cloud" in text.lower()], path
+
+
+def test_figures_that_a_notebook_shows_itself_offer_no_upload(tmp_path):
+    Run(tmp_path, study="tiny", parameters={})
+    bundle = pio.renderers["plotly_mimetype"].to_mimebundle(go.Figure().to_dict())
+    assert bundle[PLOTLY]["config"]["showSendToCloud"] is False
 
 
 def test_the_page_forbids_what_an_output_would_request(write, browser):

@@ -33,6 +33,7 @@ def test_a_study_writes_its_whole_folder(notebooks, tmp_path, browser, draws_sti
         "manifest.json",
         "metrics.csv",
         "maps/map-3.txt",
+        "figures/captions.md",
         "figures/line.html",
         "figures/line.svg",
         "figures/plotly.min.js",
@@ -200,3 +201,36 @@ def test_a_killed_run_leaves_nothing_that_tells_of_persons(notebooks, tmp_path):
     run_study(tmp_path / "slow.ipynb", parameters=values, out=out, progress=False)
     assert read_manifest(out)["status"] == "done"
     assert "{data_dir}" in (out / "slow.ipynb").read_text()
+
+
+def test_a_finished_run_stays_whole_until_the_next_one_is_done(notebooks, tmp_path, caplog):
+    def run(**parameters):
+        return run_study(notebooks / "broken.ipynb", parameters=parameters, out=tmp_path, progress=False)
+
+    def replacing():
+        return [record.message for record in caplog.records if "replaces" in record.message]
+
+    first = run().read_text()
+    assert replacing() == []
+    own = tmp_path / "figures" / "mine.txt"
+    own.write_text("of the user")
+    (tmp_path / "figures" / "old.html").write_text("of the first run")
+    with pytest.raises(DataError, match="label column"):
+        run(data_dir="ct")
+    assert not (tmp_path / "broken.html").exists()
+    previous = tmp_path / "previous"
+    assert (previous / "broken.html").read_text() == first
+    assert read_manifest(previous)["status"] == "done"
+    assert {path.name for path in previous.iterdir()} == {
+        "broken.html", "broken.ipynb", "manifest.json", "metrics.csv", "figures",
+    }  # fmt: skip
+    assert [path.name for path in (previous / "figures").iterdir()] == ["old.html"]
+    (message,) = replacing()
+    assert "data_dir was '', is '{data_dir}'" in message
+    with pytest.raises(DataError, match="label column"):
+        run(data_dir="ct")
+    assert (previous / "broken.html").read_text() == first  # a second failure does not cost it either
+    run()
+    assert not previous.exists()
+    assert own.read_text() == "of the user"
+    assert len(replacing()) == 1

@@ -4,13 +4,17 @@ import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import pandas as pd
 import papermill
 import plotly.graph_objects as go
 import pytest
 
+from xaitools import maps
 from xaitools.errors import ParameterError
-from xaitools.study import stills
+from xaitools.maps import load_map, save_map
+from xaitools.plots.style import titled
+from xaitools.study import replacing, stills
 from xaitools.study.manifest import read_manifest
 from xaitools.study.run import Run
 
@@ -167,6 +171,7 @@ def test_figures_share_one_script_and_open_offline(run, browser):
     for name in ("one", "two"):
         path = run.save_figure(go.Figure(go.Scatter(y=[1, 2])), name)
     assert sorted(file.name for file in run.figures_dir.iterdir()) == [
+        "captions.md",
         "one.html",
         "plotly.min.js",
         "two.html",
@@ -175,6 +180,16 @@ def test_figures_share_one_script_and_open_offline(run, browser):
     page.wait_for_selector(".main-svg")
     assert all(url.startswith("file://") for url in browser.requests)
     assert browser.errors == []
+
+
+def test_captions_of_all_figures_stand_beside_them_as_sentences(run):
+    figure = titled(go.Figure(), "Maps of T<0.5", "Slice sub-003. In percent.", "From /home/jane/ct")
+    for name in ("one", "one"):
+        run.save_figure(figure, name)
+    run.save_figure(go.Figure(), "untitled")
+    assert (run.figures_dir / "captions.md").read_text() == (
+        "# Figures of ct_contrast\n\n- **one**: Maps of T<0.5. Slice sub-003. In percent. From {data_dir}.\n"
+    )
 
 
 def test_a_figure_name_cannot_leave_the_folder(run):
@@ -215,3 +230,36 @@ def test_without_a_working_browser_a_run_ends_well_and_says_so_once(
     (message,) = (record.message for record in caplog.records if record.name == "xaitools.study.stills")
     assert message.startswith("2 of 2 still pictures were not drawn, which needs Chrome or Chromium (")
     assert not list(run.figures_dir.glob("*.svg"))
+
+
+def test_maps_that_a_run_does_not_use_go_when_it_is_done(run, monkeypatch):
+    for method in ("gradient", "deconvolution"):
+        save_map(run.maps_dir / "net", "sub-001", method, np.eye(3), key={"weights": "a"})
+    run.finish()
+    assert len(list(run.maps_dir.rglob("*_map.npz"))) == 2
+    other = run.maps_dir / "mine.npz"
+    other.write_text("of the user")
+    monkeypatch.setattr(replacing, "in_use", set())  # as another process has it
+    monkeypatch.setattr(maps, "in_use", replacing.in_use)
+    again = Run(run.output_dir, study="ct_contrast", parameters={})
+    assert load_map(run.maps_dir / "net", "sub-001", "gradient") is not None
+    assert len(list(run.maps_dir.rglob("*_map.npz"))) == 2  # as long as it runs
+    again.finish()
+    left = sorted(path.name for path in run.maps_dir.rglob("*") if path.is_file())
+    assert left == ["mine.npz", "sub-001_desc-gradient_map.json", "sub-001_desc-gradient_map.npz"]
+    replacing.in_use.clear()
+    Run(run.output_dir, study="ct_contrast", parameters={}).finish()  # uses none, and deletes none
+    assert len(list(run.maps_dir.rglob("*_map.npz"))) == 1
+
+
+def test_numbers_and_figures_of_an_earlier_run_stay_until_the_next_one_is_done(run):
+    run.record(metric="auc", value=0.5)
+    run.save_figure(go.Figure(), "old")
+    run.finish()
+    again = Run(run.output_dir, study="ct_contrast", parameters={})
+    previous = run.output_dir / "previous"
+    assert "0.5" in (previous / "metrics.csv").read_text()
+    assert (previous / "figures" / "old.html").exists()
+    assert not (run.figures_dir / "old.html").exists()
+    again.finish()
+    assert not previous.exists()

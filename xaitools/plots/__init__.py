@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "randomization": ["randomization_plot"],
         "points": ["prediction_plot", "quality_plot", "region_plot", "score_plot"],
         "style": [
+            "CONFIG",
             "CONTROL",
             "DIVERGING",
             "OUTLINE",
@@ -19,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SEQUENTIAL",
             "SMOOTHINGS",
             "TEMPLATE",
+            "no_uploads",
             "plain",
         ],
         "tiles": ["map_panel", "slices_plot"],

@@ -37,7 +37,8 @@ def kernels_plot(
     title, finding : str
         Title of the figure, and what to see in it.
     width : int
-        Width of the figure in pixels; the height follows from the tiles.
+        Width in pixels that the figure is laid out for, from which its height follows; where there is less, the
+        tiles shrink.
 
     Raises
     ------
@@ -83,12 +84,11 @@ def kernels_plot(
     side = min((width - 160) / len(shown), 120.0)
     fig.update_layout(
         coloraxis={"colorscale": DIVERGING, "cmin": -bound, "cmax": bound, "colorbar": {"title": "weight"}},
-        width=width,
         height=round(max(side * planes.shape[2] / planes.shape[3] * n_rows * 1.2, 120) + 150),
         margin={"l": 50, "r": 10, "t": 130, "b": 20},
     )
     count = f"All {n} filters." if len(shown) == n else f"{len(shown)} of {n} filters, those of largest norm."
-    return titled(fig, title, count, finding)
+    return titled(fig, title, count, finding, width=width)
 
 
 def activation_plot(
@@ -161,7 +161,8 @@ def neighbours_plot(
     title, finding : str
         Title of the figure, and what to see in it.
     width : int
-        Width of the figure in pixels; the height follows from the tiles.
+        Width in pixels that the figure is laid out for, from which its height follows; where there is less, the
+        tiles shrink.
 
     Raises
     ------

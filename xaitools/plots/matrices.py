@@ -86,8 +86,8 @@ def comparison_plot(
     fig.update_xaxes(title="column method", tickangle=-40, showgrid=False)
     fig.update_yaxes(title="row method", autorange="reversed", showgrid=False)
     legend = {"x": 1.02, "y": -0.02, "yanchor": "top"}
-    fig.update_layout(width=max(side + 140, 640), height=max(side, 420), legend=legend)
-    return titled(fig, title, finding)
+    fig.update_layout(height=max(side, 420), legend=legend)
+    return titled(fig, title, finding, width=max(side + 140, 640))
 
 
 def matrices_plot(
@@ -118,7 +118,8 @@ def matrices_plot(
     title, finding : str
         Title of the figure, and a published result to print under it.
     width : int
-        Width of the figure in pixels; the height follows from the tiles.
+        Width in pixels that the figure is laid out for, from which its height follows; where there is less, the
+        tiles shrink.
 
     Raises
     ------
@@ -188,8 +189,7 @@ def matrices_plot(
             "cmax": bounds[1],
             "colorbar": {"title": unit},
         },
-        width=width,
         height=round(tile_height * len(matrices) * 1.05 + 160),
         margin={"l": 80, "r": 10, "t": 120, "b": 60},
     )
-    return titled(fig, title, finding)
+    return titled(fig, title, finding, width=width)

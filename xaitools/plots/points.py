@@ -197,7 +197,12 @@ def region_plot(
     fig.update_xaxes(rangemode="tozero", matches=None, title="")
     fig.update_xaxes(title={"text": plain(value), "standoff": 8}, col=(len(methods) + 1) // 2)
     fig.update_yaxes(title="")
-    fig.update_layout(height=170 + 26 * len(order), barmode="overlay", showlegend=bool(len(marked)))
+    fig.update_layout(
+        height=190 + 26 * len(order),
+        barmode="overlay",
+        showlegend=bool(len(marked)),
+        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
+    )
     return titled(fig, title, finding)
 
 
@@ -250,14 +255,14 @@ def prediction_plot(
     line = {"color": CONTROL, "dash": "dash"}
     fig.add_scatter(x=bounds, y=bounds, mode="lines", line=line, name="identity", hoverinfo="skip")
     fig.data = fig.data[-1:] + fig.data[:-1]
-    fig.update_xaxes(title=f"true {axis}", range=bounds, constrain="domain", nticks=8)
+    fig.update_xaxes(title=f"true {axis}", range=bounds, constrain="domain", constraintoward="left", nticks=8)
     fig.update_yaxes(title=f"predicted {axis}", range=bounds, constrain="domain", nticks=8, scaleanchor="x")
-    plain_facets(fig).update_layout(width=720, height=640)
+    plain_facets(fig).update_layout(height=600)
     errors = (table["predicted"] - table["truth"]).abs().groupby(given["split"].to_numpy(), sort=False)
     subtitle = "Mean absolute error: " + ", ".join(
         f"{split} {error.mean():.3g} {unit} (n = {len(error)})" for split, error in errors
     )
-    return titled(fig, title, subtitle, finding)
+    return titled(fig, title, subtitle, finding, width=680)
 
 
 def _dots(

@@ -1,5 +1,6 @@
 """Images and maps as grids of tiles."""
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from plotly.subplots import make_subplots
 from skimage.measure import find_contours
 
 from xaitools.errors import ParameterError, ShapeError
-from xaitools.plots.style import DIVERGING, OUTLINE, SEQUENTIAL, finite, plain, titled
+from xaitools.plots.style import DIVERGING, OUTLINE, SEQUENTIAL, finite, plain, titled, wrapped
 
 
 def map_panel(
@@ -37,7 +38,8 @@ def map_panel(
     title, subtitle, mask_name : str
         Text of the figure; `mask_name` labels the outline in the legend.
     width : int
-        Width of the figure in pixels; the height follows from the tiles.
+        Width in pixels that the figure is laid out for, from which its height follows; where there is less, the
+        tiles shrink.
 
     Returns
     -------
@@ -93,22 +95,28 @@ def map_panel(
     )
     for row, (own, outline) in enumerate(slices, start=1):
         _add_tile(fig, _grey_tile(own, "image"), outline, row, 1)
+    heads = {name: wrapped(html.unescape(name), 12) for name in ["image", *columns]}
     for (label, name), tile in tiles.items():
         row = list(maps).index(label) + 1
         outline = None if mask is None else outlines[row - 1]
         _add_tile(fig, _map_tile(tile, f"{label}, {name}"), outline, row, columns.index(name) + 3)
     next(fig.select_traces({"type": "scatter"}), go.Scatter()).update(showlegend=True)
     for column, name in [(1, "image"), *enumerate(columns, start=3)]:
-        fig.update_xaxes(title={"text": name, "standoff": 4}, side="top", row=1, col=column)
+        fig.update_xaxes(
+            title={"text": "<br>".join(heads[name]), "standoff": 4}, side="top", row=1, col=column
+        )
     for row, caption in enumerate(captions, start=1):
         fig.update_yaxes(title={**caption, "standoff": 4}, row=row, col=3)
     _show_pixels(fig, shape)
-    _lay_out(fig, signed, height * n_rows, width, n_rows if roomy else None)
-    return titled(fig, title, subtitle)
+    _lay_out(fig, signed, height * n_rows, max(map(len, heads.values())), n_rows if roomy else None)
+    return titled(fig, title, subtitle, width=width)
 
 
-def _lay_out(fig: go.Figure, signed: bool, height: float, width: int, n_rows: int | None) -> None:
-    """Place colour bar and legend: below the slice, where the first column of `n_rows` has room, or beside the maps."""
+def _lay_out(fig: go.Figure, signed: bool, height: float, lines: int, n_rows: int | None) -> None:
+    """Make room for titles of `lines`.
+
+    Colour bar and legend stand below the slice, where the first column of `n_rows` has room, or beside the maps.
+    """
     axis = _percent_axis(signed)
     if n_rows:
         legend = {"x": 0, "y": 1 - 2 / n_rows, "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"}
@@ -117,9 +125,8 @@ def _lay_out(fig: go.Figure, signed: bool, height: float, width: int, n_rows: in
         legend = {"x": 0, "y": -0.01, "yanchor": "top", "orientation": "h"}
     fig.update_layout(
         coloraxis=axis,
-        width=width,
-        height=round(height * 1.03 + (130 if n_rows else 160)),
-        margin={"l": 10, "r": 10 if n_rows else 120, "t": 120, "b": 10 if n_rows else 40},
+        height=round(height * 1.03 + 18 * lines + (112 if n_rows else 142)),
+        margin={"l": 10, "r": 10 if n_rows else 120, "t": 84 + 18 * lines, "b": 10 if n_rows else 40},
         legend=legend,
     )
 
@@ -158,7 +165,7 @@ def slices_plot(
     title, subtitle, mask_name : str
         Text of the figure; `mask_name` labels the outline in the legend.
     width : int
-        Width of the figure in pixels.
+        Width in pixels that the figure is laid out for; where there is less, the tiles shrink.
 
     Raises
     ------
@@ -187,20 +194,13 @@ def slices_plot(
             fig.add_trace(_outline_trace(outline, mask_name, legend=index == 0), row, column)
     _show_pixels(fig, images.shape[1:])
     tile_height = width / columns * images.shape[1] / images.shape[2]
+    bottom = 10 if masks is None else 40
     fig.update_layout(
-        width=width,
-        height=round(tile_height * n_rows * 1.15 + 130),
-        margin={"l": 10, "r": 10, "t": 120, "b": 10},
-        legend={
-            "orientation": "h",
-            "x": 1,
-            "xanchor": "right",
-            "y": 0.98,
-            "yanchor": "top",
-            "yref": "container",
-        },
+        height=round(tile_height * n_rows * 1.15 + 95 + bottom),
+        margin={"l": 10, "r": 10, "t": 95, "b": bottom},
+        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
     )
-    return titled(fig, title, subtitle)
+    return titled(fig, title, subtitle, width=width)
 
 
 def _percent(values: npt.ArrayLike, shape: tuple[int, ...], what: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -13,6 +14,7 @@ from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
 from xaitools.files import write_text
+from xaitools.reports.front import answer, facts, leave_out, make_room_in_front
 from xaitools.reports.hiding import hide, parameters_as_run
 from xaitools.study.manifest import without_paths
 from xaitools.study.notebooks import parse_parameters
@@ -22,12 +24,13 @@ _PLOTLY = "application/vnd.plotly.v1+json"
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def to_html(notebook: str | Path, path: str | Path) -> Path:
+def to_html(notebook: str | Path, path: str | Path, *, manifest: Mapping[str, Any] | None = None) -> Path:
     """Write an executed notebook as a report: self-contained, code folded away, plots alive.
 
     The page makes no request, and forbids the browser to: scripts are inlined, plotly's only once and only if
     there is a plot. A widget shows as the HTML that stands beside it in the same output, and is left out if
-    there is none. No path that the notebook's parameters name is shown: see :mod:`xaitools.study.privacy`.
+    there is none. Cells tagged ``notebook-only`` are left out. No path that the notebook's parameters name is shown:
+    see :mod:`xaitools.study.privacy`.
 
     Parameters
     ----------
@@ -35,6 +38,8 @@ def to_html(notebook: str | Path, path: str | Path) -> Path:
         The executed notebook.
     path : str or Path
         The HTML file to write.
+    manifest : mapping, optional
+        What ``manifest.json`` tells of the run, for the box in front: date, version, data, device, duration.
 
     Returns
     -------
@@ -44,6 +49,8 @@ def to_html(notebook: str | Path, path: str | Path) -> Path:
     raw = nbformat.read(notebook, as_version=4)
     node = nbformat.from_dict(hide(raw, Private(parameters_as_run(raw))))
     parameters = parameters_table(node)
+    leave_out(node)
+    make_room_in_front(node)
     has_plots = prepare_outputs(node)
     exporter = HTMLExporter(
         template_name="report",
@@ -58,6 +65,8 @@ def to_html(notebook: str | Path, path: str | Path) -> Path:
                 "title": title(node) or Path(path).stem,
                 "contents": contents(node),
                 "parameters": parameters,
+                "answer": answer(node),
+                "facts": facts(manifest or {}, node),
                 "plotly_js": _plotly_js() if has_plots else "",
                 "highlight_css": HtmlFormatter().get_style_defs(".highlight"),
             }

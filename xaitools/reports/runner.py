@@ -1,6 +1,7 @@
 """Run a study's notebook through Papermill, strictly, into its output folder."""
 
 import json
+import logging
 import re
 import signal
 import threading
@@ -23,9 +24,12 @@ from xaitools.files import digest, write_text
 from xaitools.reports.hiding import hide
 from xaitools.reports.html import to_html
 from xaitools.reports.parameters import check_parameters, read_preset
-from xaitools.study.manifest import ending, write_manifest
+from xaitools.study.manifest import ending, read_manifest, without_paths, write_manifest
 from xaitools.study.notebooks import find_notebook, read_parameters
 from xaitools.study.privacy import Private
+from xaitools.study.replacing import drop_previous, make_room, replaced
+
+logger = logging.getLogger(__name__)
 
 SCHEME = "in-memory://"
 
@@ -57,7 +61,8 @@ def run_study(
 ) -> Path:
     """Run a study and write its output folder: the executed notebook, the HTML report, numbers, maps.
 
-    Running it again in the same folder resumes: nothing that the notebook finds there is deleted. The executed notebook
+    Running it again in the same folder resumes from the maps that lie there. A finished run that lies there is named in
+    a warning and kept whole, in the folder ``previous``, until this one is done. The executed notebook
     is written at the end, also that of a run that fails or is interrupted, without the paths and names that it knew.
 
     Parameters
@@ -122,19 +127,22 @@ def run_notebook(
         values = {**values, "output_dir": str(folder)}
     key = content_key(notebook, values)
     private = private_of(notebook, values, folder)
+    if said := replaced(folder, private.value(without_paths({**_defaults(notebook), **values}))):
+        logger.warning("%s", said)
+    make_room(folder)
     write_manifest(folder, {"study": notebook.stem, "status": "running"}, fresh=True)
-    executed.unlink(missing_ok=True)
     place = f"{SCHEME}{uuid.uuid4()}/{notebook.name}"
     try:
         try:
             _execute(notebook, place, executed, values, cwd or Path.cwd(), progress)
         finally:
             _write_hidden(_KEPT.texts.pop(place, ""), executed, private)
-        to_html(executed, report)
+        to_html(executed, report, manifest=read_manifest(folder))
     except BaseException as error:
-        write_manifest(folder, {"key": key, **ending(error)}, private=private)
+        write_manifest(folder, {"key": key, "notebook": notebook.stem, **ending(error)}, private=private)
         raise
-    write_manifest(folder, {"key": key, "status": "done"})
+    write_manifest(folder, {"key": key, "notebook": notebook.stem, "status": "done"})
+    drop_previous(folder)
     return report
 
 
@@ -232,8 +240,13 @@ def _failure(notebook: Path, executed: Path, error: PapermillExecutionError) -> 
 
 def private_of(notebook: Path, values: Mapping[str, Any], folder: Path) -> Private:
     """What a run of `notebook` with `values` into `folder` must not tell."""
-    defaults = {name: parameter.default for name, parameter in read_parameters(notebook).items()}
-    return Private({**defaults, **values, "output_dir": str(folder)}, {str(notebook.resolve().parent): "."})
+    return Private(
+        {**_defaults(notebook), **values, "output_dir": str(folder)}, {str(notebook.resolve().parent): "."}
+    )
+
+
+def _defaults(notebook: Path) -> dict[str, Any]:
+    return {name: parameter.default for name, parameter in read_parameters(notebook).items()}
 
 
 def _write_hidden(text: str, executed: Path, private: Private) -> None:

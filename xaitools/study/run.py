@@ -15,7 +15,8 @@ from xaitools.files import write_csv, write_text
 from xaitools.study.manifest import ending, now, read_manifest, surroundings, write_manifest
 from xaitools.study.notebooks import run_parameters
 from xaitools.study.privacy import Private
-from xaitools.study.stills import write_stills
+from xaitools.study.replacing import drop_previous, drop_unused_maps, make_room
+from xaitools.study.stills import caption, write_stills
 
 METRIC_COLUMNS = ("study", "model", "run", "fold", "method", "metric", "value", "n")
 
@@ -29,7 +30,8 @@ class Run:
     Parameters
     ----------
     output_dir : str or Path
-        The folder; made if needed. Maps that lie there from an earlier run stay.
+        The folder; made if needed. An earlier run there moves into its folder ``previous``, which is deleted when
+        this one is done; its maps stay where they are, and those that this one did not use are deleted then.
     study : str
         Name of the study, for instance ``"ct_contrast"``.
     parameters : mapping
@@ -49,6 +51,8 @@ class Run:
     def __init__(
         self, output_dir: str | Path, *, study: str, parameters: Mapping[str, Any], seed: int | None = None
     ) -> None:
+        from xaitools.plots import no_uploads
+
         self.output_dir = Path(output_dir)
         self.maps_dir = self.output_dir / "maps"
         self.figures_dir = self.output_dir / "figures"
@@ -59,6 +63,7 @@ class Run:
         self._metrics: list[dict[str, Any]] = []
         self._seconds: dict[str, float] = {}
         self._figures: dict[Path, Any] = {}
+        self._captions: dict[str, str] = {}
         facts = {
             "study": study,
             "status": "running",
@@ -68,9 +73,15 @@ class Run:
             "seconds": {},
             **surroundings(),
         }
+        self._is_alone = (
+            read_manifest(self.output_dir).get("status") != "running"
+        )  # else a runner keeps the folder
+        if self._is_alone:
+            make_room(self.output_dir)
         write_manifest(self.output_dir, facts, private=self._private, fresh=True)
         self._save()
         self._watch()
+        no_uploads()
 
     @classmethod
     def of_notebook(cls, study: str, namespace: Mapping[str, Any]) -> "Run":
@@ -160,12 +171,15 @@ class Run:
     def save_figure(self, figure: Any, name: str) -> Path:
         """Write a plotly figure to ``figures/NAME.html``, and at the end of the run to ``figures/NAME.svg``.
 
-        The pages share one copy of plotly's script. The still pictures need a browser; see `finish`.
+        The pages share one copy of plotly's script. The still pictures need a browser; see `finish`. The caption of
+        each figure stands in ``figures/captions.md``.
         """
         if not re.fullmatch(r"[\w-]+", name):
             raise ParameterError(f"figure name '{name}': use letters, digits, '_' and '-' only")
+        from xaitools.plots import CONFIG
+
         figure = self._without_paths(figure)
-        page = figure.to_html(include_plotlyjs="plotly.min.js", include_mathjax=False)
+        page = figure.to_html(config=CONFIG, include_plotlyjs="plotly.min.js", include_mathjax=False)
         script = self.figures_dir / "plotly.min.js"
         if not script.exists():
             from plotly.offline import get_plotlyjs
@@ -174,14 +188,23 @@ class Run:
         still = self.figures_dir / f"{name}.svg"
         still.unlink(missing_ok=True)  # one of an earlier run would be another figure
         self._figures[still] = figure
+        self._captions[name] = caption(figure)
+        lines = [f"- **{name}**: {text}\n" for name, text in self._captions.items() if text]
+        write_text(self.figures_dir / "captions.md", "".join([f"# Figures of {self._study}\n\n", *lines]))
         return write_text(still.with_suffix(".html"), page)
 
     def finish(self) -> None:
-        """Draw the still pictures of the figures, where there is a browser, and end with the status ``done``."""
+        """Draw the still pictures of the figures, where there is a browser, and end with the status ``done``.
+
+        What an earlier run in this folder left is deleted, and so are the maps that this one has neither made nor read.
+        """
         self._save()
         write_stills(self._figures)
         self._figures.clear()
+        drop_unused_maps(self.maps_dir)
         self._save(status="done")
+        if self._is_alone:
+            drop_previous(self.output_dir)
 
     def _without_paths(self, figure: Any) -> Any:
         text = figure.to_json()

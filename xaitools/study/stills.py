@@ -1,6 +1,8 @@
-"""Still pictures of figures, to put into a paper."""
+"""Still pictures of figures, to put into a paper, and their captions."""
 
+import html
 import logging
+import re
 import textwrap
 import threading
 from collections.abc import Mapping
@@ -50,6 +52,14 @@ def write_stills(figures: Mapping[Path, Any]) -> list[Path]:
     return drawn
 
 
+def caption(figure: Any) -> str:
+    """The title of a figure, and what stands below it, as sentences."""
+    title = figure.layout.title
+    parts = (title.text, title.subtitle.text)
+    texts = [html.unescape(re.sub("<[^>]*>", " ", part or "")).strip(" .") for part in parts]
+    return " ".join(f"{text}." for text in texts if text)
+
+
 def _draw(figures: Mapping[Path, Any], failures: list[BaseException]) -> None:
     try:
         import kaleido
@@ -66,4 +76,7 @@ def _draw(figures: Mapping[Path, Any], failures: list[BaseException]) -> None:
 
 
 def _size(figure: Any) -> dict[str, int]:
-    return {"width": figure.layout.width or WIDTH, "height": figure.layout.height or HEIGHT}
+    layout = figure.layout
+    meant = layout.meta.get("width") if isinstance(layout.meta, dict) else None
+    width = layout.width or meant or WIDTH
+    return {"width": width, "height": layout.height or HEIGHT}

@@ -1,8 +1,3 @@
-for (const place of document.querySelectorAll("div.plot")) {
-  const { data, layout } = JSON.parse(place.querySelector("script").textContent);
-  place.style.height = `${layout.height ?? 450}px`;
-  Plotly.newPlot(place, data, layout, { responsive: true, displaylogo: false });
-}
 const button = document.getElementById("show-code");
 button.addEventListener("click", () => {
   const show = button.getAttribute("aria-pressed") === "false";
