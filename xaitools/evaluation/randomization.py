@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xaitools.attribution import Maps, MethodName, attribute, parse
+from xaitools.attribution import Maps, MethodName, attribute, parse, parse_all
 from xaitools.checks import Target, check_choice, check_counts, checked_images
 from xaitools.errors import ParameterError
 from xaitools.evaluation._checks import SAME_RANKS
@@ -143,7 +143,7 @@ def model_randomization(
     model: nn.Module | Network,
     images: Float[Tensor, "batch channel *spatial"] | Float[np.ndarray, "batch channel *spatial"],
     target: Target = None,
-    methods: Sequence[str] = ("gradient",),
+    methods: str | Sequence[str] = ("gradient",),
     *,
     order: str = "cascading",
     direction: str = "top-down",
@@ -241,7 +241,7 @@ def smooth_model_randomization(
     model: nn.Module | Network,
     images: Float[Tensor, "batch channel *spatial"] | Float[np.ndarray, "batch channel *spatial"],
     target: Target = None,
-    methods: Sequence[str] = ("gradient",),
+    methods: str | Sequence[str] = ("gradient",),
     *,
     draws: int = 50,
     noise_level: float = 0.1,
@@ -270,7 +270,7 @@ def smooth_model_randomization(
     Hedström et al. 2024, A fresh look at sanity checks for saliency maps, arXiv:2405.02383, and Sanity checks
     revisited, arXiv:2401.06465, section 3.
     """
-    names = [parse(text) for text in methods]
+    names = list(parse_all(methods).values())
     smooth = [
         str(MethodName(name.base, name.option, name.smoothing or "smoothgrad", name.absolute, name.regions))
         for name in names
@@ -303,7 +303,7 @@ class Explainer:
     network: Network
     images: Tensor
     target: Target
-    methods: Sequence[str]
+    methods: str | Sequence[str]
     explained: str
     seed: int
     settings: Mapping[str, Any]
