@@ -83,6 +83,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sets": ["sets_table"],
         "show": ["panel_rows", "plain_table", "saved", "say"],
         "singles": ["longitudinal_table", "sessions", "single_masks", "singles_table"],
+        "values": ["check_values"],
         "volumes": ["check_methods", "coarser", "coarser_affine", "coronal"],
     },
 )
