@@ -37,6 +37,18 @@ def test_report_runs_a_study_and_says_where_the_report_lies(tmp_path, monkeypatc
     assert "gradient,product,4.0" in (tmp_path / "output/tiny/quick/metrics.csv").read_text()
 
 
+def test_report_runs_a_notebook_of_ones_own_without_presets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.ipynb").write_text(Path(TINY).read_text().replace("seed: int = 0", "seed: int = 9"))
+    result = call("report", "mine.ipynb", "-p", "factor", "2", "--no-progress")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "Report: output/mine/own/mine.html\n"
+    assert "gradient,product,18.0" in (tmp_path / "output/mine/own/metrics.csv").read_text()
+    refused = call("report", "mine.ipynb", "--preset", "quick")
+    assert refused.exit_code == 2
+    assert "preset of mine 'quick' is unknown; expected one of none" in refused.output
+
+
 def test_sweep_prints_the_table_and_fails_if_a_run_did(tmp_path):
     result = call("sweep", BROKEN, "--grid", "data_dir=ct,", "--out", tmp_path, "--no-progress")
     assert result.exit_code == 1

@@ -17,7 +17,9 @@ _parameters = click.option(
     metavar="NAME VALUE",
     help="Set a parameter of the notebook; a list is written A,B,C. Can be repeated.",
 )
-_preset = click.option("--preset", default="quick", show_default=True, help="The parameters to start from.")
+_preset = click.option(
+    "--preset", help="The parameters to start from: quick if not given, or a notebook's own if it has no presets."
+)
 _quiet = click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 
 
@@ -34,7 +36,11 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Output folder; output/STUDY/PRESET by default.")
 @_quiet
 def report(
-    study: str, preset: str, parameters: tuple[tuple[str, str], ...], out: Path | None, no_progress: bool
+    study: str,
+    preset: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    out: Path | None,
+    no_progress: bool,
 ) -> None:
     """Run STUDY (a name, or a notebook's path) and write its report.
 
@@ -67,7 +73,7 @@ def report(
 def sweep(
     study: str,
     grid: tuple[str, ...],
-    preset: str,
+    preset: str | None,
     parameters: tuple[tuple[str, str], ...],
     out: Path | None,
     jobs: int,
@@ -107,7 +113,7 @@ def studies() -> None:
         for study in notebooks.studies():
             notebook = notebooks.find_notebook(study)
             click.secho(study, bold=True, nl=False)
-            click.echo(f"  (presets: {', '.join(presets(notebook))})")
+            click.echo(f"  (presets: {', '.join(presets(notebook)) or 'none'})")
             for parameter in notebooks.read_parameters(notebook).values():
                 declared = (
                     f"  {parameter.name}: {' | '.join(parameter.types)} = {_ellipsis(parameter.default)}"

@@ -17,6 +17,11 @@ def presets(notebook: Path) -> list[str]:
     return sorted(file.name.split(".")[-2] for file in files)
 
 
+def usual_preset(notebook: Path) -> str:
+    """The preset of a run that names none: ``quick``, or "" for a notebook without presets."""
+    return "quick" if presets(notebook) else ""
+
+
 def read_preset(notebook: Path, preset: str) -> dict[str, Any]:
     """The parameters of ``presets/STUDY.PRESET.yaml`` beside the notebook.
 
