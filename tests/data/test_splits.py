@@ -6,7 +6,7 @@ import torch
 from scipy.stats import ks_2samp
 
 from xaitools.data.samples import Samples
-from xaitools.data.splits import check_disjoint, cross_validation, folds, split
+from xaitools.data.splits import check_disjoint, cross_validation, folds, k_folds, split
 from xaitools.data.subjects import study_names
 from xaitools.errors import DataError, ParameterError
 
@@ -206,3 +206,16 @@ def test_a_cross_validation_is_repeated_by_its_seed():
 def test_a_cross_validation_needs_folds_and_a_test_set(options):
     with pytest.raises(ParameterError, match="expected"):
         cross_validation(small_set(0), **options, seed=0)
+
+
+def test_folds_without_a_test_set_have_each_sample_in_one_validation_set():
+    samples = small_set(0)
+    sets = k_folds(samples, 3, seed=1)
+    assert sorted(name for _, validation in sets for name in validation.names) == sorted(samples.names)
+    for training, validation in sets:
+        assert not set(training.subjects) & set(validation.subjects)
+        assert len(training) + len(validation) == len(samples)
+        assert len(set(validation.labels.tolist())) == 2
+    assert [own[1].names for own in k_folds(samples, 3, seed=1)] == [own[1].names for own in sets]
+    with pytest.raises(ParameterError, match="n_folds=1; expected at least 2"):
+        k_folds(samples, 1, seed=0)

@@ -1,7 +1,16 @@
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
-from xaitools.models import AUGMENTATIONS, flip_and_shift, sagittal_flip_and_coronal_shift
+from xaitools.errors import ShapeError
+from xaitools.models import (
+    AUGMENTATIONS,
+    flip_and_shift,
+    rotation,
+    rotation_and_scaling,
+    sagittal_flip_and_coronal_shift,
+)
 from xaitools.models.augmentation import sagittal_flip
 
 
@@ -69,3 +78,53 @@ def test_brains_of_coarse_voxels_are_mirrored_only():
     assert any(mirrored)
     assert torch.equal(brains, before)
     assert torch.equal(sagittal_flip(brains, torch.Generator().manual_seed(0)), moved)
+
+
+def turned(volume: np.ndarray, angles: np.ndarray, factor: float) -> np.ndarray:
+    """The volume turned and resized about its middle, 0 beyond, by scipy in float64."""
+    (ax, ay, az) = angles
+    about_x = [[1, 0, 0], [0, np.cos(ax), -np.sin(ax)], [0, np.sin(ax), np.cos(ax)]]
+    about_y = [[np.cos(ay), 0, np.sin(ay)], [0, 1, 0], [-np.sin(ay), 0, np.cos(ay)]]
+    about_z = [[np.cos(az), -np.sin(az), 0], [np.sin(az), np.cos(az), 0], [0, 0, 1]]
+    pull = np.array(about_x) @ about_y @ about_z / factor
+    middle = (np.array(volume.shape) - 1) / 2
+    # an extra border, as grid_sample fades to 0 within the last voxel and scipy does not
+    return ndimage.affine_transform(
+        np.pad(volume, 1), pull, middle + 1 - pull @ middle, output_shape=volume.shape, order=1
+    )
+
+
+@pytest.mark.parametrize("name", ["rotation", "rotation_and_scaling"])
+def test_heads_are_turned_and_resized_as_scipy_does(name):
+    volumes = torch.rand(3, 2, 9, 12, 7)
+    before = volumes.clone()
+    found = AUGMENTATIONS[name](volumes, torch.Generator().manual_seed(3))
+    draws = torch.Generator().manual_seed(3)
+    angles = np.radians(15) * (2 * torch.rand(3, 3, generator=draws).numpy() - 1)
+    factors = 0.85 + 0.3 * torch.rand(3, generator=draws).numpy() if "scaling" in name else np.ones(3)
+    for i in range(3):
+        for channel in range(2):
+            expected = turned(volumes[i, channel].double().numpy(), angles[i], factors[i])
+            np.testing.assert_allclose(found[i, channel].numpy(), expected, atol=1e-5)
+    assert torch.equal(volumes, before)
+    assert torch.equal(found, AUGMENTATIONS[name](volumes, torch.Generator().manual_seed(3)))
+    assert not torch.equal(found, AUGMENTATIONS[name](volumes, torch.Generator().manual_seed(4)))
+
+
+def test_a_larger_factor_makes_a_larger_head():
+    ball = (
+        (torch.cartesian_prod(*3 * [torch.arange(-12.0, 13)]).norm(dim=1) < 8)
+        .float()
+        .reshape(1, 1, 25, 25, 25)
+    )
+    many = rotation_and_scaling(ball.repeat(40, 1, 1, 1, 1), torch.Generator().manual_seed(0))
+    sizes = many.sum((1, 2, 3, 4)) / ball.sum()
+    draws = torch.Generator().manual_seed(0)
+    torch.rand(40, 3, generator=draws)
+    expected = (0.85 + 0.3 * torch.rand(40, generator=draws)) ** 3
+    torch.testing.assert_close(sizes, expected, rtol=0.03, atol=0)
+
+
+def test_slices_are_not_turned():
+    with pytest.raises(ShapeError, match=r"expected volumes.*choose the augmentation flip_and_shift"):
+        rotation(torch.rand(2, 1, 8, 8), torch.Generator())

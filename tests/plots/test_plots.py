@@ -461,7 +461,9 @@ def test_matrices_plot_shows_each_pair_and_the_mean_between_runs():
         assert (trace.coloraxis, axes_of(fig, trace)[1].autorange) == ("coloraxis", "reversed")
     assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (0, 100)
     assert fig.layout.coloraxis.colorbar.title.text == "%"
-    named = plots.matrices_plot({"": {"L2": matrix[:2, :2]}}, unit="", bounds=(0, 9), names=["a", "c"], item="network")
+    named = plots.matrices_plot(
+        {"": {"L2": matrix[:2, :2]}}, unit="", bounds=(0, 9), names=["a", "c"], item="network"
+    )
     assert list(named.data[0].x) == list(named.data[0].y) == ["a", "c"]
     assert named.layout.coloraxis.cmax == 9
     with pytest.raises(ShapeError, match=r"expected \(runs, runs\)"):

@@ -51,21 +51,23 @@ def test_a_second_call_computes_only_what_is_missing(samples, tmp_path, monkeypa
         np.testing.assert_array_equal(first[name], again[name])
 
 
-@pytest.mark.parametrize("changed", ["weights", "settings", "key", "references"])
+@pytest.mark.parametrize("changed", ["weights", "target", "settings", "key", "references"])
 def test_maps_made_under_other_conditions_are_made_again(samples, tmp_path, changed):
     explain(network(), samples, ["gradient"], tmp_path, target=1)
     before = (tmp_path / "sub-0_desc-gradient_map.npz").stat().st_mtime_ns
     model, options = network(), {"target": 1}
     if changed == "weights":
         model[0].bias.data += 1
-    options |= {"settings": {"steps": 3}, "key": {"key": {"score": "log-odds"}}}.get(changed, {})
+    options |= {"target": {"target": 0}, "settings": {"steps": 3}, "key": {"key": {"score": "log-odds"}}}.get(
+        changed, {}
+    )
     options |= {"references": samples[[0]]} if changed == "references" else {}
     explain(model, samples, ["gradient"], tmp_path, **options)
     assert (tmp_path / "sub-0_desc-gradient_map.npz").stat().st_mtime_ns > before
 
 
 def test_the_key_is_that_of_maps_already_on_disk(samples, tmp_path):
-    """Weights, image, references and settings: a change here makes everybody's maps again."""
+    """Weights, target, image, references and settings: a change here makes everybody's maps again."""
     import json
 
     from xaitools.models import fingerprint
@@ -74,6 +76,7 @@ def test_the_key_is_that_of_maps_already_on_disk(samples, tmp_path):
     sidecar = json.loads((tmp_path / "sub-2_desc-gradient_map.json").read_text())
     assert sidecar["key"] == {
         "weights": fingerprint(network()),
+        "target": 1,
         "image": samples[[2]].fingerprint(),
         "references": samples.fingerprint(),
         "steps": 2,

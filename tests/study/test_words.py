@@ -385,3 +385,44 @@ def test_accuracies_of_the_poster_and_the_difference_of_groups_only_where_there_
     assert "a cosine of 0.80 with the masks (masks of other networks: 0.90)" in said
     assert words.group_difference(table.iloc[:1]) == ""
     assert words.group_difference(table.replace(0.9, float("nan"))) == ""
+
+
+def uses(network, matched=None, n=80, alone=0.8, **parts):
+    values = {"majority class": 0.5, "brain volume alone": alone, "network": network}
+    counts = {"network": n}
+    if matched is not None:
+        values["network, matched heads"], counts["network, matched heads"] = matched
+    controls = pd.DataFrame(
+        [
+            {"preprocessing": "none", "control": name, "value": value, "n": counts.get(name, n)}
+            for name, value in values.items()
+        ]
+    )
+    rows = [
+        {"part": part, "share": share, "low": share - 0.02, "volume": volume, "ratio": share / volume}
+        for part, (share, volume) in parts.items()
+    ]
+    columns = ["part", "share", "low", "volume", "ratio"]
+    return words.network_uses(controls, pd.DataFrame(rows, columns=columns))
+
+
+def test_what_a_network_uses_is_said_where_it_is_better_than_guessing():
+    assert "**what it uses cannot be said**" in uses(0.55, face=(0.9, 0.1))
+    assert "face" not in uses(0.55, face=(0.9, 0.1))
+    said = uses(0.9, (0.85, 40), face=(0.4, 0.1), rim=(0.3, 0.2), inside=(0.2, 0.5), outside=(0.7, 0.6))
+    assert said.startswith("**none**: right in 90% of 80 heads")
+    assert (
+        "lie in the face (40% of the explanation in 10% of the volume) and at the brain's rim (30% of the explanation "
+        "in 20% of the volume), more than even maps would" in said
+    )
+    assert "inside the brain" not in said
+    assert "on 40 heads matched in size the network is still right in 85%: **not size alone**" in said
+    assert "no less than the network" not in said
+
+
+def test_size_may_be_all_that_a_network_uses():
+    said = uses(0.8, (0.6, 20), alone=0.82, inside=(0.51, 0.5))
+    assert "alone is right in 82%, no less than the network" in said
+    assert "**size may be all that it uses**" in said
+    assert "prefer no part of the head" in said
+    assert "was not measured" in uses(0.8, inside=(0.6, 0.5))

@@ -137,7 +137,7 @@ class Atlas:
         """
         halves: dict[str, list[tuple[str, int]]] = {}
         for index, name in self.names.items():
-            side, bare = _side(name)
+            side, bare = side_of(name)
             halves.setdefault(bare, []).extend([(side, index)] if side else [])
         names, moved = dict(self.names), {}
         for bare, found in halves.items():
@@ -172,7 +172,7 @@ def _check_names(names: Mapping[int, str], labels: np.ndarray) -> None:
         seen[name] = index
 
 
-def _side(name: str) -> tuple[str, str]:
+def side_of(name: str) -> tuple[str, str]:
     """``("l" or "r", name without it)``, or ``("", name)``."""
     before = re.fullmatch(rf"(ctx[-_]|wm[-_])?({_SIDES})[\s._-]+(.+)", name, re.IGNORECASE)
     after = re.fullmatch(rf"(.+?)(?:[\s._,-]+|\s*\()({_SIDES})\)?", name, re.IGNORECASE)

@@ -13,8 +13,8 @@ from xaitools.attribution.deletions import Deletion
 from xaitools.attribution.mask_settings import MaskSettings, starting_mask
 from xaitools.checks import check_choice
 from xaitools.errors import MethodError
-from xaitools.models.network import Network, gradients_of, select
 from xaitools.models.blocks import in_blocks
+from xaitools.models.network import Network, gradients_of, select
 from xaitools.models.pooling import pooled_first
 
 SCORES: dict[str, str] = {

@@ -152,20 +152,47 @@ def cross_validation(
     DataError
         Only one class or value, or too few subjects of a class for every part to hold it.
     """
-    if n_folds < 2:
-        raise ParameterError(
-            f"n_folds={n_folds}; expected at least 2, so that something is left to train with in each fold"
-        )
+    _check_two(n_folds)
     if not 0 < test < 1:
         raise ParameterError(f"test={test}; expected a share of the samples above 0 and below 1")
     apart = _deal_samples(samples, np.array([1 - test, test]), ("training", "test"), seed) == 1
     rest = samples[~apart]
-    parts = [f"fold {number + 1}" for number in range(n_folds)]
-    part = _deal_samples(rest, np.full(n_folds, 1 / n_folds), parts, seed)
-    sets = [(rest[part != k], rest[part == k]) for k in range(n_folds)]
+    sets = k_folds(rest, n_folds, seed=seed)
     for training, validation in sets:
         check_disjoint(training, validation, samples[apart])
     return sets, samples[apart]
+
+
+def k_folds(samples: T, n_folds: int = 3, *, seed: int) -> list[tuple[T, T]]:
+    """Divide samples into training and validation sets once for each fold, with no test set.
+
+    Subjects are dealt as :func:`split` deals them. What is chosen by the validation sets, as the epoch whose weights
+    are kept, is chosen on what is reported: for numbers that are free of that, see :func:`folds`.
+
+    Parameters
+    ----------
+    samples : Samples
+    n_folds : int
+        At least 2.
+    seed : int
+        Same seed, same sets.
+
+    Returns
+    -------
+    list of (training, validation), n_folds
+        Each sample is in one validation set.
+
+    Raises
+    ------
+    ParameterError
+        Fewer than 2 folds.
+    DataError
+        Only one class or value, or too few subjects of a class for every part to hold it.
+    """
+    _check_two(n_folds)
+    parts = [f"fold {number + 1}" for number in range(n_folds)]
+    part = _deal_samples(samples, np.full(n_folds, 1 / n_folds), parts, seed)
+    return [(samples[part != k], samples[part == k]) for k in range(n_folds)]
 
 
 def check_disjoint(training: Divisible, validation: Divisible, test: Divisible) -> None:
@@ -184,6 +211,13 @@ def check_disjoint(training: Divisible, validation: Divisible, test: Divisible) 
                 f"subject {shared[0]} is in both the {first} and the {second} set ({len(shared)} shared in "
                 "all): keep all samples of a subject in one set, for instance with split()"
             )
+
+
+def _check_two(n_folds: int) -> None:
+    if n_folds < 2:
+        raise ParameterError(
+            f"n_folds={n_folds}; expected at least 2, so that something is left to train with in each fold"
+        )
 
 
 def _deal_samples(

@@ -27,7 +27,9 @@ from xaitools.evaluation.bootstrap import (
 )
 from xaitools.evaluation.checking import Check, Checks, check_attribution
 from xaitools.evaluation.complexity import complexity_rise, map_complexity
+from xaitools.evaluation.control_maps import control_maps
 from xaitools.evaluation.data_randomization import DataRandomization, data_randomization
+from xaitools.evaluation.known_signal import known_signal, known_signal_means
 from xaitools.evaluation.localization import localization
 from xaitools.evaluation.mask_similarity import (
     PAIRS,
@@ -44,6 +46,8 @@ from xaitools.evaluation.randomization import (
     smooth_model_randomization,
 )
 from xaitools.evaluation.region_perturbation import RegionCurves, perturbed_images, region_perturbation
+from xaitools.evaluation.region_targets import lateral_asymmetry, region_volumes
+from xaitools.evaluation.shares import explanation_shares, tissue_masks
 from xaitools.evaluation.similarity import SIMILARITIES, map_similarity
 
 __all__ = [
@@ -65,10 +69,15 @@ __all__ = [
     "Verdict",
     "check_attribution",
     "complexity_rise",
+    "control_maps",
     "cosine",
     "data_randomization",
     "difference_mask",
+    "explanation_shares",
     "fidelity_curves",
+    "known_signal",
+    "known_signal_means",
+    "lateral_asymmetry",
     "localization",
     "map_complexity",
     "map_similarity",
@@ -88,8 +97,10 @@ __all__ = [
     "rank_ranges",
     "recovered_regions",
     "region_perturbation",
+    "region_volumes",
     "share_outside",
     "smooth_model_randomization",
+    "tissue_masks",
     "top_k",
     "top_k_intersection",
     "verdict",

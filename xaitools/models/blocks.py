@@ -37,7 +37,9 @@ def in_blocks(network: nn.Module) -> nn.Module:
         pool = next(node for node in graph.nodes if node.name == old.name)
         convolution = pool.args[0]
         name = f"blocked_{k}"
-        owner._modules[name] = BlockedConvolution(network.get_submodule(str(convolution.target)))
+        layer = network.get_submodule(str(convolution.target))
+        assert isinstance(layer, nn.Conv3d)
+        owner._modules[name] = BlockedConvolution(layer)
         with graph.inserting_before(pool):
             pool.replace_all_uses_with(graph.call_module(name, convolution.args))
         graph.erase_node(pool)
@@ -54,6 +56,9 @@ class BlockedConvolution(nn.Module):
     convolution
         Of stride 1; its weights are copied.
     """
+
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
@@ -88,7 +93,8 @@ def _of_blocks(weight: Tensor) -> Tensor:
     moved = []
     for cell in itertools.product((0, 1), repeat=len(axes)):
         one = weight.new_zeros(*weight.shape[:2], *spans)
-        one[(..., *(slice(a, a + weight.shape[axis]) for a, axis in zip(cell, axes, strict=True)))] = weight
+        place = tuple(slice(a, a + weight.shape[axis]) for a, axis in zip(cell, axes, strict=True))
+        one[(slice(None), slice(None), *place)] = weight
         moved.append(one)
     return _channels_last(_two_by_two(torch.cat(moved)))
 

@@ -1,23 +1,32 @@
 """A trained network for given data: from the cache if it is there, else trained and put there."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from xaitools.errors import WeightsError
 from xaitools.files import write_text
 from xaitools.models.checkpoint import Checkpoint
 from xaitools.models.devices import resolve_device
+from xaitools.models.epochs import has_epochs
 from xaitools.models.history import History
 from xaitools.models.images import LabelledImages, digest
 from xaitools.models.networks import build_network
 from xaitools.models.settings import TrainingSettings
 from xaitools.models.training import checked_loop
-from xaitools.models.weights import WeightsInfo, cached_weights, load_weights, save_weights
+from xaitools.models.weights import (
+    WeightsInfo,
+    cached_weights,
+    fingerprint_of,
+    load_weights,
+    save_weights,
+)
 
 
 def fit(
@@ -26,8 +35,10 @@ def fit(
     validation: LabelledImages,
     *,
     pretrained: bool = False,
+    start: Mapping[str, Tensor] | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
+    keep_epochs: str | Path | None = None,
     **settings: Any,
 ) -> tuple[nn.Module, History, bool]:
     """Train a network by name, or take it from the cache if it was trained so before.
@@ -44,8 +55,12 @@ def fit(
         many outputs the network gets.
     pretrained
         Start from ImageNet weights.
-    device, progress
-        As for :func:`~xaitools.models.training.train`.
+    start
+        Weights of some or all layers to start from, by name as in ``state_dict()``, such as the encoder that
+        :func:`~xaitools.models.autoencoder.pretrain_autoencoder` returns; the others are new.
+    device, progress, keep_epochs
+        As for :func:`~xaitools.models.training.train`; a network in the cache is trained anew where the folder lacks
+        an epoch of it.
     **settings
         Options of :class:`~xaitools.models.settings.TrainingSettings`, plain values; the seed also fixes the
         weights that the network starts with.
@@ -61,6 +76,8 @@ def fit(
 
     Raises
     ------
+    WeightsError
+        If `start` does not fit the network.
     XaitoolsError
         As :func:`~xaitools.models.training.train` and :func:`~xaitools.models.networks.build_network` raise.
     """
@@ -78,21 +95,42 @@ def fit(
             "augment": options.augment,
             "shape": [in_channels, *input_size],
             **settings,
+            **({} if start is None else {"start": fingerprint_of(start)}),
         },
         digest(training.images, training.labels, validation.images, validation.labels),
     )
     record = path.with_suffix(".json")
-    if path.exists() and record.exists():
+    if path.exists() and record.exists() and _kept(keep_epochs, record):
         model = build()
         load_weights(model, path)
         return model.to(resolve_device(device)).eval(), _read_history(record), True
     model = build(pretrained=pretrained, seed=options.seed)
+    _fill(model, start or {}, network)
     checkpoint = Checkpoint(path.with_suffix(".checkpoint.pt"), {"key": path.stem})
-    history = checked_loop(model, training, validation, options, device).run(checkpoint, progress)
+    loop = checked_loop(model, training, validation, options, device)
+    if keep_epochs is not None:
+        loop.keep_epochs, loop.key = Path(keep_epochs), path.stem
+    history = loop.run(checkpoint, progress)
     write_text(record, json.dumps(asdict(history)))
     save_weights(model, path, info)
     checkpoint.remove()
     return model, history, False
+
+
+def _fill(model: nn.Module, state: Mapping[str, Tensor], network: str) -> None:
+    """Put weights into the layers of their names."""
+    own = model.state_dict()
+    wrong = [name for name, value in state.items() if name not in own or own[name].shape != value.shape]
+    if wrong:
+        raise WeightsError(
+            f"start has {wrong[0]!r}, which {network} lacks or has in another shape; expected weights of its own "
+            "layers: pre-train the same network with images of the same channels."
+        )
+    model.load_state_dict({**own, **state})
+
+
+def _kept(folder: str | Path | None, record: Path) -> bool:
+    return folder is None or has_epochs(folder, len(_read_history(record)), record.stem)
 
 
 def _read_history(record: Path) -> History:

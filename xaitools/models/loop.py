@@ -6,6 +6,7 @@ A loop of our own and not Lightning's, which answers Ctrl-C by leaving the proce
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from tqdm.std import tqdm as Bar
 
 from xaitools.errors import DivergedError
 from xaitools.models.checkpoint import Checkpoint, TrainingState
+from xaitools.models.epochs import clear_epochs, save_epoch
 from xaitools.models.history import History
 from xaitools.models.images import ImageStack, batches, to_device
 from xaitools.models.prediction import evaluating
@@ -24,7 +26,10 @@ from xaitools.models.tasks import Task, rescale_output
 
 @dataclass
 class Loop:
-    """A training that has passed its checks; sets are images and what the network shall return for them."""
+    """A training that has passed its checks; sets are images and what the network shall return for them.
+
+    The weights after each epoch are kept in the folder `keep_epochs`, as they are in training: with the key `key`.
+    """
 
     model: nn.Module
     task: Task
@@ -32,6 +37,8 @@ class Loop:
     validation: tuple[ImageStack, Tensor]
     settings: TrainingSettings
     device: torch.device
+    keep_epochs: Path | None = None
+    key: str = ""
 
     def run(self, checkpoint: Checkpoint | None, progress: bool) -> History:
         """Train from the checkpoint on, or from the start; the model ends with its best weights, evaluating."""
@@ -42,6 +49,8 @@ class Loop:
         state = TrainingState(model, settings.new_optimizer(model), History(), {})
         if checkpoint is not None:
             checkpoint.restore(state)
+        if self.keep_epochs is not None:
+            clear_epochs(self.keep_epochs, after=len(state.history))
         n_batches = settings.n_batches(len(self.training[0]))
         total, done = settings.max_epochs * n_batches, len(state.history) * n_batches
         with _private_randomness(self.device), _progress_bar(total, done, progress) as bar:
@@ -50,6 +59,8 @@ class Loop:
                 state.history = state.history.extended(train_loss, *self._validate())
                 if state.history.is_best_now:
                     state.remember_best()
+                if self.keep_epochs is not None:
+                    save_epoch(model, self.keep_epochs, len(state.history), self.key)
                 if checkpoint is not None and state.best:
                     checkpoint.save(state)
                 _tell(bar, state.history)

@@ -10,6 +10,7 @@ from torch import nn
 from xaitools.checks import check_choice
 from xaitools.errors import ParameterError
 from xaitools.models.brain_cnn import eitel_cnn, eitel_cnn_small
+from xaitools.models.head_cnn import head_cnn, head_cnn_small
 from xaitools.models.imagenet import IMAGENET_WEIGHTS
 from xaitools.models.mask_cnn import gm_cnn, gm_cnn_small, spelled_options
 from xaitools.models.resnet import resnet10, resnet18, resnet50
@@ -19,6 +20,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     network.__name__: network
     for network in (
         resnet50, resnet18, resnet10, vgg16, vgg8, eitel_cnn, eitel_cnn_small, gm_cnn, gm_cnn_small,
+        head_cnn, head_cnn_small,
     )
 }  # fmt: skip
 
@@ -44,7 +46,8 @@ def build_network(
         ``"vgg8"`` for quick runs on a processor; for volumes: ``"eitel_cnn"``, or
         ``"eitel_cnn_small"`` for voxels of about 4 mm; for grey-matter maps ``"gm_cnn"``, ``"gm_cnn_small"`` for
         voxels of about 5 mm, or a member of that family, such as ``"gm_cnn_b4_f8_l2_d79"``: 4 blocks, 8 filters in
-        the first, 2 linear layers, dropout of 79 %.
+        the first, 2 linear layers, dropout of 79 %. For whole heads ``"head_cnn"``, ``"head_cnn_small"`` for voxels of
+        4 to 8 mm.
     in_channels, n_outputs
         Channels of the images, numbers of the output.
     input_size

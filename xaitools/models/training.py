@@ -28,6 +28,7 @@ def train(
     device: str | torch.device = "auto",
     progress: bool = True,
     checkpoint: str | Path | None = None,
+    keep_epochs: str | Path | None = None,
     **settings: Any,
 ) -> History:
     """Train a network in place, and leave it with its best weights, in evaluation mode.
@@ -54,6 +55,10 @@ def train(
     checkpoint
         File for the state after every epoch. A training that was killed or interrupted goes on from it when the
         call is made again, and ends with the same weights; once done, the file is deleted.
+    keep_epochs
+        Folder in which the weights after each epoch stay, ``epoch-0001.safetensors`` on, for
+        :func:`xaitools.interpretation.training_influence`. Those of another training in it are deleted. A network
+        for a regression has its standardised labels' scale there.
     **settings
         Options of :class:`~xaitools.models.settings.TrainingSettings`.
 
@@ -77,6 +82,7 @@ def train(
     """
     options = TrainingSettings(**settings)
     loop = checked_loop(model, training, validation, options, device)
+    loop.keep_epochs = None if keep_epochs is None else Path(keep_epochs)
     if checkpoint is None:
         return loop.run(None, progress)
     shapes = [f"{name}{tuple(value.shape)}" for name, value in model.state_dict().items()]

@@ -174,11 +174,16 @@ def cached_weights(network: str, settings: Mapping[str, Any], data: str) -> Path
 
 def fingerprint(model: nn.Module) -> str:
     """Hexadecimal digest of the model's weights: same weights, same digest."""
-    return digest(_contents(model))[:16]
+    return fingerprint_of(model.state_dict())
 
 
-def _contents(model: nn.Module) -> Iterator[str | memoryview]:
-    for name, value in sorted(model.state_dict().items()):
+def fingerprint_of(state: Mapping[str, Tensor]) -> str:
+    """:func:`fingerprint` of weights by name, as ``state_dict()`` returns them."""
+    return digest(_contents(state))[:16]
+
+
+def _contents(state: Mapping[str, Tensor]) -> Iterator[str | memoryview]:
+    for name, value in sorted(state.items()):
         yield f"{name} {tuple(value.shape)} {value.dtype}"
         yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 

@@ -101,7 +101,7 @@ def synthetic_brains(
 
     images = items("image")
     prepare(images, n_jobs=n_jobs, desc="synthetic brains", progress=progress)
-    people = [_person(recipe)[0] for recipe in recipes]
+    people = [draw_person(recipe)[0] for recipe in recipes]
     names = tuple(f"sub-{i + 1:03d}" for i in range(n_subjects))
     return Volumes(
         images=LazyTensor(images, grid.shape, torch.float32),
@@ -159,10 +159,10 @@ class Person:
     def aging(self) -> float:
         return (self.age - AGES[0]) / (AGES[1] - AGES[0])
 
-    def loss_of(self, name: str, recipe: Recipe) -> float:
+    def loss_of(self, place: Place, recipe: Recipe) -> float:
         """Share of a region's grey matter that this person lacks against the template; below 0, has more."""
-        disease = self.loss if name in recipe.regions else 0.0
-        return 1 - (1 - disease) * (1 - 0.07 * self.aging) * (1 - self.variation[name])
+        disease = self.loss if place.name in recipe.regions else 0.0
+        return 1 - (1 - disease) * (1 - 0.07 * self.aging) * (1 - self.variation[place.name])
 
 
 def synthetic_brain(recipe: Recipe) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -176,12 +176,12 @@ def synthetic_brain(recipe: Recipe) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         Where the class changes the image.
     label_map : array of int64, (x, y, z)
     """
-    person, rng = _person(recipe)
+    person, rng = draw_person(recipe)
     grid = recipe.grid
     origin = anatomy(rng, grid, 1.0 if recipe.modality == "T1w" else 0.35)
     bias, contrast = smooth_field(rng, grid, 60, 0.06), rng.normal(1, 0.02, size=3)
     places = list(places_of(origin, grid))
-    grey, white, fluid = _tissue(origin, places, person, recipe)
+    grey, white, fluid = tissue_shares(origin, places, person, recipe)
     if recipe.modality == "grey-matter":
         image = 0.8 * grey * np.exp(0.5 * bias) + (grey > 0.02) * rng.normal(0, 0.03, size=grid.shape)
     else:
@@ -192,7 +192,7 @@ def synthetic_brain(recipe: Recipe) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         sigma = rng.uniform(0.015, 0.03)
         noisy = np.hypot(clean + rng.normal(0, sigma, size=grid.shape), rng.normal(0, sigma, size=grid.shape))
         image = noisy * np.clip(brain / 0.3, 0, 1)
-    mask, labels = _truth(places, recipe)
+    mask, labels = region_labels(places, recipe)
     return np.clip(image, 0, 1).astype(np.float32), mask, labels
 
 
@@ -211,7 +211,7 @@ def _check(n_subjects: int, atrophy: float, regions: Sequence[str], modality: st
         raise ParameterError(f"regions={regions!r}; expected some of {list(REGIONS)}.")
 
 
-def _person(recipe: Recipe) -> tuple[Person, np.random.Generator]:
+def draw_person(recipe: Recipe) -> tuple[Person, np.random.Generator]:
     """Age, disease and natural variation, and the generator to draw the anatomy with; the class draws nothing."""
     rng = np.random.default_rng((recipe.seed, recipe.number))
     age, severity = rng.uniform(*AGES), float(np.clip(rng.normal(1, 0.2), 0.5, 1.5))
@@ -220,7 +220,7 @@ def _person(recipe: Recipe) -> tuple[Person, np.random.Generator]:
     return Person(float(age), loss, variation), rng
 
 
-def _tissue(
+def tissue_shares(
     origin: np.ndarray, places: Sequence[Place], person: Person, recipe: Recipe
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shares of grey matter, white matter and fluid in each voxel."""
@@ -228,7 +228,7 @@ def _tissue(
     source = origin.copy()
     kept, filled = np.ones((2, *recipe.shape), dtype=np.float32)
     for place in places:
-        loss = person.loss_of(place.name, recipe)
+        loss = person.loss_of(place, recipe)
         if REGIONS[place.name].grows:
             filled[place.box] *= 1 - place.weight * np.clip(2.5 * loss + 0.3 * person.aging, 0, 1)
         else:
@@ -243,7 +243,7 @@ def _tissue(
     return grey, white, np.maximum(brain - grey - white, 0)
 
 
-def _truth(places: Sequence[Place], recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+def region_labels(places: Sequence[Place], recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     mask, labels = np.zeros(recipe.shape, dtype=bool), np.zeros(recipe.shape, dtype=np.int64)
     nearest = np.ones(recipe.shape)
     for place in places:

@@ -48,7 +48,7 @@ def tissue_at(source: np.ndarray, spacing: float) -> tuple[np.ndarray, ...]:
 @lru_cache(maxsize=4)
 def _templates(spacing: float) -> tuple[np.ndarray, Grid]:
     """Grey matter, white matter, fluid and nearness of fluid in MNI152 space, averaged over `spacing` mm."""
-    maps, grid = _tissue_maps(1 if spacing < 3 else 2)
+    maps, grid = tissue_maps(1 if spacing < 3 else 2)
     step = grid.spacing[0]
     sigma = np.sqrt(max(spacing**2 - step**2, 0)) / np.sqrt(8 * np.log(2)) / step
     near = np.clip(2 * ndimage.gaussian_filter(maps[2], 3 / step), 0, 1) * (maps.sum(axis=0) > 0.5)
@@ -57,7 +57,7 @@ def _templates(spacing: float) -> tuple[np.ndarray, Grid]:
 
 
 @lru_cache(maxsize=2)
-def _tissue_maps(step: int) -> tuple[np.ndarray, Grid]:
+def tissue_maps(step: int) -> tuple[np.ndarray, Grid]:
     """Grey matter, white matter and fluid of the MNI152 templates, averaged over cubes of `step` mm.
 
     The templates are means over many people; squaring the shares makes them as sharp as one person's.

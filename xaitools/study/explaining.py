@@ -77,7 +77,7 @@ def explain_each(
     references
         Samples from which expected gradients draws its baselines.
     key
-        What the maps depend on beyond weights, image, references and settings; or in place of one of them.
+        What the maps depend on beyond weights, target, image, references and settings; or in place of one of them.
     failed
         Gets the error of each method that fails; it is not tried on the samples that follow.
     what
@@ -96,7 +96,7 @@ def explain_each(
         If all methods fail: the error of the first.
     """
     failed = {} if failed is None else failed
-    shared: dict[str, Any] = {"weights": fingerprint(model), **settings}
+    shared: dict[str, Any] = {"weights": fingerprint(model), "target": target, **settings}
     references_ = {} if references is None else {"references": references.images}
     if references is not None:
         shared["references"] = references.fingerprint()

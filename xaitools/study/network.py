@@ -1,12 +1,13 @@
 """The network of a study: trained, taken from the cache, or loaded."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from torch import nn
+from torch import Tensor, nn
 
 from xaitools.data import Samples, Volumes
 from xaitools.models import History, fingerprint, fit, load_model, resolve_device
@@ -25,7 +26,7 @@ class Trained:
     model
         In evaluation mode, on its device.
     start
-        What it started from: "the file", "ImageNet weights" or "random weights".
+        What it started from: "the file", "ImageNet weights", "pre-trained layers" or "random weights".
     history
         Course of its training; None for one that was loaded.
     cached
@@ -52,6 +53,7 @@ def train_or_load(
     *,
     device: str = "auto",
     pretrained: bool = False,
+    start: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> Trained:
@@ -69,6 +71,8 @@ def train_or_load(
         Where to train, and where the network is put.
     pretrained
         Start from ImageNet weights.
+    start
+        Weights of some layers to start from, as `xaitools.models.fit` takes them.
     seed, **settings
         As `xaitools.models.fit` takes them.
 
@@ -88,13 +92,13 @@ def train_or_load(
         training,
         validation,
         pretrained=pretrained,
+        start=start,
         seed=seed,
         device=device,
         **settings,
     )
-    return Trained(
-        network, net.to(place), "ImageNet weights" if pretrained else "random weights", history, cached
-    )
+    origin = "ImageNet weights" if pretrained else "random weights"
+    return Trained(network, net.to(place), origin if start is None else "pre-trained layers", history, cached)
 
 
 def training_figure(run: Run, net: Trained, *, unit: str = "", name: str = "training") -> go.Figure | None:

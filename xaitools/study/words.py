@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 import pandas as pd
 from jaxtyping import Int
@@ -120,6 +120,66 @@ def incomplete(shares: Mapping[str, float], steps: int, network: str = "") -> st
         f"output**{of}: {missed} is missing or too much. These maps, and the numbers made of them, are rough. Run it "
         f"with more points (`steps`, for instance {max(4 * steps, 50)})."
     )
+
+
+def network_uses(controls: pd.DataFrame, shares: pd.DataFrame) -> str:
+    """What a network seems to use after one preprocessing, as far as the numbers allow it to be said.
+
+    Parameters
+    ----------
+    controls
+        As `xaitools.study.volume_controls` returns them, of one preprocessing.
+    shares
+        As `xaitools.study.shares_table` returns them, of the same.
+    """
+    value, n = (controls.set_index("control")[column] for column in ("value", "n"))
+    name, found = bold(str(controls["preprocessing"].iloc[0])), value["network"]
+    start = f"{name}: right in {found:.0%} of {count(int(n['network']), 'head')} (mean of both classes)"
+    if not _above_chance(found, int(n["network"])):
+        return f"{start}, which is not told from guessing: **what it uses cannot be said**."
+    return f"{start}. {_where_it_looks(shares)} {_size_says(value, n)}"
+
+
+def _where_it_looks(shares: pd.DataFrame) -> str:
+    """Parts of the head with more of the explanation than an even map would have."""
+    names = {"face": "in the face", "other": "elsewhere outside the brain", "rim": "at the brain's rim"}
+    names["inside"] = "inside the brain"
+    more = shares[shares["part"].isin(list(names)) & (shares["low"] > shares["volume"])]
+    if more.empty:
+        return (
+            "Its explanations prefer no part of the head: none has more of them than an even map would have."
+        )
+    told = [
+        f"{names[row.part]} ({row.share:.0%} of the explanation in {row.volume:.0%} of the volume)"
+        for row in more.sort_values("ratio", ascending=False).itertuples()
+    ]
+    places = ", ".join(told[:-1]) + " and " + told[-1] if told[1:] else told[0]
+    return f"Its explanations lie {places}, more than even maps would."
+
+
+def _size_says(value: pd.Series, n: pd.Series) -> str:
+    """Whether size may be all that a network uses."""
+    alone = value["brain volume alone"]
+    said = f"The volume of the brain alone is right in {alone:.0%}"
+    said += ", no less than the network" if alone >= value["network"] else ""
+    matched = "network, matched heads"
+    if matched not in value:
+        return f"{said}; no two heads of the classes are alike in size, so what is left without it was not measured."
+    heads = count(int(n[matched]), "head")
+    if _above_chance(value[matched], int(n[matched])):
+        still = f"the network is still right in {value[matched]:.0%}"
+        return f"{said}; on {heads} matched in size {still}: **not size alone**."
+    return (
+        f"{said}; on {heads} matched in size the network is right in {value[matched]:.0%}, which is not told from "
+        "guessing: **size may be all that it uses**."
+    )
+
+
+def _above_chance(share: float, n: int) -> bool:
+    """Whether the lower end of Wilson's 95 % interval of a share of n is above one half."""
+    z = 1.96
+    middle, spread = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return bool((middle - spread) / (1 + z**2 / n) > 0.5)
 
 
 def published(table: pd.DataFrame, **of: str) -> str:
@@ -248,6 +308,44 @@ def regions_compared(k: int, n_regions: int, source: str) -> str:
 def measured(network: str, error: float, unit: str) -> str:
     """How far a regression network is off."""
     return f"{bold(network)} measures with an error of {error:.1f} {escape(unit)}."
+
+
+def known_signal(
+    errors: Mapping[str, Any],
+    pointing: Sequence[str],
+    n_methods: int,
+    labels: Mapping[str, str] | None = None,
+) -> str:
+    """Which maps point at the place that a target was measured at; none is judged of a network that did not learn it.
+
+    Parameters
+    ----------
+    errors
+        The target's row of `KnownSignal.errors`.
+    pointing
+        Its methods of `KnownSignal.pointing`.
+    n_methods
+        How many were tried.
+    labels
+        What methods are called.
+    """
+    network, target = bold(str(errors["network"])), escape(str(errors["target"]))
+    unit = escape(str(errors["unit"]))
+    off = (
+        f"mean absolute error {errors['MAE']:.3g} {unit}, of the mean {errors['MAE of the mean']:.3g} {unit}"
+    )
+    if not errors["learned"]:
+        return (
+            f"{network} does not predict the {target} better than the mean does, beyond doubt ({off}): its maps cannot "
+            "be judged."
+        )
+    said = f"{network} predicts the {target} ({off}, R² {errors['R2']:.2f})."
+    among = f"of {count(n_methods, 'method')}"
+    if not pointing:
+        return f"{said} None {among} points at its place more than every control does, beyond doubt."
+    names = listing([(labels or {}).get(name, name) for name in pointing], len(pointing))
+    point = "points" if len(pointing) == 1 else "point"
+    return f"{said} {len(pointing)} {among} {point} at its place more than every control does: {names}."
 
 
 def error_growth(leader: Leader, labels: Mapping[str, str], unit: str) -> str:
