@@ -161,7 +161,8 @@ def attribute(  # type: ignore[misc]  # the other arguments stand here only
         Class to explain: one for all images, or one for each. None for the single output of a regression.
     methods
         One name or several, such as "gradient" or
-        "integrated_gradients[black+white]+smoothgrad_squared+absolute@xrai"; see `xaitools.attribution.names`. ``captum.ClassName`` reaches captum's other methods.
+        "integrated_gradients[black+white]+smoothgrad_squared+absolute@xrai"; see `xaitools.attribution.names`.
+        ``captum.ClassName`` reaches captum's other methods.
     held
         Of several inputs, the places of those that are not explained.
     steps

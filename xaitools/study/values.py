@@ -106,7 +106,7 @@ def _networks(values: Values) -> Iterator[nn.Module]:
     for source in filter(None, (part.strip() for part in values.get("model", "").split(","))):
         check_source(source)
     names = values.get("networks", [values["network"]] if "network" in values else [])
-    if not names:
+    if "networks" in values and not names:
         raise ParameterError("networks is empty; expected one name or more.")
     axes, size = 3 if "spacing" in values else 2, tuple(values.get("shape") or (256,) * 3)
     for name in names:
@@ -168,8 +168,8 @@ def _check_atlas(values: Values) -> None:
     atlas, space = values.get("atlas", ""), values.get("space", "mni")
     if atlas and values.get("data_dir") and space == "centered":
         raise ParameterError(
-            "atlas with space='centered'; expected no atlas for heads as they were scanned: register them to MNI space, "
-            "or give label_maps."
+            "atlas with space='centered'; expected no atlas for heads as they were scanned: register them to MNI "
+            "space, or give label_maps."
         )
     if atlas not in ("", "mni"):
         load_atlas(atlas, values.get("region_names") or None)
