@@ -25,7 +25,7 @@ def test_help_answers_at_once():
         [sys.executable, "-m", "xaitools", "--help"], capture_output=True, text=True, check=True
     )
     assert time.perf_counter() - start < 2
-    assert all(command in shown.stdout for command in ("report", "sweep", "studies"))
+    assert all(command in shown.stdout for command in ("report", "sweep", "studies", "methods"))
 
 
 def test_report_runs_a_study_and_says_where_the_report_lies(tmp_path, monkeypatch):
@@ -54,6 +54,14 @@ def test_sweep_prints_the_table_and_fails_if_a_run_did(tmp_path):
     assert result.exit_code == 1
     assert result.stdout == f"Table: {tmp_path}/metrics.csv\n"
     assert result.stderr.startswith("Error: 1 runs failed:\n  broken failed in 'Load the data'")
+
+
+def test_methods_lists_names_options_ideas_and_needs():
+    result = call("methods")
+    assert result.exit_code == 0
+    assert "occlusion[5]  (OCC)" in result.stdout
+    assert "option: voxels of a patch" in result.stdout
+    assert "needs:  softmax attention" in result.stdout
 
 
 def test_studies_lists_parameters_with_type_default_and_comment(monkeypatch):

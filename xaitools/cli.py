@@ -18,7 +18,8 @@ _parameters = click.option(
     help="Set a parameter of the notebook; a list is written A,B,C. Can be repeated.",
 )
 _preset = click.option(
-    "--preset", help="The parameters to start from: quick if not given, or a notebook's own if it has no presets."
+    "--preset",
+    help="The parameters to start from: quick if not given, or a notebook's own if it has no presets.",
 )
 _quiet = click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 
@@ -119,6 +120,15 @@ def studies() -> None:
                     f"  {parameter.name}: {' | '.join(parameter.types)} = {_ellipsis(parameter.default)}"
                 )
                 click.echo(f"{declared:<44}{parameter.help}" if parameter.help else declared)
+
+
+@main.command()
+def methods() -> None:
+    """List the explanation methods: names, options, what each asks and what it needs of a network."""
+    with _plain_errors():
+        from xaitools import study
+
+        click.echo(study.method_list(), nl=False)
 
 
 class _WrongParameter(click.ClickException):

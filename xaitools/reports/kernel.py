@@ -18,8 +18,8 @@ _LONGEST_SOCKET_PATH = 103  # in bytes, on macOS; 107 on Linux
 def patience() -> dict[str, str]:
     """What a process of ours finds in its environment beside the user's, which goes before it.
 
-    Threads of OpenMP sleep while they wait. By default they spin, so that two notebooks that share the processor's cores
-    slow each other down: two reports at once took 60.9 s on two cores, and 24.5 s with this, as long as one alone.
+    Threads of OpenMP sleep while they wait. By default they spin, so that two notebooks that share the processor slow
+    each other down: two reports at once took 60.9 s on two cores, and 24.5 s with this, as long as one alone.
     """
     return {name: value for name, value in _WAITING.items() if name not in os.environ}
 

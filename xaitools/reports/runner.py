@@ -65,8 +65,8 @@ def run_study(
     study : str or Path
         A study's name, or the path of a notebook.
     preset : str, optional
-        Which of the study's parameter files to start from: if not given, ``quick``, or for a notebook that has none, the
-        values of its own parameters cell.
+        Which of the study's parameter files to start from: if not given, ``quick``, or for a notebook that has none,
+        the values of its own parameters cell.
     parameters : mapping, optional
         Parameters that differ from the preset. Relative paths count from the current folder.
     out : str or Path, optional

@@ -60,6 +60,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "network": ["Trained", "train_or_load", "training_figure"],
         "notebooks": ["notebooks_dir"],
+        "method_list": ["method_list"],
         "order": ["ahead_in_every_run", "judge_lead"],
         "preprocessing": [
             "PREPROCESSINGS",
