@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ def test_help_answers_at_once():
         [sys.executable, "-m", "xaitools", "--help"], capture_output=True, text=True, check=True
     )
     assert time.perf_counter() - start < 2
-    assert all(command in shown.stdout for command in ("report", "sweep", "studies", "methods"))
+    assert all(command in shown.stdout for command in ("report", "sweep", "studies", "methods", "lab"))
 
 
 def test_report_runs_a_study_and_says_where_the_report_lies(tmp_path, monkeypatch):
@@ -47,6 +48,37 @@ def test_report_runs_a_notebook_of_ones_own_without_presets(tmp_path, monkeypatc
     refused = call("report", "mine.ipynb", "--preset", "quick")
     assert refused.exit_code == 2
     assert "preset of mine 'quick' is unknown; expected one of none" in refused.output
+
+
+def test_a_shipped_notebook_that_was_changed_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("xaitools.reports.working_copy.is_changed", lambda notebook: True)
+    result = call("report", TINY, "--preset", "papre", "--out", tmp_path)
+    assert "was changed since it was shipped" in result.stderr
+    assert result.exit_code == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="takes the place of this process")
+def test_lab_opens_copies_with_threads_that_sleep_while_they_wait(tmp_path, monkeypatch):
+    calls = []
+
+    def run(command, env):
+        calls.append((command, env))
+        raise SystemExit(3)
+
+    monkeypatch.setattr(
+        "xaitools.reports.working_copy.os.execve", lambda program, command, env: run(command, env)
+    )
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert call("lab", "--no-browser", "--port", "9").exit_code == 3
+    assert calls.pop()[0][2:] == ["jupyterlab", "my-notebooks", "--no-browser", "--port", "9"]
+    result = call("lab", tmp_path / "mine")
+    assert result.exit_code == 3
+    assert "ct_contrast.ipynb" in result.stdout
+    ((command, env),) = calls
+    assert command[1:] == ["-m", "jupyterlab", str(tmp_path / "mine")]
+    assert env["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert "ct_contrast.ipynb" in {file.name for file in (tmp_path / "mine").iterdir()}
 
 
 def test_sweep_prints_the_table_and_fails_if_a_run_did(tmp_path):
