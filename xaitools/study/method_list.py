@@ -3,7 +3,8 @@
 from textwrap import fill
 
 from xaitools.attribution import METHODS, Method
-from xaitools.attribution.names import REGIONS, SMOOTHINGS
+from xaitools.attribution._smoothing import SMOOTHINGS
+from xaitools.attribution.names import REGIONS
 from xaitools.attribution.registry import KINDS
 
 SPELLED = """\

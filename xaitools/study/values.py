@@ -1,7 +1,7 @@
 """Values of a study's parameters that no run could use, told before there are data or a training."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ _TRAINING = (
     "copies",
     "seed",
 )
-_CHOICES = {
+_CHOICES: dict[str, Iterable[str]] = {
     "replacement": REPLACEMENTS, "deletion": DELETIONS, "precision": PRECISIONS,
     "noise_unit": NOISE_UNITS, "mode": MODES,
 }  # fmt: skip
