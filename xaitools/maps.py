@@ -49,6 +49,7 @@ def save_map(
     *,
     key: Mapping[str, Any],
     affine: np.ndarray | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write one map (*spatial) and its sidecar; neither is ever half written.
 
@@ -60,6 +61,9 @@ def save_map(
         What the map depends on (network, settings, image), JSON-able.
     affine
         4 x 4 matrix from voxel to millimetre; needed for volumes.
+    facts
+        What else the sidecar tells of the map, such as the layer that was looked at; JSON-able. It is no part of the
+        key.
 
     Raises
     ------
@@ -80,7 +84,13 @@ def save_map(
             nib.save(nib.Nifti1Image(values, affine), temporary)
         else:
             np.savez_compressed(temporary, map=values)
-    sidecar = {"method": method, "sample": name, "shape": list(array.shape), "key": dict(key)}
+    sidecar = {
+        **(facts or {}),
+        "method": method,
+        "sample": name,
+        "shape": list(array.shape),
+        "key": dict(key),
+    }
     write_text(_sidecar(path), json.dumps(sidecar, indent=1, sort_keys=True))
     return path
 
@@ -210,8 +220,14 @@ def load_or_compute(
     *,
     key: Mapping[str, Any],
     affine: np.ndarray | None = None,
+    facts: Callable[[str], Mapping[str, Any]] | None = None,
 ) -> dict[str, np.ndarray]:
     """Maps of one image from `folder`; those that are missing come from one call ``compute(missing)`` and are saved.
+
+    Parameters
+    ----------
+    facts
+        What else is to be told of a map that was made, by its method; see :func:`save_map`.
 
     Returns
     -------
@@ -222,7 +238,8 @@ def load_or_compute(
     missing = [method for method, array in found.items() if array is None]
     if missing:
         for method, array in compute(missing).items():
-            save_map(folder, name, method, array, key=key, affine=affine)
+            told = facts(method) if facts else None
+            save_map(folder, name, method, array, key=key, affine=affine, facts=told)
             found[method] = np.asarray(array, dtype=np.float32)
     return {method: array for method, array in found.items() if array is not None}
 

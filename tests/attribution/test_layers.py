@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18, vgg11
 
-from xaitools.attribution import default_layer, grad_cam, spatial_layers
+from xaitools.attribution import default_layer, explained_layer, grad_cam, spatial_layers
 from xaitools.errors import MethodError, UnsupportedModelError
 from xaitools.models import Network
 
@@ -98,3 +98,16 @@ def test_nothing_is_left_on_the_network() -> None:
     default_layer(network)
     grad_cam(network, torch.rand(2, 1, 4, 4), 1)
     assert not any(module._forward_hooks for module in network.model.modules())
+
+
+def test_the_layer_that_a_map_shows() -> None:
+    network = prepared(resnet18(), 3, 64, 64)
+    options = {"grad_cam": {"layer": "layer1"}, "layer_cam[layer2]": {"relu": False}}
+    assert explained_layer(network, "grad_cam") == default_layer(network) == "layer4"
+    assert explained_layer(network, "guided_grad_cam+smoothgrad") == "layer4"
+    assert explained_layer(network, "grad_cam[layer3]+absolute") == "layer3"
+    assert explained_layer(network, "grad_cam+absolute@xrai", options) == "layer1"
+    assert explained_layer(network, "layer_cam[layer2]", options) == "layer2"
+    assert explained_layer(network, "gradient+smoothgrad") is None
+    with pytest.raises(MethodError, match="layer='layer9'"):
+        explained_layer(network, "grad_cam[layer9]")

@@ -110,3 +110,11 @@ def test_a_regression() -> None:
 def test_labels_that_cannot_be_permuted(trained) -> None:
     with pytest.raises(ParameterError, match="training has the same label for all images"):
         randomised(trained, labelled(torch.ones(4, dtype=torch.int64)))
+
+
+def test_a_network_that_was_trained_before(found, trained, training) -> None:
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    permuted = SimpleNamespace(**{**vars(training), "labels": training.labels[order]})
+    again = randomised(trained, permuted, memorising=found.model)
+    assert again.memorised == found.memorised
+    np.testing.assert_array_equal(again.table.value, found.table.value)

@@ -1,9 +1,11 @@
 """Model randomisation against autograd on hand-made twins; verdicts on methods whose failure is known."""
 
 import copy
+import json
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -369,3 +371,55 @@ def test_bad_options(net, images) -> None:
             randomised(net, images, **wrong)
     with pytest.raises(ShapeError, match="similarity 'hog'; expected 32 pixels"):
         randomised(net, images, similarities=["hog"])
+
+
+def test_what_was_kept_is_not_made_again(net, images) -> None:
+    """A run that was stopped in its third network, and goes on."""
+    kept, made = {}, []
+
+    def keep(name, make):
+        if name not in kept:
+            kept[name] = json.loads(json.dumps(make()))
+            made.append(name)
+        return kept[name]
+
+    def stop(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    options = {"methods": ["gradient", "gradient+smoothgrad"], "draws": 2, "keep": keep}
+    with pytest.raises(KeyboardInterrupt):
+        randomised(net, images, **options, progress=stop)
+    assert made == ["trained", "draw-0_step-1", "draw-0_step-2"]
+    found = randomised(net, images, **options)
+    assert made == ["trained", *(f"draw-0_step-{k}" for k in (1, 2, 3, 4))]
+    whole = randomised(net, images, **{**options, "keep": None})
+    pd.testing.assert_frame_equal(found.table, whole.table)
+
+
+def test_errors_are_kept_with_what_was_made(net, images) -> None:
+    kept = {}
+    options = {"methods": ["gradient", "attention_rollout"], "on_error": "keep"}
+    first = randomised(net, images, **options, keep=lambda name, make: kept.setdefault(name, make()))
+    again = randomised(net, images, **options, keep=lambda name, make: kept[name])
+    (error,), (other,) = first.errors.values(), again.errors.values()
+    assert str(error) == str(other) != ""
+
+
+def test_verdicts_up_to_a_step(net, images) -> None:
+    found = randomised(net, images)
+    first = found.verdicts(last=1)
+    expected = Randomization(found.table[found.table.k <= 1], {}).verdicts()
+    pd.testing.assert_frame_equal(first, expected)
+    assert not first.randomized.equals(found.verdicts().randomized)
+
+
+def test_layers_that_are_redrawn_in_one_step(net, images) -> None:
+    table = randomised(net, images, layers=[["block.0", "block.1"], "block.3", ["head"]]).table
+    assert list(dict.fromkeys(table[table.k > 0].layer)) == ["head", "block.3", "block.0 + block.1"]
+    whole = randomised(net, images).table
+    where = {"method": "gradient", "absolute": True}
+    np.testing.assert_array_equal(values(table, k=3, **where), values(whole, k=4, **where))
+    np.testing.assert_array_equal(values(table, k=2, **where), values(whole, k=2, **where))
+    with pytest.raises(ParameterError, match=r"layer='block\.9' is unknown"):
+        randomised(net, images, layers=[["block.0", "block.9"]])

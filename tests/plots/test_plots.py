@@ -659,3 +659,43 @@ def test_objective_plot_draws_each_term_of_each_mask():
     assert {note.text for note in fig.layout.annotations} == {"a&lt;b", "c"}
     with pytest.raises(DataError, match="several rows"):
         plots.objective_plot(pd.concat([table, table]))
+
+
+def redrawn(n_methods, similarities=("spearman", "ssim")):
+    return pd.DataFrame(
+        [
+            {
+                "method": name, "similarity": one, "values": kind, "k": k, "layer": f"layer {k}",
+                "value": 1 - 0.1 * k, "low": 0.9 - 0.1 * k, "high": 1.05 - 0.1 * k,
+            }
+            for name in [*(f"m{i}" for i in range(n_methods)), "noise"]
+            for one in similarities
+            for kind in ("absolute", "signed")
+            for k in range(4)
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("n_methods", "panels", "lines"), [(3, 4, 4), (6, 4, 7), (7, 7, 8)])
+def test_randomization_plot_has_panels_of_similarities_or_of_methods(n_methods, panels, lines):
+    """Up to six methods and noise in each of four panels; of seven one panel each, with four ways and four of noise."""
+    fig = plots.randomization_plot(redrawn(n_methods))
+    curves = [trace for trace in fig.data if trace.fill is None]
+    places = [(trace.xaxis, trace.yaxis) for trace in curves]
+    assert len(set(places)) == panels
+    assert {places.count(place) for place in places} == {lines}
+    assert len([trace for trace in fig.data if trace.fill == "toself"]) == len(curves)
+    grey = [trace for trace in curves if trace.name == "noise"]
+    assert {trace.line.color for trace in grey} == {"#888888"}
+    assert {trace.line.dash for trace in grey} <= {"dash", "dot"}
+    shown = [trace.name for trace in curves if trace.showlegend]
+    assert len(shown) == len(set(shown))
+    for trace in curves:
+        np.testing.assert_allclose(trace.y, 1 - 0.1 * np.arange(4))
+    assert tuple(fig.layout.xaxis.ticktext) == tuple(f"layer {k}" for k in range(4))
+    assert_no_nan(fig)
+
+
+def test_randomization_plot_refuses_two_curves_of_one_name():
+    with pytest.raises(DataError, match="several rows of method='m0'"):
+        plots.randomization_plot(pd.concat([redrawn(1), redrawn(1)]))

@@ -112,3 +112,14 @@ def test_one_after_the_other(samples, tmp_path):
     assert {name: value.shape for name, value in found.items()} == dict.fromkeys(METHODS, (8, 8))
     assert load_map(tmp_path, "sub-0", "gradient") is not None
     assert load_map(tmp_path, "sub-1", "gradient") is None
+
+
+def test_sidecars_name_the_layer_that_was_looked_at(samples, tmp_path):
+    import json
+
+    explain(network(), samples, ["grad_cam", "grad_cam[0]", "gradient"], tmp_path, target=1)
+    layers = {
+        path.stem.split("_desc-")[1]: json.loads(path.read_text()).get("layer")
+        for path in tmp_path.glob("sub-0_*.json")
+    }
+    assert layers == {"gradCam_map": "1", "gradCam0_map": "0", "gradient_map": None}

@@ -6,7 +6,7 @@ import xaitools.study.published as published
 from xaitools.errors import DataError, ParameterError
 from xaitools.study import notebooks_dir, published_text, published_values, read_published
 
-STUDIES = ["ad_mask", "ad_retraining", "ct_contrast", "fetal_hc"]
+STUDIES = ["ad_mask", "ad_retraining", "ct_contrast", "fetal_hc", "sanity_checks"]
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -426,3 +426,44 @@ def test_size_may_be_all_that_a_network_uses():
     assert "**size may be all that it uses**" in said
     assert "prefer no part of the head" in said
     assert "was not measured" in uses(0.8, inside=(0.6, 0.5))
+
+
+def sanity(**verdicts):
+    same = {"test": "top-down", "similarity": "spearman", "absolute": False, "value": 0.1}
+    rows = [
+        {**same, "method": name, "label": name.upper(), "verdict": found} for name, found in verdicts.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_who_passes_is_said_by_verdict():
+    table = sanity(a="passes", b="fails", c="passes", d="noise", random="noise")
+    text = words.redrawn(table, "top-down", "spearman", absolute=False)
+    assert text == (
+        "*top-down*, by rank correlation of signed values: A and C changed with the weights; "
+        "B stayed too much alike (failed); D changed as much when repeated on the same network (noise: raise draws)."
+    )
+    assert words.redrawn(table, "top-down", "spearman", absolute=True) == ""
+
+
+def test_a_test_that_noise_passes_is_said_to_be_worthless():
+    text = words.redrawn(sanity(a="passes", random="passes"), "top-down", "spearman", absolute=False)
+    assert text.endswith("**A map of noise passes too: these verdicts say nothing.**")
+
+
+def test_maps_that_turned_over_are_named():
+    text = words.turned_over({"I*G": 0.93, "LRP": 1.0})
+    assert text.startswith(r"Of I\*G and LRP the maps are the same but for the sign")
+    assert "0.93 to 1.00" in text
+    assert words.turned_over({}) == ""
+
+
+def test_labels_that_were_not_memorised_are_no_test():
+    assert words.memorised(1.0, 24) == (
+        "The second network knows 100% of the permuted labels of 24 images by heart."
+    )
+    assert "there are no verdicts" in words.memorised(0.6, 24)
+
+
+def test_the_warning_stands_where_verdicts_are():
+    assert "do not rank" in words.warning()

@@ -9,7 +9,7 @@ import pkgutil
 
 from xaitools.attribution.attribute import InputMaps, Maps, attribute
 from xaitools.attribution.deletions import DELETIONS, delete
-from xaitools.attribution.layers import default_layer, spatial_layers
+from xaitools.attribution.layers import default_layer, explained_layer, spatial_layers
 from xaitools.attribution.mask_settings import MaskSettings
 from xaitools.attribution.names import MethodName, combine, parse, parse_all
 from xaitools.attribution.optimised_masks import Masks, optimise_masks
@@ -42,6 +42,7 @@ __all__ = [
     "combine",
     "default_layer",
     "delete",
+    "explained_layer",
     "optimise_masks",
     "parse",
     "parse_all",

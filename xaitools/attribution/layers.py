@@ -4,7 +4,7 @@ What a layer returns says nothing of its axes: (1, 7, 7, 96) may be seven channe
 followed from the image on, through whatever moves them, and a layer counts only where they are known.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -148,6 +148,34 @@ def checked_layer(network: Network, layer: str | None) -> str:
     if not seen.leading[layer]:
         raise no_way(network, layer)
     return layer
+
+
+def explained_layer(
+    network: Network, method: str, options: Mapping[str, Mapping[str, Any]] | None = None
+) -> str | None:
+    """The layer whose activations a map of that name shows, the default made explicit; None of maps that have none.
+
+    Parameters
+    ----------
+    network
+        A prepared network.
+    method
+        Full name of a map, such as "grad_cam[layer3]+smoothgrad".
+    options
+        As :func:`~xaitools.attribution.attribute` takes them.
+
+    Raises
+    ------
+    MethodError, UnsupportedModelError
+        As the method raises.
+    """
+    from xaitools.attribution.names import parse  # which imports the methods, and they this file
+
+    name, options = parse(method), options or {}
+    if name.base.startswith("captum.") or "layer" not in name.method.keywords:
+        return None
+    given = {**options.get(name.base, {}), **options.get(name.source, {})}
+    return checked_layer(network, name.option or given.get("layer"))
 
 
 def no_way(network: Network, layer: str) -> UnsupportedModelError:

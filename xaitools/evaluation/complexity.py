@@ -95,13 +95,15 @@ def complexity_rise(
     explainer = Explainer(network, images, target, methods, "fixed", seed, settings)
     with Teller(1 + n_draws, progress, "randomising", "network") as tell:
 
-        def complexities(one: Network) -> dict[str, np.ndarray]:
-            maps = explainer.maps(one, progress=lambda done, total: tell(0))
+        def complexities(one: Network, number: int) -> dict[str, np.ndarray]:
+            maps = explainer.maps(one, number, progress=lambda done, total: tell(0))
             tell(1)
             return {name: map_complexity(values, n_bins=n_bins) for name, values in maps.items()}
 
-        trained = complexities(network)
-        drawn = [complexities(network.randomized(network.layers, seed + draw)) for draw in range(n_draws)]
+        trained = complexities(network, 0)
+        drawn = [
+            complexities(network.randomized(network.layers, seed + draw), 1 + draw) for draw in range(n_draws)
+        ]
     rows = []
     for name, before in trained.items():
         found = [one[name] for one in drawn if name in one]

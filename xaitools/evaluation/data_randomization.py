@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,6 +68,7 @@ def data_randomization(
     target: Target = None,
     methods: str | Sequence[str] = ("gradient",),
     *,
+    memorising: nn.Module | None = None,
     similarities: Sequence[str] = ("spearman", "ssim", "hog"),
     absolute: Sequence[bool] = (True, False),
     training_settings: dict[str, Any] | None = None,
@@ -88,6 +90,9 @@ def data_randomization(
     images, target, methods, similarities, absolute, seed, **settings
         As for :func:`~xaitools.evaluation.randomization.model_randomization`; `images` as a rule others than those of
         `training`.
+    memorising
+        The second network, if it was trained already: then the labels of `training` are the permuted ones it had to
+        learn. None to permute them and train it here.
     training_settings
         Options of :class:`xaitools.models.TrainingSettings` for the second network. By default up to 500 epochs without
         augmentation, weight decay and early stopping, until the loss on the training set itself is below 0.02.
@@ -114,7 +119,7 @@ def data_randomization(
     """
     images = checked_images(images)
     check_similarities(similarities, tuple(images.shape[2:]))
-    permuted = _permuted(training, seed)
+    permuted = _permuted(training, seed) if memorising is None else training
     network = Network.of(
         model, images[:1], settings.get("precision", "float32"), settings.pop("output", None)
     )
@@ -122,14 +127,18 @@ def data_randomization(
     fixed = {"order": "data", "direction": "", "explained": "fixed"}
     with Teller(3, progress, "randomising labels", "network") as tell:
         comparison = Comparison(explainer, similarities, absolute, tell)
-        rows = [{**fixed, "k": 0, "layer": "", "draw": 0, **row} for row in comparison.repeated()]
-        other = _fresh(model, network, seed)
-        options = {"seed": seed, **TRAINING, **(training_settings or {})}
-        options.setdefault("patience", options["max_epochs"])
-        train(other, permuted, permuted, device=device, progress=progress is True, **options)
-        memorised = _known(other, permuted)
-        second = Network(other, images[:1], network.precision, network.output)
-        rows += [{**fixed, "k": 1, "layer": "labels", "draw": 0, **row} for row in comparison.of(second)]
+        rows = [{**fixed, "k": 0, "layer": "", "draw": 0, **row} for row in comparison.itself()["rows"]]
+        tell(2)
+        other = memorising or _fresh(model, network, seed)
+        if memorising is None:
+            options = {"seed": seed, **TRAINING, **(training_settings or {})}
+            options.setdefault("patience", options["max_epochs"])
+            train(other, permuted, permuted, device=device, progress=progress is True, **options)
+        second = partial(Network, other, images[:1], network.precision, network.output)
+        redrawn = comparison.of(second, 2)["rows"]
+        tell(1)
+    memorised = _known(other, permuted)
+    rows += [{**fixed, "k": 1, "layer": "labels", "draw": 0, **row} for row in redrawn]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return DataRandomization(table, comparison.errors, memorised=memorised, model=other)
 

@@ -1,7 +1,8 @@
 """Does a map change when what the network has learned is destroyed? The model randomisation of Adebayo et al."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from xaitools.attribution import Maps, MethodName, attribute, parse, parse_all
 from xaitools.checks import Target, check_choice, check_counts, checked_images
-from xaitools.errors import ParameterError
+from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.evaluation._checks import SAME_RANKS
 from xaitools.evaluation.bootstrap import Interval, mean_interval
 from xaitools.evaluation.similarity import SIMILARITIES, Prepared, check_size, compared, prepared
@@ -40,6 +41,14 @@ WARNING = (
 _POINT = ["method", "order", "direction", "explained", "k", "layer", "similarity", "absolute"]
 _CURVE = ["method", "similarity", "absolute"]
 COLUMNS = (*_POINT, "draw", "image", "value")
+
+Row = dict[str, Any]
+
+Step = dict[str, Any]
+"""What is known after a step, plain values: its `rows`, and of the trained network `errors` too."""
+
+Keep = Callable[[str, Callable[[], Step]], Step]
+"""``keep(name, make)`` returns what `make` makes, or what it made when it was called under that name before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +96,7 @@ class Randomization:
     def verdicts(
         self,
         *,
+        last: int | None = None,
         bound: float = SAME_RANKS,
         confidence: float = 0.95,
         n_resamples: int = 2000,
@@ -96,6 +106,9 @@ class Randomization:
 
         Parameters
         ----------
+        last
+            The step up to which is counted; None for all. Of a cascade from the top down, 1 asks whether maps depend on
+            the uppermost layer.
         bound
             Share of a map's similarity to its own repetition that may be left after randomisation. 0.71 by default:
             of a correlation its square, one half, is the share of the ranking that does not come from the weights.
@@ -106,7 +119,7 @@ class Randomization:
         -------
         DataFrame
             A row a method, similarity and absolute: `n` images; `repeated`, the mean similarity to a repetition on the
-            same network; `randomized`, that after all layers were redrawn, for independent layers the mean over them,
+            same network; `randomized`, that after the last step, for independent layers the mean over them,
             with its interval `low` to `high`; `average`, that over all steps; `verdict`:
             "noise" if the repetition is less similar than `bound` beyond doubt: then a change says nothing;
             "passes" if less than `bound` of the repetition's similarity is left beyond doubt, "fails" if more,
@@ -115,7 +128,8 @@ class Randomization:
         """
         options = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
         rows = []
-        for key, part in self.table.groupby(_CURVE, sort=False):
+        counted = self.table if last is None else self.table[self.table["k"] <= last]
+        for key, part in counted.groupby(_CURVE, sort=False):
             repeated, randomized, average = _of_images(part)
             n, mean, low, high = _interval(randomized, **options)
             rows.append(
@@ -147,12 +161,13 @@ def model_randomization(
     *,
     order: str = "cascading",
     direction: str = "top-down",
-    layers: Sequence[str] | None = None,
+    layers: Sequence[str | Sequence[str]] | None = None,
     similarities: Sequence[str] = ("spearman", "ssim", "hog"),
     absolute: Sequence[bool] = (True, False),
     explained: str = "fixed",
     n_draws: int = 1,
     seed: int = 0,
+    keep: Keep | None = None,
     progress: bool | Progress = True,
     **settings: Any,
 ) -> Randomization:
@@ -177,8 +192,8 @@ def model_randomization(
     direction
         "top-down": from the output's layer to the image's; "bottom-up": the other way round.
     layers
-        Names of layers, or of modules, all of whose layers are redrawn in one step; None for each layer by itself. They
-        are taken in the order in which they run.
+        Names of layers, or of modules, all of whose layers are redrawn in one step, as are those of several names in a
+        list; None for each layer by itself. They are taken in the order in which they run.
     similarities, absolute
         How maps are compared, see :func:`~xaitools.evaluation.similarity.map_similarity`.
     explained
@@ -188,6 +203,9 @@ def model_randomization(
         How often weights are drawn.
     seed
         Of the weights, the control and the methods.
+    keep
+        What keeps the rows of each network, so that none is redrawn twice: ``keep(name, make)`` is called with the
+        name of a step and a function that takes it and returns plain values; it may return what it has kept instead.
     progress
         Whether to show a bar if it takes more than two seconds; or a function that is called with the number of
         networks done and their total, and stops the work by raising.
@@ -224,17 +242,24 @@ def model_randomization(
     explainer = Explainer(network, images, target, methods, explained, seed, settings)
     steps = _steps(network, layers, order, direction)
     fixed = {"order": order, "direction": direction, "explained": explained}
-    rows: list[dict[str, Any]] = []
+    kept = keep or (lambda _, make: make())
+    rows: list[Row] = []
     with Teller(2 + n_draws * len(steps), progress, "randomising", "network") as tell:
         comparison = Comparison(explainer, similarities, absolute, tell)
-        for row in comparison.repeated():
-            rows.append({**fixed, "k": 0, "layer": "", "draw": 0, **row})
+        itself = kept("trained", comparison.itself)
+        rows += [{**fixed, "k": 0, "layer": "", "draw": 0, **row} for row in itself["rows"]]
+        tell(2)
         for draw in range(n_draws):
             for k, (layer, names) in enumerate(steps, start=1):
-                twin = network.randomized(names, seed + draw)
-                for row in comparison.of(twin):
-                    rows.append({**fixed, "k": k, "layer": layer, "draw": draw, **row})
-    return Randomization(pd.DataFrame(rows, columns=list(COLUMNS)), comparison.errors)
+                redrawn = partial(network.randomized, names, seed + draw)
+                make = partial(comparison.of, redrawn, 1 + draw * len(steps) + k)
+                step = {**fixed, "k": k, "layer": layer, "draw": draw}
+                rows += [{**step, **row} for row in kept(f"draw-{draw}_step-{k}", make)["rows"]]
+                tell(1)
+    errors: dict[str, Exception] = {name: XaitoolsError(text) for name, text in itself["errors"].items()}
+    return Randomization(
+        pd.DataFrame(rows, columns=list(COLUMNS)), comparison.errors if keep is None else errors
+    )
 
 
 def smooth_model_randomization(
@@ -270,11 +295,7 @@ def smooth_model_randomization(
     Hedström et al. 2024, A fresh look at sanity checks for saliency maps, arXiv:2405.02383, and Sanity checks
     revisited, arXiv:2401.06465, section 3.
     """
-    names = list(parse_all(methods).values())
-    smooth = [
-        str(MethodName(name.base, name.option, name.smoothing or "smoothgrad", name.absolute, name.regions))
-        for name in names
-    ]
+    smooth = [smooth_name(text) for text in parse_all(methods)]
     return model_randomization(
         model,
         images,
@@ -285,6 +306,14 @@ def smooth_model_randomization(
         draws=draws,
         noise_level=noise_level,
         **options,
+    )
+
+
+def smooth_name(text: str) -> str:
+    """The name of a method with "+smoothgrad", unless it smooths already."""
+    name = parse(text)
+    return str(
+        MethodName(name.base, name.option, name.smoothing or "smoothgrad", name.absolute, name.regions)
     )
 
 
@@ -318,12 +347,17 @@ class Explainer:
             raise ParameterError(
                 "explained='argmax' with a network of a single output; expected several: use explained='fixed'."
             )
-        self._asked = 0
 
     def maps(
-        self, network: Network, methods: Sequence[str] | None = None, *, other_seed: int = 0, **settings: Any
+        self,
+        network: Network,
+        number: int,
+        methods: Sequence[str] | None = None,
+        *,
+        other_seed: int = 0,
+        **settings: Any,
     ) -> Maps:
-        """Maps by name, and the control's, (batch, 1, *spatial), which is drawn anew in each call."""
+        """Maps by name, and the control's, (batch, 1, *spatial), which is drawn anew for each number of a network."""
         methods = self.methods if methods is None else methods
         target = self.target if self.explained == "fixed" else _predicted(network, self.images)
         options = {
@@ -337,8 +371,7 @@ class Explainer:
             if self.methods and not methods
             else attribute(network, self.images, target, methods, **options)
         )
-        generator = torch.Generator().manual_seed(CONTROL_SEED + 1_000_003 * self.seed + self._asked)
-        self._asked += 1
+        generator = torch.Generator().manual_seed(CONTROL_SEED + 1_000_003 * self.seed + number)
         maps[CONTROL] = torch.randn(len(self.images), 1, *self.images.shape[2:], generator=generator)
         return maps
 
@@ -347,45 +380,53 @@ CONTROL_SEED = 0xC0FFEE
 
 
 class Comparison:
-    """Maps of a network, prepared once, and their similarity to those of others.
-
-    Attributes
-    ----------
-    errors
-        What went wrong with methods that failed on the network itself.
-    """
+    """Maps of a network, prepared once when they are first needed, and their similarity to those of others."""
 
     def __init__(
         self, explainer: Explainer, similarities: Sequence[str], absolute: Sequence[bool], tell: Teller
     ) -> None:
         self._explainer, self._tell = explainer, tell
         self._ways = [(name, flag) for name in similarities for flag in absolute]
-        maps = self._maps(explainer.network)
-        self.errors = dict(maps.errors)
-        self.methods = [name for name in maps if name != CONTROL]
-        self._kept = {name: self._prepared(values) for name, values in maps.items()}
-        tell(1)
 
-    def repeated(self) -> Iterator[dict[str, Any]]:
-        """Rows of the same network with another seed; those of methods that draw nothing are not computed again."""
-        drawn = [name for name in self.methods if _draws(name)]
-        maps = self._maps(self._explainer.network, drawn, other_seed=1)
-        for name, kept in self._kept.items():
-            others = self._prepared(maps[name]) if name in maps else kept
-            yield from self._rows(name, others)
-        self._tell(1)
+    @cached_property
+    def errors(self) -> dict[str, Exception]:
+        """What went wrong with methods that failed on the network itself."""
+        return dict(self._own.errors)
 
-    def of(self, network: Network) -> Iterator[dict[str, Any]]:
-        """Rows of another network."""
-        maps = self._maps(network, self.methods)
-        for name, kept in self._kept.items():
-            others = self._prepared(maps[name]) if name in maps else [[None] * len(row) for row in kept]
-            yield from self._rows(name, others)
-        self._tell(1)
+    @cached_property
+    def _own(self) -> Maps:
+        return self._maps(self._explainer.network, 0)
 
-    def _maps(self, network: Network, methods: Sequence[str] | None = None, other_seed: int = 0) -> Maps:
+    @cached_property
+    def _kept(self) -> dict[str, list[list[Prepared]]]:
+        return {name: self._prepared(values) for name, values in self._own.items()}
+
+    def itself(self) -> Step:
+        """The same network with another seed; maps of methods that draw nothing are not computed again."""
+        drawn = [name for name in self._kept if name != CONTROL and _draws(name)]
+        maps = self._maps(self._explainer.network, 1, drawn, other_seed=1)
+        rows = self._rows(
+            {name: self._prepared(maps[name]) if name in maps else kept for name, kept in self._kept.items()}
+        )
+        return {"rows": rows, "errors": {name: str(error) for name, error in self.errors.items()}}
+
+    def of(self, network: Callable[[], Network], number: int) -> Step:
+        """Another network, which is number `number`."""
+        maps = self._maps(network(), number, [name for name in self._kept if name != CONTROL])
+        return {
+            "rows": self._rows(
+                {
+                    name: self._prepared(maps[name]) if name in maps else [[None] * len(row) for row in kept]
+                    for name, kept in self._kept.items()
+                }
+            )
+        }
+
+    def _maps(
+        self, network: Network, number: int, methods: Sequence[str] | None = None, other_seed: int = 0
+    ) -> Maps:
         return self._explainer.maps(
-            network, methods, other_seed=other_seed, progress=lambda done, total: self._tell(0)
+            network, number, methods, other_seed=other_seed, progress=lambda done, total: self._tell(0)
         )
 
     def _prepared(self, maps: Tensor) -> list[list[Prepared]]:
@@ -395,16 +436,19 @@ class Comparison:
             [prepared(SIMILARITIES[name], one, absolute) for one in values] for name, absolute in self._ways
         ]
 
-    def _rows(self, method: str, others: list[list[Prepared]]) -> Iterator[dict[str, Any]]:
-        for (name, absolute), mine, theirs in zip(self._ways, self._kept[method], others, strict=True):
-            for image, (one, other) in enumerate(zip(mine, theirs, strict=True)):
-                yield {
-                    "method": method,
-                    "similarity": name,
-                    "absolute": absolute,
-                    "image": image,
-                    "value": compared(SIMILARITIES[name], one, other),
-                }
+    def _rows(self, found: Mapping[str, list[list[Prepared]]]) -> list[Row]:
+        return [
+            {
+                "method": method,
+                "similarity": name,
+                "absolute": absolute,
+                "image": image,
+                "value": compared(SIMILARITIES[name], one, other),
+            }
+            for method, others in found.items()
+            for (name, absolute), mine, theirs in zip(self._ways, self._kept[method], others, strict=True)
+            for image, (one, other) in enumerate(zip(mine, theirs, strict=True))
+        ]
 
 
 def check_similarities(similarities: Sequence[str], spatial: tuple[int, ...]) -> None:
@@ -415,17 +459,24 @@ def check_similarities(similarities: Sequence[str], spatial: tuple[int, ...]) ->
 
 
 def _steps(
-    network: Network, layers: Sequence[str] | None, order: str, direction: str
+    network: Network, layers: Sequence[str | Sequence[str]] | None, order: str, direction: str
 ) -> list[tuple[str, list[str]]]:
     """What each step is called, and the layers that are redrawn for it."""
     known = network.layers
     around = [name.rsplit(".", depth)[0] for name in known for depth in range(1, name.count(".") + 1)]
-    chosen = list(known) if layers is None else list(layers)
-    for name in chosen:
+    chosen = [
+        (name,) if isinstance(name, str) else tuple(name) for name in (known if layers is None else layers)
+    ]
+    for name in [one for names in chosen for one in names]:
         check_choice(layer=(name, dict.fromkeys([*known, *around])))
     groups = {
-        name: [own for own in known if own == name or (layers is not None and own.startswith(f"{name}."))]
-        for name in chosen
+        " + ".join(names): [
+            own
+            for own in known
+            if own in names or (layers is not None and own.startswith(tuple(f"{name}." for name in names)))
+        ]
+        for names in chosen
+        if names
     }
     if not groups:
         raise ParameterError("layers is empty; expected one name or more, or None for all layers.")

@@ -128,7 +128,8 @@ class Network:
         with torch.no_grad():
             three = picked(self._run(company), self.output, self.name)[0]
         columns = columns_of(one, three)
-        self.plain = answering(self.model, self.output, fresh=image._version != version, columns=columns)
+        self._laid_out: dict[str, Any] = {"fresh": image._version != version, "columns": columns}
+        self.plain = answering(self.model, self.output, **self._laid_out)
         self.expected = one.clone() if columns is None else one.reshape(1, columns)
         self._check_independence(three)
 
@@ -328,7 +329,19 @@ class Network:
             for name in layers:
                 torch.manual_seed(REDRAWN + seed + zlib.crc32(name.encode()))
                 redraw(other.get_submodule(name))
-        return Network(other, self.example, self.precision, self.output)
+        return self._twin(other)
+
+    def _twin(self, model: nn.Module) -> "Network":
+        """A network of the same architecture with other weights: what was checked on this one is not checked again."""
+        other = object.__new__(Network)
+        same = ("name", "precision", "kind", "example", "output", "_traceable", "_laid_out")
+        other.__dict__ |= {name: self.__dict__[name] for name in same}
+        other.model = model
+        other.plain = answering(model, self.output, **self._laid_out)
+        with torch.no_grad():
+            other.expected = other.plain(self.example.clone())
+        other._check_numbers(other.expected)
+        return other
 
     def forward(self, images: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
         """The images as a leaf of the autograd graph, and their outputs to explain, (batch,), of `quick`.

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "insides": ["activation_plot", "kernels_plot", "mmd_plot", "neighbours_plot", "tree_plot"],
         "masks": ["objective_plot"],
         "matrices": ["comparison_plot", "matrices_plot"],
+        "randomization": ["randomization_plot"],
         "points": ["prediction_plot", "quality_plot", "region_plot", "score_plot"],
         "style": [
             "CONTROL",

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -168,40 +169,50 @@ def _curves(panels: Mapping[str, pd.DataFrame], x: str, controls: Sequence[str],
         1, len(panels), shared_yaxes=True, subplot_titles=list(panels), horizontal_spacing=0.03
     )
     methods = list(dict.fromkeys(name for table in panels.values() for name in table["method"]))
-    styles = _curve_styles(methods, [plain(name) for name in controls])
+    styles = curve_styles(methods, [plain(name) for name in controls])
     drawn: set[str] = set()
     for column, table in enumerate(panels.values(), start=1):
         for name, line in styles.items():
             points = table[table["method"] == name].sort_values(x)
             if points.empty:
                 continue
-            shared = {"name": name, "mode": "lines", "legendgroup": name}
-            along = points[x].to_numpy()
-            band = go.Scatter(
-                x=np.concatenate([along, along[::-1]]),
-                y=np.concatenate([points["low"], points["high"][::-1]]),
-                fill="toself",
-                fillcolor=line["color"],
-                opacity=BAND,
-                line={"width": 0},
-                hoverinfo="skip",
-                showlegend=False,
-                **shared,
+            fig.add_traces(
+                banded(points, x, name, line, hover, legend=name not in drawn), rows=1, cols=column
             )
-            curve = go.Scatter(
-                x=along,
-                y=points["value"],
-                line={**line, "width": 2},
-                hovertemplate=f"{name}<br>{hover}<extra></extra>",
-                showlegend=name not in drawn,
-                **shared,
-            )
-            fig.add_traces([band, curve], rows=1, cols=column)
             drawn.add(name)
     return fig
 
 
-def _curve_styles(names: Sequence[str], controls: Sequence[str]) -> dict[str, dict[str, str]]:
+def banded(
+    points: pd.DataFrame, x: str, name: str, line: Mapping[str, str], hover: str, *, legend: bool, **more: Any
+) -> list[go.Scatter]:
+    """A line over the column `x`, with the band from `low` to `high` below it."""
+    shared = {"name": name, "mode": "lines", "legendgroup": name}
+    along = points[x].to_numpy()
+    band = go.Scatter(
+        x=np.concatenate([along, along[::-1]]),
+        y=np.concatenate([points["low"], points["high"][::-1]]),
+        fill="toself",
+        fillcolor=line["color"],
+        opacity=BAND,
+        line={"width": 0},
+        hoverinfo="skip",
+        showlegend=False,
+        **shared,
+    )
+    curve = go.Scatter(
+        x=along,
+        y=points["value"],
+        line={**line, "width": 2},
+        hovertemplate=f"{name}<br>{hover}<extra></extra>",
+        showlegend=legend,
+        **shared,
+        **more,
+    )
+    return [band, curve]
+
+
+def curve_styles(names: Sequence[str], controls: Sequence[str]) -> dict[str, dict[str, str]]:
     """Colour and dash of each curve: the controls first, so that they lie below."""
     grey = zip([name for name in names if name in controls], cycle(DASHES[1:]), strict=False)
     colored = [name for name in names if name not in controls]

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from xaitools.attribution import attribute
+from xaitools.attribution import attribute, explained_layer
 from xaitools.data import Samples, Volumes
 from xaitools.maps import load_or_compute
 from xaitools.models import Network, fingerprint
@@ -62,6 +62,8 @@ def explain_each(
 ) -> Iterator[Found]:
     """Maps of one sample after the other, so that no more than one has to fit into memory.
 
+    Sidecars of Grad-CAM and its relatives name the `layer` that was looked at, the default one too.
+
     Parameters
     ----------
     model
@@ -111,12 +113,18 @@ def explain_each(
         failed.update(maps.errors)
         return {name: value[0, 0].numpy() for name, value in maps.items()}
 
+    def facts(method: str) -> dict[str, str]:
+        layer = explained_layer(prepared[0], method, settings.get("options"))
+        return {"layer": layer} if layer else {}
+
     for i in tqdm(range(len(samples)), desc="explaining", unit=what, disable=not progress):
         wanted = [name for name in methods if name not in failed]
         own_key = {**shared, "image": samples[[i]].fingerprint(), **(key or {})}
         affine = getattr(samples, "affine", None)
         make = partial(compute, image=samples.images[[i]])
-        found = load_or_compute(folder, samples.names[i], wanted, make, key=own_key, affine=affine)
+        found = load_or_compute(
+            folder, samples.names[i], wanted, make, key=own_key, affine=affine, facts=facts
+        )
         if not found:
             raise next(iter(failed.values()))
         yield found

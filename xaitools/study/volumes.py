@@ -64,3 +64,24 @@ def coarser_affine(affine: Float[np.ndarray, "4 4"], step: int) -> Float[np.ndar
     scaled = affine @ np.diag([step, step, step, 1])
     scaled[:3, 3] += affine[:3, :3] @ np.full(3, (step - 1) / 2)
     return scaled
+
+
+def sagittal(
+    volumes: Shaped[np.ndarray, "*n x y z"] | Shaped[Tensor, "*n x y z"],
+    affine: Float[np.ndarray, "4 4"],
+    x: float | None = None,
+) -> Shaped[np.ndarray, "*n row column"]:
+    """Sagittal slices, the head up and the nose on the right.
+
+    Parameters
+    ----------
+    volumes
+        Axes towards right, front and head.
+    affine
+        From voxel indices to mm.
+    x
+        Where to cut, in mm from the origin; None for the middle.
+    """
+    values = np.asarray(volumes)
+    at = values.shape[-3] // 2 if x is None else round(float(np.linalg.inv(affine)[0] @ [x, 0, 0, 1]))
+    return np.flip(np.swapaxes(values[..., at, :, :], -1, -2), axis=-2)

@@ -7,20 +7,27 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
+import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xaitools.attribution.names import parse
 from xaitools.data import Samples
-from xaitools.evaluation import VERDICTS
+from xaitools.evaluation import VERDICTS, paired_difference, verdict
+from xaitools.evaluation.randomization import WARNING
 from xaitools.study.leaders import Leader
 from xaitools.study.published import published_text
 
+if TYPE_CHECKING:
+    from xaitools.interpretation import Surrogate
+    from xaitools.study.inside import InfluenceCheck
+
 STILL_MOVED = "the mask still moved: raise steps"  # a remark on a mask, which has a sentence of its own
 SAME = 0.99  # correlation from which two methods are called the same
+SIMILARITIES = {"spearman": "rank correlation", "ssim": "SSIM", "hog": "HOG"}
 COMPLETE = 0.05  # share of the output's change up to which a map is said to add up to it
 
 
@@ -510,10 +517,178 @@ def longitudinal(table: pd.DataFrame) -> str:
     )
 
 
+def sizes_of_heads(sizes: Float[np.ndarray, " n"], labels: Int[Tensor, " n"], classes: Sequence[str]) -> str:
+    """How large the brains of both classes are (ml), and how well that alone tells the classes apart."""
+    groups = [sizes[labels.numpy() == number] for number in (0, 1)]
+    means = listing(
+        f"{own.mean():.0f} ± {own.std(ddof=1):.0f} ml in {name}"
+        for own, name in zip(groups, classes, strict=True)
+    )
+    auc = (groups[1][:, None] > groups[0]).mean() + (groups[1][:, None] == groups[0]).mean() / 2
+    return (
+        f"Brains, as the label maps have them: {means}. The volume alone tells the classes apart with an AUC of "
+        f"**{max(auc, 1 - auc):.2f}** (0.5 is chance)."
+    )
+
+
+def classifiers(table: pd.DataFrame, right: Mapping[str, Bool[np.ndarray, " n"]], seed: int = 0) -> str:
+    """How good each classifier is on heads that it was not trained with, and whether any is ahead of the first.
+
+    Parameters
+    ----------
+    table, right
+        As :class:`~xaitools.study.baselines.Compared` has them; the first classifier is the network.
+    seed
+        Of the bootstrap.
+    """
+    means = table.groupby("classifier", sort=False)["validation"].mean()
+    first, *others = means.index
+    found = listing((f"{name} {value:.1%}" for name, value in means.items()), len(means))
+    said = [f"Balanced accuracy on validation heads, mean over the folds: {found}."]
+    for name in others:
+        difference = paired_difference(right[name].astype(float), right[first].astype(float), seed=seed)
+        size = interval(100 * difference.mean, 100 * difference.low, 100 * difference.high, "+.0f", "points")
+        which = {"agrees": "better than", "differs": "worse than"}.get(
+            verdict(difference), "not told apart from"
+        )
+        said.append(f"The {escape(name)} is {which} the {escape(first)} (right answers: {size}).")
+    return " ".join(said)
+
+
+def reconstruction(table: pd.DataFrame) -> str:
+    """Whether the autoencoder has learnt anything; nothing if there is none."""
+    if table.empty:
+        return ""
+    share = table["explained"].mean()
+    if share <= 0:
+        return (
+            "**The autoencoder reconstructs heads no better than their mean image does**, so that what it hands to the "
+            "network is hardly more than random weights: raise `pretrain_epochs`."
+        )
+    return f"The autoencoder removes {share:.0%} of the error that the mean image makes on validation heads."
+
+
+def published_classifiers(printed: Mapping[str, float]) -> str:
+    """The authors' own accuracies of a network and of an SVM on voxels."""
+    return (
+        f"The authors' paper has, over 10 folds, {printed['accuracy, 10 folds, CNN']:g} % for the network and "
+        f"{printed['accuracy, 10 folds, SVM on voxels']:g} % for an SVM on voxels."
+    )
+
+
+def favourites(history: pd.DataFrame, strongest: Sequence[float], classes: Sequence[str]) -> str:
+    """How far beyond all real images the optimised ones are."""
+    last = history[history["step"] == history["step"].max()].set_index("unit")["activation"]
+    found = listing(
+        f"{name} {value:.1f} (strongest real head: {real:.1f})"
+        for name, value, real in zip(classes, last, strongest, strict=True)
+    )
+    return f"Scores, in standard deviations over real heads: {found}. No real head goes beyond the strongest."
+
+
+def empty_maps(empty: Mapping[str, int], n: int) -> str:
+    """Of how many of the `n` heads each network's map is 0 everywhere; nothing if that is so of none."""
+    found = [f"{name}: {number} of {n}" for name, number in empty.items() if number]
+    if not found:
+        return ""
+    return (
+        f"Heads whose Grad-CAM is 0 everywhere, so that they are in no mean: {listing(found, len(found))}. There, no "
+        "channel speaks for the class with its positive parts."
+    )
+
+
+def surrogate(tree: "Surrogate | None") -> str:
+    """Whether a decision tree stands for the network, and what it asks first; no rule where it does not."""
+    if tree is None:
+        return not_measured(
+            "How well a decision tree stands for the network", "the network names one class only"
+        )
+    scores, rules = tree.scores, tree.rules
+    by = scores.set_index("which")
+    fidelity, majority, n = by.at["tree", "fidelity"], by.at["majority", "fidelity"], int(by.at["tree", "n"])
+    found = (
+        f"The tree gives the network's answer for **{fidelity:.0%}** ({by.at['tree', 'low']:.0%} to "
+        f"{by.at['tree', 'high']:.0%}) of {count(n, 'validation head')}; always naming "
+        f"the network's most frequent answer, for {majority:.0%}."
+    )
+    if by.at["tree", "low"] <= majority:
+        return f"{found} That is no clear lead, so its rules say little about the network."
+    return f"{found} It asks first for the brightness of {bold(rules.iloc[0]['region'])}."
+
+
+def influence(check: "InfluenceCheck") -> str:
+    """Whether the influence of training images is borne out by training again, and by labels turned on purpose."""
+    said = (
+        f"Rank correlation (Spearman) of TracIn with the losses after training again without each of "
+        f"{check.n_left_out} training heads: **{check.spearman:.2f}** on average over "
+        f"{count(len(check.agreement), 'validation head')}."
+    )
+    if check.n_left_out < 10:
+        said += " Of so few heads that number is rough."
+    if check.mislabelled:
+        ranks = listing((str(rank) for rank in check.mislabelled), len(check.mislabelled))
+        said += (
+            f" By its influence on itself, the head with the wrong label is number {ranks} of {check.n_training} "
+            f"(by chance, {(check.n_training + 1) / 2:.0f})."
+        )
+    return said
+
+
 def _range(values: pd.Series, digits: str) -> str:
     """One number, or from the smallest to the largest where they differ as printed."""
     low, high = f"{values.min():{digits}}", f"{values.max():{digits}}"
     return low if low == high else f"{low} to {high}"
+
+
+def redrawn(table: pd.DataFrame, test: str, similarity: str, *, absolute: bool) -> str:
+    """Who passes a test of `study.sanity_table`, by one similarity, and whether noise is seen through."""
+    own = table[
+        (table["test"] == test) & (table["similarity"] == similarity) & (table["absolute"] == absolute)
+    ]
+    noise, maps = own[own["method"] == "random"], own[own["method"] != "random"]
+    if maps.empty:
+        return ""
+    values = f"{SIMILARITIES.get(similarity, similarity)} of {'absolute' if absolute else 'signed'} values"
+    said = [
+        f"{listing(maps['label'][maps['verdict'] == verdict], len(maps))} {ending}"
+        for verdict, ending in (
+            ("passes", "changed with the weights"),
+            ("fails", "stayed too much alike (failed)"),
+            ("noise", "changed as much when repeated on the same network (noise: raise draws)"),
+            ("undecided", "undecided"),
+        )
+        if (maps["verdict"] == verdict).any()
+    ]
+    found = f"*{escape(test)}*, by {values}: {'; '.join(said)}."
+    if (noise["verdict"] == "passes").any():
+        return f"{found} **A map of noise passes too: these verdicts say nothing.**"
+    return found
+
+
+def turned_over(alike: Mapping[str, float]) -> str:
+    """Which maps are the same but for their sign, which a signed similarity would praise as changed; "" for none."""
+    if not alike:
+        return ""
+    are = "map is the same" if len(alike) == 1 else "maps are the same"
+    return (
+        f"Of {listing(alike, len(alike))} the {are} but for the sign, which has turned in some images "
+        f"(rank correlation regardless of it: {_range(pd.Series(alike), '.2f')}): go by the absolute values."
+    )
+
+
+def memorised(share: float, n: int, known: float = 0.95) -> str:
+    """How well a network has learned permuted labels, without which its maps are no test."""
+    found = f"The second network knows {share:.0%} of the permuted labels of {count(n, 'image')} by heart."
+    if share >= known:
+        return found
+    return (
+        f"{found} That is not enough (95 %), so there are no verdicts: train it longer (`memorising_epochs`)."
+    )
+
+
+def warning() -> str:
+    """What verdicts of sanity checks do not say."""
+    return f"**Beware.** {escape(WARNING)}"
 
 
 def not_tested(field: str, measured: bool) -> str:
