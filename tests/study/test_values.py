@@ -66,6 +66,8 @@ def test_a_wrong_value_is_told_at_once(study, preset, name, value, error, messag
         ("ct_contrast", {"methods": ["occlusion[200]"]}, ParameterError, r"occlusion\[200\]: a window of 200"),
         ("ct_contrast", {"methods": ["occlusion[8:4:2]"]}, MethodError, r"occlusion\[8:4:2\]"),
         ("ct_contrast", {"methods": ["integrated_gradients[red]"]}, MethodError, "Unknown baseline 'red'"),
+        ("sanity_checks", {"smooth_methods": ["gradeint"]}, MethodError, "gradeint"),
+        ("brain_mri", {"known_methods": ["gradeint"]}, MethodError, "gradeint"),
         ("fetal_hc", {"methods": ["lrp[rule]"]}, MethodError, "no rule 'rule'"),
         ("fetal_hc", {"methods": ["captum.Saliencey"]}, MethodError, "no attribution class 'Saliencey'"),
         ("ct_contrast", {"methods": ["grad_cam[layer9]"]}, MethodError, "no layer 'layer9'; it has .*layer4"),

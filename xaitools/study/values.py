@@ -82,8 +82,9 @@ def check_values(study: str, values: Values) -> None:
     precision = {"precision": values["training_precision"]} if "training_precision" in values else {}
     TrainingSettings(**{name: values[name] for name in _TRAINING if name in values}, **precision)
     networks = list(_networks(values))
-    if "methods" in values:
-        _check_methods(values["methods"], networks, values)
+    for name in ("methods", "smooth_methods", "known_methods"):
+        if values.get(name) or (name == "methods" and name in values):
+            _check_methods(values[name], networks, values)
     _check_atlas(values)
 
 
