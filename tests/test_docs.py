@@ -46,8 +46,8 @@ def reader(tmp_path, monkeypatch):
     for name in ("one", "two"):
         volume = rng.uniform(1, 2, labels.shape).astype(np.float32)
         nibabel.save(nibabel.Nifti1Image(volume, affine), f"FOLDER/{name}.nii.gz")
-    model, images = network(), torch.rand(2, 1, 24, 24, generator=torch.Generator().manual_seed(0))
-    masks = torch.zeros(2, 1, 24, 24, dtype=torch.bool)
+    model, images = network(), torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 1, 32, 32, dtype=torch.bool)
     masks[..., 5:15, 5:15] = True
     return {
         "model": model,
