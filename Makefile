@@ -1,6 +1,6 @@
 # make report   the CT contrast study, quick preset, from nothing to an HTML report
 # make test     every test
-# make reports  every study          make lab    JupyterLab on the notebooks
+# make reports  every study          make lab    JupyterLab on copies of the notebooks, in my-notebooks/
 # make check    what CI checks       make bench  the benchmarks
 # make fuzz     every loader on EXAMPLES files changed at random (2000 of each kind; make test does 40)
 # make matrix   docs/networks.md anew, from the tests of every method on every kind of network
@@ -38,7 +38,7 @@ matrix: $(VENV)/installed-dev
 	XAITOOLS_WRITE_MATRIX=1 $(bin)/python -m pytest tests/matrix
 
 lab: $(VENV)/installed
-	$(bin)/jupyter lab notebooks
+	$(bin)/xaitools lab
 
 lint: $(VENV)/installed-dev
 	$(bin)/ruff check .

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ def test_help_answers_at_once():
         [sys.executable, "-m", "xaitools", "--help"], capture_output=True, text=True, check=True
     )
     assert time.perf_counter() - start < 2
-    assert all(command in shown.stdout for command in ("report", "sweep", "studies"))
+    assert all(command in shown.stdout for command in ("report", "sweep", "studies", "methods", "lab"))
 
 
 def test_report_runs_a_study_and_says_where_the_report_lies(tmp_path, monkeypatch):
@@ -37,11 +38,62 @@ def test_report_runs_a_study_and_says_where_the_report_lies(tmp_path, monkeypatc
     assert "gradient,product,4.0" in (tmp_path / "output/tiny/quick/metrics.csv").read_text()
 
 
+def test_report_runs_a_notebook_of_ones_own_without_presets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.ipynb").write_text(Path(TINY).read_text().replace("seed: int = 0", "seed: int = 9"))
+    result = call("report", "mine.ipynb", "-p", "factor", "2", "--no-progress")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "Report: output/mine/own/mine.html\n"
+    assert "gradient,product,18.0" in (tmp_path / "output/mine/own/metrics.csv").read_text()
+    refused = call("report", "mine.ipynb", "--preset", "quick")
+    assert refused.exit_code == 2
+    assert "preset of mine 'quick' is unknown; expected one of none" in refused.output
+
+
+def test_a_shipped_notebook_that_was_changed_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("xaitools.reports.working_copy.is_changed", lambda notebook: True)
+    result = call("report", TINY, "--preset", "papre", "--out", tmp_path)
+    assert "was changed since it was shipped" in result.stderr
+    assert result.exit_code == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="takes the place of this process")
+def test_lab_opens_copies_with_threads_that_sleep_while_they_wait(tmp_path, monkeypatch):
+    calls = []
+
+    def run(command, env):
+        calls.append((command, env))
+        raise SystemExit(3)
+
+    monkeypatch.setattr(
+        "xaitools.reports.working_copy.os.execve", lambda program, command, env: run(command, env)
+    )
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert call("lab", "--no-browser", "--port", "9").exit_code == 3
+    assert calls.pop()[0][2:] == ["jupyterlab", "my-notebooks", "--no-browser", "--port", "9"]
+    result = call("lab", tmp_path / "mine")
+    assert result.exit_code == 3
+    assert "ct_contrast.ipynb" in result.stdout
+    ((command, env),) = calls
+    assert command[1:] == ["-m", "jupyterlab", str(tmp_path / "mine")]
+    assert env["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert "ct_contrast.ipynb" in {file.name for file in (tmp_path / "mine").iterdir()}
+
+
 def test_sweep_prints_the_table_and_fails_if_a_run_did(tmp_path):
     result = call("sweep", BROKEN, "--grid", "data_dir=ct,", "--out", tmp_path, "--no-progress")
     assert result.exit_code == 1
     assert result.stdout == f"Table: {tmp_path}/metrics.csv\n"
     assert result.stderr.startswith("Error: 1 runs failed:\n  broken failed in 'Load the data'")
+
+
+def test_methods_lists_names_options_ideas_and_needs():
+    result = call("methods")
+    assert result.exit_code == 0
+    assert "occlusion[5]  (OCC)" in result.stdout
+    assert "option: voxels of a patch" in result.stdout
+    assert "needs:  softmax attention" in result.stdout
 
 
 def test_studies_lists_parameters_with_type_default_and_comment(monkeypatch):

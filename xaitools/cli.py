@@ -17,7 +17,10 @@ _parameters = click.option(
     metavar="NAME VALUE",
     help="Set a parameter of the notebook; a list is written A,B,C. Can be repeated.",
 )
-_preset = click.option("--preset", default="quick", show_default=True, help="The parameters to start from.")
+_preset = click.option(
+    "--preset",
+    help="The parameters to start from: quick if not given, or a notebook's own if it has no presets.",
+)
 _quiet = click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 
 
@@ -34,7 +37,11 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Output folder; output/STUDY/PRESET by default.")
 @_quiet
 def report(
-    study: str, preset: str, parameters: tuple[tuple[str, str], ...], out: Path | None, no_progress: bool
+    study: str,
+    preset: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    out: Path | None,
+    no_progress: bool,
 ) -> None:
     """Run STUDY (a name, or a notebook's path) and write its report.
 
@@ -43,6 +50,7 @@ def report(
     with _plain_errors():
         from xaitools.reports.runner import run_study
 
+        _tell_if_changed(study)
         path = run_study(study, preset=preset, parameters=dict(parameters), out=out, progress=not no_progress)
     click.echo(f"Report: {_short(path)}")
 
@@ -67,7 +75,7 @@ def report(
 def sweep(
     study: str,
     grid: tuple[str, ...],
-    preset: str,
+    preset: str | None,
     parameters: tuple[tuple[str, str], ...],
     out: Path | None,
     jobs: int,
@@ -81,6 +89,7 @@ def sweep(
     with _plain_errors():
         from xaitools.reports.sweep import sweep as run_sweep
 
+        _tell_if_changed(study)
         path = run_sweep(
             study,
             dict(_grid_values(item) for item in grid),
@@ -107,12 +116,44 @@ def studies() -> None:
         for study in notebooks.studies():
             notebook = notebooks.find_notebook(study)
             click.secho(study, bold=True, nl=False)
-            click.echo(f"  (presets: {', '.join(presets(notebook))})")
+            click.echo(f"  (presets: {', '.join(presets(notebook)) or 'none'})")
+            _tell_if_changed(study)
             for parameter in notebooks.read_parameters(notebook).values():
                 declared = (
                     f"  {parameter.name}: {' | '.join(parameter.types)} = {_ellipsis(parameter.default)}"
                 )
                 click.echo(f"{declared:<44}{parameter.help}" if parameter.help else declared)
+
+
+@main.command()
+def methods() -> None:
+    """List the explanation methods: names, options, what each asks and what it needs of a network."""
+    with _plain_errors():
+        from xaitools import study
+
+        click.echo(study.method_list(), nl=False)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument(
+    "arguments",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="[FOLDER] [OPTIONS OF JUPYTERLAB, as --no-browser]...",
+)
+def lab(arguments: tuple[str, ...]) -> None:
+    """Open JupyterLab on copies of the notebooks in FOLDER; my-notebooks by default.
+
+    Copies that are there already stay as they are. The notebooks that reports are made from are not touched.
+    """
+    named = bool(arguments) and not arguments[0].startswith("-")
+    folder, options = Path(arguments[0] if named else "my-notebooks"), arguments[int(named) :]
+    with _plain_errors():
+        from xaitools.reports.working_copy import copy_notebooks, open_lab
+
+        for copy in copy_notebooks(folder):
+            click.echo(f"Copied: {_short(copy)}")
+        raise click.exceptions.Exit(open_lab(folder, options))
 
 
 class _WrongParameter(click.ClickException):
@@ -137,6 +178,19 @@ def _grid_values(item: str) -> tuple[str, list[str]]:
     if not (name and equals and values):
         raise ParameterError(f"--grid {item}: write NAME=A,B")
     return name, values.split(",")
+
+
+def _tell_if_changed(study: str) -> None:
+    """Say on the side that what runs is not what was shipped."""
+    from xaitools.reports.working_copy import is_changed
+    from xaitools.study.notebooks import find_notebook
+
+    if is_changed(find_notebook(study)):
+        click.echo(
+            f"Note: the notebook of {study} was changed since it was shipped, and is used as it is now; "
+            "to play with copies: xaitools lab",
+            err=True,
+        )
 
 
 def _failed_runs(table: Path) -> list[str]:

@@ -45,6 +45,16 @@ def close(actual, expected):
     torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("parts", [lambda x: x, lambda x: (x,)], ids=["images", "inputs"])
+def test_a_text_names_one_method(residual_net, images, targets, parts) -> None:
+    one, listed = (
+        attribute(residual_net, parts(images), targets, methods, progress=False)
+        for methods in ("input_x_gradient", ["input_x_gradient"])
+    )
+    assert list(one) == list(listed) == ["input_x_gradient"]
+    assert torch.equal(torch.as_tensor(one["input_x_gradient"][0]), listed["input_x_gradient"][0])
+
+
 def test_shared_passes_equal_separate_ones(residual_net, images, targets) -> None:
     """All maps of one call against each method alone on noisy copies made one by one."""
     maps = attribute(

@@ -4,7 +4,7 @@ import pytest
 
 from xaitools.attribution import METHODS
 from xaitools.attribution._lrp_rules import RULES
-from xaitools.attribution.names import REGIONS, SMOOTHINGS, MethodName, combine, parse
+from xaitools.attribution.names import REGIONS, SMOOTHINGS, MethodName, combine, parse, parse_all
 from xaitools.errors import MethodError
 
 OPTIONS = {
@@ -135,3 +135,10 @@ def test_labels_of_the_other_methods() -> None:
 def test_bad_names_say_what_is_known(name: str, message: str) -> None:
     with pytest.raises(MethodError, match=message):
         parse(name)
+
+
+def test_one_name_is_one_method() -> None:
+    assert parse_all("lrp[epsilon]") == {"lrp[epsilon]": parse("lrp[epsilon]")} == parse_all(["lrp[epsilon]"])
+    for nothing in ("", [], ()):
+        with pytest.raises(MethodError):
+            parse_all(nothing)

@@ -427,3 +427,46 @@ def test_progress_adds_up_even_if_windows_are_computed_twice(plane_net, planes, 
     )
     assert seen[-1] == (49, 49)
     assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rounding_of_large_activations_that_cancel_is_no_disagreement(seed, caplog) -> None:
+    """Activations of a thousand, a score of a tenth: incremental falls are as near to float64 as full ones are."""
+    torch.manual_seed(seed)
+    body = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+    )  # fmt: skip
+    last, x = nn.Linear(128, 2), torch.rand(1, 1, 24, 24)
+    with torch.no_grad():
+        for layer in (body[0], body[2], body[4]):
+            layer.bias.fill_(1000.0)
+        last.weight *= 0.1
+        last.bias.copy_(0.1 - (body(x) @ last.weight.T)[0])
+    net = nn.Sequential(body, last).eval()
+    with caplog.at_level("WARNING"):
+        fast = occlusion(net, x, 1, patch=3, progress=False)
+    assert not caplog.records
+    exact = occlusion(net.double(), x.double(), 1, patch=3, algorithm="full", progress=False)
+    full = occlusion(net.float(), x, 1, patch=3, algorithm="full", progress=False)
+    error, usual = (float((own - exact).abs().max()) for own in (fast, full))
+    assert 0 < usual < 0.2 * float(exact.abs().max())
+    assert error < 2 * usual
+
+
+def test_a_real_disagreement_is_told_even_where_large_activations_cancel(monkeypatch, caplog) -> None:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    last, x = nn.Linear(128, 2), torch.rand(1, 1, 24, 24)
+    with torch.no_grad():
+        body[0].bias.fill_(1000.0)
+        last.weight *= 0.1
+        last.bias.copy_(0.1 - (body(x) @ last.weight.T)[0])
+    outputs = IncrementalNetwork.outputs
+    monkeypatch.setattr(IncrementalNetwork, "outputs", lambda self, change: 1.5 * outputs(self, change))
+    net = nn.Sequential(body, last).eval()
+    with caplog.at_level("WARNING"):
+        found = occlusion(net, x, 1, patch=3, progress=False)
+    assert "occlusion goes on by full passes" in caplog.text
+    full = occlusion(net, x, 1, patch=3, algorithm="full", progress=False)
+    torch.testing.assert_close(found, full, rtol=0, atol=0.05 * float(full.abs().max()))

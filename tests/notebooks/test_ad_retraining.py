@@ -227,7 +227,7 @@ def test_what_fits_is_said_before_the_training(tmp_path: Path) -> None:
         (
             {"methods": ["occlusion[17]"]},
             ParameterError,
-            r"occlusion\[17\]: a cube of 17 voxels .* larger than",
+            r"occlusion\[17\]: a window of 17 voxels .* larger than",
         ),
         ({"methods": []}, ParameterError, "methods is empty"),
         (

@@ -29,6 +29,16 @@ def test_a_notebook_run_without_a_preset_is_the_quick_one(study):
     assert quick == {name: defaults(study)[name] for name in quick}
 
 
+FREE = {"data_dir", "table", "model", "preset", "output_dir", "device"}
+"""What a preset is not about: whose data and network, and where."""
+
+
+@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_a_preset_runs_the_same_whatever_values_are_changed_in_the_notebook(study, preset):
+    assert set(read_preset(find_notebook(study), preset)) == set(defaults(study)) - FREE
+
+
 @pytest.mark.parametrize("study", OF_METHODS)
 def test_the_papers_methods_are_the_default(study):
     paper = read_preset(find_notebook(study), "paper")

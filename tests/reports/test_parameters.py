@@ -1,3 +1,6 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from xaitools.errors import ParameterError
@@ -18,6 +21,11 @@ from xaitools.reports.parameters import check_parameters, read_preset
             ["gradient", "integrated_gradients[black]@xrai"],
         ),
         ("methods", "['a', 'b']", ["a", "b"]),
+        ("methods", '["a", "b"]', ["a", "b"]),
+        ("methods", ("a", "b"), ["a", "b"]),
+        ("seed", np.int64(7), 7),
+        ("factor", np.float32(0.5), 0.5),
+        ("data_dir", Path("ct"), "ct"),
         ("methods", "1,2.5", [1, 2.5]),
         ("limit", "none", None),
         ("limit", "4", 4),
@@ -31,11 +39,24 @@ def test_a_value_takes_the_type_of_its_parameter(notebooks, name, given, expecte
 
 @pytest.mark.parametrize(
     ("name", "given"),
-    [("seed", "many"), ("seed", 1.5), ("seed", True), ("methods", 3), ("data_dir", 3), ("limit", "some")],
+    [
+        ("seed", "many"),
+        ("seed", 1.5),
+        ("seed", True),
+        ("methods", 3),
+        ("data_dir", 3),
+        ("limit", "some"),
+        ("methods", "[gradient"),
+    ],
 )
 def test_a_value_of_another_type_is_refused(notebooks, name, given):
     with pytest.raises(ParameterError, match=f"^{name}=.*does not fit: {name} takes"):
         check_parameters(notebooks / "tiny.ipynb", {name: given})
+
+
+def test_a_list_that_cannot_be_read_is_refused_with_the_right_spelling(notebooks):
+    with pytest.raises(ParameterError, match=r'takes list; write a list, such as \["a", "b"\], or a,b on a'):
+        check_parameters(notebooks / "tiny.ipynb", {"methods": "[gradient]"})
 
 
 def test_an_unknown_parameter_is_refused_with_the_nearest_and_all_known(notebooks):

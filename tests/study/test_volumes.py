@@ -38,7 +38,7 @@ def test_one_voxel_a_step_changes_nothing():
 def test_methods_have_to_fit():
     check_methods(["gradient", "occlusion[4]", "occlusion[4:2]+absolute"], (4, 6, 5))
     with pytest.raises(
-        ParameterError, match=r"occlusion\[5:2\]: a cube of 5 voxels .* larger than a brain of \(4, 6, 5\)"
+        ParameterError, match=r"occlusion\[5:2\]: a window of 5 voxels .* larger than an image of \(4, 6, 5\)"
     ):
         check_methods(["occlusion[5:2]"], (4, 6, 5))
     with pytest.raises(ParameterError, match="methods is empty"):

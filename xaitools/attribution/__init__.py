@@ -11,7 +11,7 @@ from xaitools.attribution.attribute import InputMaps, Maps, attribute
 from xaitools.attribution.deletions import DELETIONS, delete
 from xaitools.attribution.layers import default_layer, explained_layer, spatial_layers
 from xaitools.attribution.mask_settings import MaskSettings
-from xaitools.attribution.names import MethodName, combine, parse
+from xaitools.attribution.names import MethodName, combine, parse, parse_all
 from xaitools.attribution.optimised_masks import Masks, optimise_masks
 from xaitools.attribution.registry import METHODS, Method
 from xaitools.attribution.segmentation import SegmentationMaps, attribute_segmentation
@@ -45,6 +45,7 @@ __all__ = [
     "explained_layer",
     "optimise_masks",
     "parse",
+    "parse_all",
     "segment",
     "spatial_layers",
     "xrai",

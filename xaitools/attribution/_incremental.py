@@ -84,6 +84,8 @@ class IncrementalNetwork:
         `ELEMENTWISE_COST` each; set it to 0 to begin a count.
     full_work
         The same for one full pass.
+    largest
+        Of the absolute values of all activations of the clean pass.
     widest
         Most elements of one window's change so far.
     whole
@@ -118,6 +120,7 @@ class IncrementalNetwork:
             self.clean: Tensor = self._values.run(image.clone())
         self._clean_values: dict[Node, Any] = self._values.seen
         traced.check(self._clean_values)
+        self.largest = max(map(_largest, self._clean_values.values()), default=0.0)
         self._dtype = image.dtype
         self._layout = layout_of(network, image)
         self._axes = image.ndim - 2
@@ -151,6 +154,15 @@ class IncrementalNetwork:
                 f"{self._name} returns something else when its layers run one by one (is there an autocast in its "
                 "forward pass?), so changes cannot be followed through it; use algorithm='full'."
             )
+
+    def shaken(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """The network's output where the image and every activation move by one unit in the last place, at random.
+
+        It moves as far as rounding moves it: as large as the activations are that cancel, and in as many layers.
+        """
+        with torch.no_grad():
+            outputs: Tensor = _Shaken(self._network, generator).run(image.clone())
+        return outputs
 
     def require_local(self) -> None:
         """Make sure that something is gained.
@@ -532,6 +544,22 @@ class _Record(Interpreter):
         return self.seen[n]
 
 
+class _Shaken(Interpreter):
+    """Run a graph in which every activation moves by one unit in the last place, up or down."""
+
+    def __init__(self, network: GraphModule, generator: torch.Generator) -> None:
+        super().__init__(network)
+        self._generator = generator
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        moves = n.op in ("placeholder", "call_module", "call_function", "call_method")
+        if not moves or not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        signs = torch.randint(2, value.shape, generator=self._generator).to(value) * 2 - 1
+        return value * (1 + torch.finfo(value.dtype).eps * signs)
+
+
 def _call(node: Node, layer: nn.Module | None, args: Any, kwargs: Any) -> Any:
     """What a node of the graph does, on other arguments."""
     if layer is not None:
@@ -540,6 +568,12 @@ def _call(node: Node, layer: nn.Module | None, args: Any, kwargs: Any) -> Any:
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
     assert callable(node.target)
     return node.target(*args, **kwargs)
+
+
+def _largest(value: Any) -> float:
+    if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
+        return 0.0
+    return float(value.abs().max())
 
 
 def _is_by_window(value: Any, clean: Any, n: int) -> bool:

@@ -27,6 +27,7 @@ _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
     label="rollout",
     idea="where does attention, followed through all layers, look?",
     reference="Abnar and Zuidema 2020, arXiv:2005.00928, section 3.",
+    needs="softmax attention among all tokens of one grid, as in a vision transformer",
 )
 def attention_rollout(setting: Setting) -> Plan:
     """How much attention flows from each patch of the image to what the network reads its answer from.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from xaitools.attribution._sliding import planned
 from xaitools.attribution._stream import Key, Plan, Stream, grouped
-from xaitools.attribution.names import MethodName, parse
+from xaitools.attribution.names import MethodName, parse_all
 from xaitools.attribution.registry import Setting, find
 from xaitools.attribution.xrai import segment_all, xrai
 from xaitools.checks import (
@@ -105,7 +105,7 @@ def attribute(
     model: Any,
     images: Tensor | np.ndarray | list[Any],
     target: Target = None,
-    methods: Sequence[str] = ("gradient",),
+    methods: str | Sequence[str] = ("gradient",),
     **settings: Any,
 ) -> Maps: ...
 
@@ -115,7 +115,7 @@ def attribute(
     model: nn.Module,
     images: tuple[Any, ...],
     target: Target = None,
-    methods: Sequence[str] = ("gradient",),
+    methods: str | Sequence[str] = ("gradient",),
     **settings: Any,
 ) -> InputMaps: ...
 
@@ -124,7 +124,7 @@ def attribute(  # type: ignore[misc]  # the other arguments stand here only
     model: Any,
     images: Float[Tensor, "batch channel *spatial"] | np.ndarray | list[Any] | tuple[Any, ...],
     target: Target = None,
-    methods: Sequence[str] = ("gradient",),
+    methods: str | Sequence[str] = ("gradient",),
     *,
     held: Sequence[int] = (),
     steps: int = 50,
@@ -160,8 +160,9 @@ def attribute(  # type: ignore[misc]  # the other arguments stand here only
     target
         Class to explain: one for all images, or one for each. None for the single output of a regression.
     methods
-        Names such as "gradient" or "integrated_gradients[black+white]+smoothgrad_squared+absolute@xrai"; see
-        `xaitools.attribution.names`. ``captum.ClassName`` reaches captum's other methods.
+        One name or several, such as "gradient" or
+        "integrated_gradients[black+white]+smoothgrad_squared+absolute@xrai"; see `xaitools.attribution.names`.
+        ``captum.ClassName`` reaches captum's other methods.
     held
         Of several inputs, the places of those that are not explained.
     steps
@@ -217,15 +218,13 @@ def attribute(  # type: ignore[misc]  # the other arguments stand here only
     UnsupportedModelError
         If a method would be wrong on this network.
     """
-    if len(methods) == 0:
-        raise MethodError("methods is empty; expected one name or more: for example methods=['gradient'].")
     if isinstance(images, tuple):
         return _of_several_inputs(**locals())
     if held:
         raise ParameterError(
             f"held={held!r} with one input; expected a tuple of them: attribute(model, (images, table), held=(1,))."
         )
-    names = {text: parse(text) for text in methods}
+    names = parse_all(methods)
     check_counts(error=MethodError, steps=steps, draws=draws, batch_size=batch_size)
     check_choice(MethodError, on_error=(on_error, ("raise", "keep")))
     images = checked_images(images)

@@ -17,6 +17,7 @@ def _keep_positive(plain: Tensor, incoming: Tensor) -> Tensor:
     idea="what would the answer say back, if only signals for it passed each ReLU?",
     reference="Zeiler and Fergus 2014, arXiv:1311.2901, section 2.1; as a gradient rule: Springenberg et al. 2015,\n"
     "arXiv:1412.6806, section 3.4.",
+    needs="ReLUs, and besides them only max pooling and what is linear in the image",
 )
 def deconvolution(setting: Setting) -> Plan:
     """Signal that reaches each pixel when every ReLU passes back the positive part of what it gets.

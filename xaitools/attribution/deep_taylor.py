@@ -14,6 +14,7 @@ from xaitools.attribution.registry import Setting, method
     label="DT",
     idea="how much of the answer came from this pixel, if every neuron is explained by what turns it on?",
     reference="Montavon et al. 2017, Pattern Recognition 65, 211-222, arXiv:1512.02479, sections 4.1 and 4.2.",
+    needs="what lrp needs, without attention, products and normalisation by statistics of the image",
 )
 def deep_taylor(
     setting: Setting,

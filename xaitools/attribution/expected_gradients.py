@@ -15,6 +15,7 @@ from xaitools.errors import MethodError, ShapeError
     label="EG",
     idea="the same as integrated gradients, on ways from randomly chosen reference images",
     reference="Erion et al. 2021, Nature Machine Intelligence 3, 620-631, equation 2.",
+    needs="a gradient with respect to the image; and reference images (references=)",
 )
 def expected_gradients(
     setting: Setting,

@@ -17,6 +17,7 @@ def keep_positive_where_on(plain: Tensor, incoming: Tensor) -> Tensor:
     label="GB",
     idea="what would the answer say back, if only signals for it passed each ReLU that was on?",
     reference="Springenberg et al. 2015, arXiv:1412.6806, section 3.4 and figure 1.",
+    needs="ReLUs, and besides them only max pooling and what is linear in the image",
 )
 def guided_backprop(setting: Setting) -> Plan:
     """Signal that reaches each pixel when a ReLU passes back only positive values, and only where it was on.

@@ -16,6 +16,7 @@ from xaitools.attribution.registry import Setting, method
     idea="which details belong to the features of a late layer that speak for the answer?",
     reference="Selvaraju et al. 2017, arXiv:1610.02391, section 3.2.",
     option=LAYER,
+    needs="what guided_backprop and grad_cam need",
 )
 def guided_grad_cam(setting: Setting, *, layer: str | None = None) -> Plan:
     """The map of `guided_backprop` times that of `grad_cam`, voxel by voxel.

@@ -3,7 +3,7 @@
 from jaxtyping import Shaped
 from torch import Tensor
 
-from xaitools.attribution._lrp_rules import STABILIZER, check_bounds, composite
+from xaitools.attribution._lrp_rules import RULES, STABILIZER, check_bounds, composite
 from xaitools.attribution._relevance import relevance_plan
 from xaitools.attribution._stream import Plan
 from xaitools.attribution.registry import Option, Setting, method
@@ -21,7 +21,10 @@ def _label(option: str) -> str:
     idea="how much of the answer came from this pixel, if every layer shares it out among its inputs?",
     reference="Bach et al. 2015, PLoS ONE 10(7) e0130140, equations 58 and 60; Montavon et al. 2019, LNCS 11700,\n"
     "193-209. The composites: Anders et al. 2021, arXiv:2106.13200. Attention: Achtibat et al. 2024, arXiv:2402.05602.",
-    option=Option("epsilon", "a rule, or a composite of rules", lambda text: {"rule": text}),
+    option=Option(
+        "epsilon", f"a rule, or a composite of rules: {', '.join(RULES)}", lambda text: {"rule": text}
+    ),
+    needs="layers that have a rule: convolutions, dense layers, activations, pools, sums, normalisation, attention",
 )
 def lrp(
     setting: Setting,

@@ -141,6 +141,20 @@ def parse(name: str) -> MethodName:
     return MethodName(base, option, "".join(smoothings), "absolute" in modifiers, regions)
 
 
+def parse_all(methods: str | Iterable[str]) -> dict[str, MethodName]:
+    """The parsed names of one method or of several, by what they were given as.
+
+    Raises
+    ------
+    MethodError
+        If there is none, or one cannot be parsed.
+    """
+    texts = [methods] if isinstance(methods, str) else list(methods)
+    if not texts:
+        raise MethodError("methods is empty; expected one name or more: for example methods=['gradient'].")
+    return {text: parse(text) for text in texts}
+
+
 def combine(
     bases: Iterable[str],
     smoothings: Iterable[str] = ("",),

@@ -36,6 +36,15 @@ KINDS: dict[str, str] = {
     "optimisation": "changes the image until the output is what it should become",
 }
 
+NEEDS: dict[str, str] = {
+    "path": "a gradient with respect to the image",
+    "rule": "layers that have a rule",
+    "layer": "a layer with spatial extent, and gradients that reach it",
+    "perturbation": "nothing but its output",
+    "optimisation": "a gradient with respect to the image",
+}
+"""What the methods of a kind need of a network, where they do not say it themselves."""
+
 SHARED = """\
 model
     Network that returns (batch, classes) or (batch,), or see `output`, or a prepared `xaitools.models.Network`; it is
@@ -125,6 +134,8 @@ class Method:
         The question that it answers, in one line.
     reference
         Where it was published.
+    needs
+        What it needs of a network, in one line.
     option
         What its name takes in brackets, or None.
     keywords
@@ -139,6 +150,7 @@ class Method:
     label: Callable[[str], str]
     idea: str
     reference: str
+    needs: str
     option: Option | None
     keywords: tuple[str, ...]
     shared: tuple[str, ...]
@@ -202,6 +214,7 @@ def method(
     label: str | Callable[[str], str],
     idea: str,
     reference: str,
+    needs: str = "",
     option: Option | None = None,
     check: Callable[[Network], object] | None = None,
 ) -> Callable[[Callable[..., Plan]], Callable[..., Tensor]]:
@@ -211,13 +224,22 @@ def method(
     ----------
     kind, label, idea, reference, option
         As in `Method`.
+    needs
+        As in `Method`; by default that of its kind.
     check
         Raises an `XaitoolsError` for a network that the method does not suit; by default the method is tried.
     """
 
     def register(make: Callable[..., Plan]) -> Callable[..., Tensor]:
         made = METHODS[make.__name__] = method_of(
-            make, kind=kind, label=label, idea=idea, reference=reference, option=option, check=check
+            make,
+            kind=kind,
+            label=label,
+            idea=idea,
+            reference=reference,
+            needs=needs,
+            option=option,
+            check=check,
         )
         return made.function
 
@@ -231,6 +253,7 @@ def method_of(
     label: str | Callable[[str], str],
     idea: str,
     reference: str,
+    needs: str = "",
     name: str = "",
     option: Option | None = None,
     check: Callable[[Network], object] | None = None,
@@ -247,6 +270,7 @@ def method_of(
         label if callable(label) else lambda _: label,
         idea,
         reference,
+        needs or NEEDS[kind],
         option,
         tuple(own),
         tuple(shared),

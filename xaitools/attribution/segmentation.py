@@ -46,7 +46,7 @@ def attribute_segmentation(
     model: nn.Module,
     images: Float[Tensor, "batch channel *spatial"] | np.ndarray | list[Any],
     target: Target = None,
-    methods: Sequence[str] = ("gradient",),
+    methods: str | Sequence[str] = ("gradient",),
     *,
     region: Region = "prediction",
     window: int | Sequence[int] | None = None,

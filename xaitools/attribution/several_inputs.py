@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from xaitools.attribution._rebinding import named_after, rebind
 from xaitools.attribution._together import Together, of_all_images, own_options
 from xaitools.attribution.attribute import InputMaps, Maps, attribute
-from xaitools.attribution.names import MethodName, parse
+from xaitools.attribution.names import MethodName, parse_all
 from xaitools.attribution.xrai import Segments, segment_all, xrai
 from xaitools.checks import Target, as_tensor, check_choice, checked_contrast, checked_images, checked_target
 from xaitools.errors import (
@@ -52,7 +52,7 @@ def attribute_inputs(
     model: nn.Module,
     inputs: Sequence[Any],
     target: Target = None,
-    methods: Sequence[str] = ("gradient",),
+    methods: str | Sequence[str] = ("gradient",),
     *,
     held: Sequence[int] = (),
     references: Sequence[Any] | None = None,
@@ -116,9 +116,7 @@ def attribute_inputs(
     UnsupportedModelError
         If a method would be wrong on this network, or its output has no gradient with respect to an input.
     """
-    if len(methods) == 0:
-        raise MethodError("methods is empty; expected one name or more: for example methods=['gradient'].")
-    names = {text: parse(text) for text in methods}
+    names = parse_all(methods)
     check_choice(MethodError, on_error=(on_error, ("raise", "keep")))
     model = unwrapped(model)
     values = checked_inputs(inputs, held)

@@ -9,9 +9,9 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xaitools.attribution import parse
+from xaitools.attribution import parse_all
 from xaitools.checks import Target, checked_images
-from xaitools.errors import MethodError, UnsupportedModelError
+from xaitools.errors import UnsupportedModelError
 from xaitools.evaluation._checks import CHECKS, FAILS, HOLDS, NOT_APPLICABLE, Bench, Subject, row_of
 from xaitools.evaluation._checks import Check as Check
 from xaitools.models import Network
@@ -145,11 +145,7 @@ def check_attribution(
     >>> checks["finite differences"].verdict
     'holds'
     """
-    texts = [methods] if isinstance(methods, str) else list(methods)
-    if not texts:
-        raise MethodError("methods is empty; expected one name or more: for example methods='gradient'.")
-    for text in texts:
-        parse(text)
+    texts = list(parse_all(methods))
     images = checked_images(images)
     with Teller(len(texts) * len(CHECKS), progress, "checking", "check") as tell:
         precision, output = settings.get("precision", "float32"), settings.pop("output", None)

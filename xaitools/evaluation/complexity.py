@@ -50,7 +50,7 @@ def complexity_rise(
     model: nn.Module | Network,
     images: Float[Tensor, "batch channel *spatial"] | Float[np.ndarray, "batch channel *spatial"],
     target: Target = None,
-    methods: Sequence[str] = ("gradient",),
+    methods: str | Sequence[str] = ("gradient",),
     *,
     n_bins: int = BINS,
     n_draws: int = 1,

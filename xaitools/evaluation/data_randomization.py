@@ -66,7 +66,7 @@ def data_randomization(
     training: LabelledImages,
     images: Float[Tensor, "batch channel *spatial"] | Float[np.ndarray, "batch channel *spatial"],
     target: Target = None,
-    methods: Sequence[str] = ("gradient",),
+    methods: str | Sequence[str] = ("gradient",),
     *,
     memorising: nn.Module | None = None,
     similarities: Sequence[str] = ("spearman", "ssim", "hog"),

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xaitools.attribution import Maps, MethodName, attribute, parse
+from xaitools.attribution import Maps, MethodName, attribute, parse, parse_all
 from xaitools.checks import Target, check_choice, check_counts, checked_images
 from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.evaluation._checks import SAME_RANKS
@@ -157,7 +157,7 @@ def model_randomization(
     model: nn.Module | Network,
     images: Float[Tensor, "batch channel *spatial"] | Float[np.ndarray, "batch channel *spatial"],
     target: Target = None,
-    methods: Sequence[str] = ("gradient",),
+    methods: str | Sequence[str] = ("gradient",),
     *,
     order: str = "cascading",
     direction: str = "top-down",
@@ -266,7 +266,7 @@ def smooth_model_randomization(
     model: nn.Module | Network,
     images: Float[Tensor, "batch channel *spatial"] | Float[np.ndarray, "batch channel *spatial"],
     target: Target = None,
-    methods: Sequence[str] = ("gradient",),
+    methods: str | Sequence[str] = ("gradient",),
     *,
     draws: int = 50,
     noise_level: float = 0.1,
@@ -295,7 +295,7 @@ def smooth_model_randomization(
     Hedström et al. 2024, A fresh look at sanity checks for saliency maps, arXiv:2405.02383, and Sanity checks
     revisited, arXiv:2401.06465, section 3.
     """
-    smooth = [smooth_name(text) for text in methods]
+    smooth = [smooth_name(text) for text in parse_all(methods)]
     return model_randomization(
         model,
         images,
@@ -332,7 +332,7 @@ class Explainer:
     network: Network
     images: Tensor
     target: Target
-    methods: Sequence[str]
+    methods: str | Sequence[str]
     explained: str
     seed: int
     settings: Mapping[str, Any]

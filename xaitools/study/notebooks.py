@@ -6,23 +6,13 @@ import difflib
 import io
 import tokenize
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from xaitools.errors import ParameterError
+from xaitools.study.typed import Parameter, typed
 
 _PACKAGE = Path(__file__).parents[1]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One line of a notebook's parameters cell: ``seed: int = 0  # of every random draw``."""
-
-    name: str
-    types: tuple[str, ...]
-    default: Any
-    help: str
 
 
 def notebooks_dir() -> Path:
@@ -100,8 +90,8 @@ def run_parameters(study: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
 
     The names are those of its parameters cell as it was last run: IPython keeps the source of what it ran in ``In``.
     Of the cells that set `output_dir`, it is the one that also says its type; Papermill's own, and one that changes
-    a few values, do not. The values are those that the variables have by now. Where the cells are run by something
-    else than IPython, the names are those of the study's notebook.
+    a few values, do not. The values are those that the variables have by now, read as their types say. Where the cells
+    are run by something else than IPython, the names are those of the study's notebook.
 
     Parameters
     ----------
@@ -113,10 +103,11 @@ def run_parameters(study: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ParameterError
-        If `output_dir` is not among them, or if neither the cells nor the study can be found.
+        If `output_dir` is not among them, if a value does not fit its type, or if neither the cells nor the study can
+        be found.
     """
-    names = _declared(namespace.get("In", ())) or list(read_parameters(find_notebook(study)))
-    values = {name: namespace[name] for name in names if name in namespace}
+    known = _declared(namespace.get("In", ())) or read_parameters(find_notebook(study))
+    values = {name: typed(namespace[name], known[name]) for name in known if name in namespace}
     if "output_dir" not in values:
         raise ParameterError(
             "output_dir is not set; expected a folder: set it in the cell tagged 'parameters'"
@@ -124,15 +115,16 @@ def run_parameters(study: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _declared(sources: Iterable[str]) -> list[str]:
-    """The names set by the last parameters cell among cells that were run; none if there is none."""
+def _declared(sources: Iterable[str]) -> dict[str, Parameter]:
+    """What is set by the last parameters cell among cells that were run; nothing if there is none."""
     cells = []
     for source in sources:
         with contextlib.suppress(SyntaxError):
             cells.append(_assignments(source))
     cells = [cell for cell in cells if "output_dir" in cell]
-    typed = [cell for cell in cells if isinstance(cell["output_dir"], ast.AnnAssign)]
-    return list((typed[-1:] or cells[:1] or [{}])[0])
+    typed_cells = [cell for cell in cells if isinstance(cell["output_dir"], ast.AnnAssign)]
+    chosen = (typed_cells[-1:] or cells[:1] or [{}])[0]
+    return {name: Parameter(name, _type_names(node), None, "") for name, node in chosen.items()}
 
 
 def _assignments(source: str) -> dict[str, ast.Assign | ast.AnnAssign]:

@@ -4,12 +4,13 @@ import atexit
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from operator import index
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex
 
+from xaitools import study as shared
 from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.files import write_csv, write_text
 from xaitools.study.manifest import ending, now, read_manifest, surroundings, write_manifest
@@ -84,8 +85,11 @@ class Run:
         no_uploads()
 
     @classmethod
-    def of_notebook(cls, study: str, namespace: Mapping[str, Any]) -> "Run":
+    def of_notebook(cls, study: str, namespace: MutableMapping[str, Any]) -> "Run":
         """The run of the notebook that calls this, with the parameters that its parameters cell names.
+
+        They are checked here, before any data. What was given as text, as Papermill gives a list, is set in the
+        notebook to the value that it spells.
 
         Parameters
         ----------
@@ -98,8 +102,12 @@ class Run:
         ------
         ParameterError
             If no parameter is called `output_dir`.
+        XaitoolsError
+            For a value that does not fit its type, or that the study could do nothing with; see `study.check_values`.
         """
         parameters = run_parameters(study, namespace)
+        namespace.update(parameters)
+        shared.check_values(study, parameters)
         return cls(parameters["output_dir"], study=study, parameters=parameters, seed=parameters.get("seed"))
 
     @contextmanager

@@ -13,7 +13,7 @@ from xaitools.errors import ParameterError
 
 
 def check_methods(methods: Sequence[str], shape: Sequence[int]) -> None:
-    """Raise ParameterError if there is no method, or occlusion's cube does not fit into volumes of `shape`.
+    """Raise ParameterError if there is no method, or occlusion's window does not fit into images of `shape`.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def check_methods(methods: Sequence[str], shape: Sequence[int]) -> None:
         length = own.option.split(":")[0]
         if own.base == "occlusion" and length.isdecimal() and int(length) > min(shape):
             raise ParameterError(
-                f"{own}: a cube of {length} voxels along each side is larger than a brain of {tuple(shape)} voxels; "
+                f"{own}: a window of {length} voxels along each side is larger than an image of {tuple(shape)}; "
                 "choose a smaller one"
             )
 
