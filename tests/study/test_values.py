@@ -45,7 +45,7 @@ def test_what_a_study_ships_is_right(study, preset):
         ),
         ("methods", [], XaitoolsError, "methods is empty"),
         ("atlas", "nowhere.nii.gz", DataFileError, r"nowhere\.nii\.gz"),
-        ("model", "nowhere.pt", WeightsError, "no weights file at nowhere.pt"),
+        ("model", "nowhere.pt, other.pt", WeightsError, "no weights file at nowhere.pt"),
     ],
 )
 def test_a_wrong_value_is_told_at_once(study, preset, name, value, error, message):

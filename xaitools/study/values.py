@@ -21,6 +21,7 @@ from xaitools.models.settings import TrainingSettings
 from xaitools.models.surgery import PRECISIONS
 from xaitools.models.weights import check_source
 from xaitools.study.notebooks import studies
+from xaitools.study.runs import check_runs
 from xaitools.study.volumes import check_methods
 
 Values = Mapping[str, Any]
@@ -28,7 +29,7 @@ Values = Mapping[str, Any]
 SMALL = 16
 """Voxels along each side of the image that methods are tried on."""
 
-_COUNTS = ("size", "steps", "draws", "n_fractions", "n_folds", "n_runs", "k")
+_COUNTS = ("size", "steps", "draws", "n_fractions", "n_folds", "n_runs")
 _OR_NONE = ("n_subjects", "n_explained", "n_masked", "n_architectures", "n_permuted", "n_random", "n_single")
 _POSITIVE = ("spacing", "noise_level", "noise_sd", "contour_width", "mask_rate")
 _TRAINING = (
@@ -104,7 +105,10 @@ def _check_numbers(values: Values) -> None:
 
 def _networks(values: Values) -> Iterator[nn.Module]:
     """The networks that are named, without weights; checked to be there and to take such images."""
-    for source in filter(None, (part.strip() for part in values.get("model", "").split(","))):
+    if "n_runs" in values and "n_folds" not in values:
+        check_runs(values.get("model", ""), values["n_runs"])
+    model = values.get("model", "")
+    for source in filter(None, map(str.strip, model.split(",") if "n_runs" in values else [model])):
         check_source(source)
     names = values.get("networks", [values["network"]] if "network" in values else [])
     if "networks" in values and not names:
@@ -124,9 +128,9 @@ def _networks(values: Values) -> Iterator[nn.Module]:
 
 def _check_methods(methods: Sequence[str], networks: Sequence[nn.Module], values: Values) -> None:
     """Let every method plan its work on a small network of the same kind, where it reads its option."""
-    names = parse_all(methods).values()
     size = tuple(values.get("shape") or ()) or (values.get("size", SMALL),) * 2
     check_methods(methods, size)
+    names = parse_all(methods).values()
     example = torch.linspace(0, 1, SMALL ** len(size)).reshape(1, 1, *(SMALL,) * len(size))
     network = Network(_stand_in(len(size)), example)
     refused = []
