@@ -47,23 +47,7 @@ def coronal(
     y
         Where to cut, in mm from the origin; None for the middle.
     """
-    values = np.asarray(volumes)
-    at = values.shape[-2] // 2 if y is None else round(float(np.linalg.inv(affine)[1] @ [0, y, 0, 1]))
-    return np.flip(np.swapaxes(values[..., at, :], -1, -2), axis=-2)
-
-
-def coarser(
-    volume: Shaped[np.ndarray, "x y z"] | Shaped[Tensor, "x y z"], step: int
-) -> Float32[Tensor, "1 1 X Y Z"]:
-    """Means over cubes of `step` voxels, as one image of one channel; what is left over at the end is dropped."""
-    return F.avg_pool3d(torch.as_tensor(volume, dtype=torch.float32)[None, None], step)
-
-
-def coarser_affine(affine: Float[np.ndarray, "4 4"], step: int) -> Float[np.ndarray, "4 4"]:
-    """The affine of :func:`coarser` volumes: the first voxel's centre is that of the first cube."""
-    scaled = affine @ np.diag([step, step, step, 1])
-    scaled[:3, 3] += affine[:3, :3] @ np.full(3, (step - 1) / 2)
-    return scaled
+    return _cut(volumes, affine, 1, y)
 
 
 def sagittal(
@@ -82,6 +66,33 @@ def sagittal(
     x
         Where to cut, in mm from the origin; None for the middle.
     """
+    return _cut(volumes, affine, 0, x)
+
+
+def _cut(
+    volumes: Shaped[np.ndarray, "*n x y z"] | Shaped[Tensor, "*n x y z"],
+    affine: Float[np.ndarray, "4 4"],
+    axis: int,
+    place: float | None,
+) -> Shaped[np.ndarray, "*n row column"]:
+    """Slices across an axis, the head up."""
     values = np.asarray(volumes)
-    at = values.shape[-3] // 2 if x is None else round(float(np.linalg.inv(affine)[0] @ [x, 0, 0, 1]))
-    return np.flip(np.swapaxes(values[..., at, :, :], -1, -2), axis=-2)
+    if place is None:
+        at = values.shape[axis - 3] // 2
+    else:
+        at = round(float(np.linalg.inv(affine)[axis] @ [*(place * (k == axis) for k in range(3)), 1]))
+    return np.flip(np.swapaxes(values.take(at, axis - 3), -1, -2), axis=-2)
+
+
+def coarser(
+    volume: Shaped[np.ndarray, "x y z"] | Shaped[Tensor, "x y z"], step: int
+) -> Float32[Tensor, "1 1 X Y Z"]:
+    """Means over cubes of `step` voxels, as one image of one channel; what is left over at the end is dropped."""
+    return F.avg_pool3d(torch.as_tensor(volume, dtype=torch.float32)[None, None], step)
+
+
+def coarser_affine(affine: Float[np.ndarray, "4 4"], step: int) -> Float[np.ndarray, "4 4"]:
+    """The affine of :func:`coarser` volumes: the first voxel's centre is that of the first cube."""
+    scaled = affine @ np.diag([step, step, step, 1])
+    scaled[:3, 3] += affine[:3, :3] @ np.full(3, (step - 1) / 2)
+    return scaled
