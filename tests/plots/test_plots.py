@@ -202,6 +202,25 @@ def test_fidelity_plot_draws_controls_grey_and_dashed_and_bands_around_curves():
     assert_no_nan(fig)
 
 
+def test_many_bands_would_hide_each_other_so_that_intervals_are_told_when_one_points_at_a_curve():
+    def drawn(n):
+        rows = [
+            {"method": f"m{k}", "fraction": x, "value": 0.5, "low": 0.4, "high": 0.65}
+            for k in range(n)
+            for x in (0.0, 1.0)
+        ]
+        return plots.fidelity_plot(pd.DataFrame(rows))
+
+    few, many = drawn(7), drawn(8)
+    assert sum(trace.fill == "toself" for trace in few.data) == 7
+    assert [trace.fill for trace in many.data] == [None] * 8
+    assert "point at a curve" in many.layout.yaxis.title.text
+    for fig in (few, many):
+        line = fig.data[-1]
+        np.testing.assert_array_equal(line.customdata, [[0.4, 0.65]] * 2)
+        assert "(%{customdata[0]:.3g} to %{customdata[1]:.3g})" in line.hovertemplate
+
+
 @pytest.fixture
 def errors():
     rows = [

@@ -14,7 +14,10 @@ from plotly.subplots import make_subplots
 from xaitools.errors import DataError
 from xaitools.plots.style import CONTROL, DASHES, PALETTE, SYMBOLS, checked_table, plain, plain_facets, titled
 
-BAND = 0.1  # opacity of an interval, so that eight of them can overlap
+BAND = 0.1  # opacity of an interval, so that a few of them can overlap
+MOST_BANDS = (
+    6  # beyond so many curves their bands hide each other; intervals are then told when one points at a curve
+)
 
 
 def fidelity_plot(
@@ -47,7 +50,7 @@ def fidelity_plot(
     hover = "%{x:.0f} % replaced: probability %{y:.3f}"
     fig = _curves({"": curves}, "percent", controls, hover)
     fig.update_xaxes(title="pixels replaced (% of the image)", range=[0, curves["percent"].max()])
-    fig.update_yaxes(title="probability of the class, mean and 95 % CI", rangemode="tozero")
+    fig.update_yaxes(title=f"probability of the class, mean{_interval(curves)}", rangemode="tozero")
     fig.update_layout(height=520, legend={"title": {"text": "order of replacement"}})
     return titled(fig, title, finding)
 
@@ -85,7 +88,7 @@ def error_plot(
     fig = _curves(panels, "step", controls, f"%{{x}} windows: error %{{y:.3g}} {unit}")
     last = int(curves["step"].max())
     fig.update_xaxes(title="windows perturbed", range=[0, last], dtick=max(1, round(last / 8)))
-    fig.update_yaxes(title=f"prediction error ({unit}), mean and 95 % CI", col=1)
+    fig.update_yaxes(title=f"prediction error ({unit}), mean{_interval(curves)}", col=1)
     fig.update_layout(height=520, margin={"t": 120}, legend={"title": {"text": "order of the windows"}})
     return titled(fig, title, finding)
 
@@ -163,22 +166,30 @@ def _training_panel(name: str) -> str:
     return with_unit.group() if with_unit else "score (0 to 1)"
 
 
+def _interval(curves: pd.DataFrame) -> str:
+    """Where the intervals of the curves are, for the title of an axis."""
+    return (
+        " and 95 % CI" if curves["method"].nunique() <= MOST_BANDS else "; point at a curve for its 95 % CI"
+    )
+
+
 def _curves(panels: Mapping[str, pd.DataFrame], x: str, controls: Sequence[str], hover: str) -> go.Figure:
-    """A line over the column `x` with the band of its interval for each method, in panels on one scale."""
+    """A line over the column `x` for each method, with the band of its interval if they are few."""
     fig = make_subplots(
         1, len(panels), shared_yaxes=True, subplot_titles=list(panels), horizontal_spacing=0.03
     )
     methods = list(dict.fromkeys(name for table in panels.values() for name in table["method"]))
     styles = curve_styles(methods, [plain(name) for name in controls])
+    hover += " (%{customdata[0]:.3g} to %{customdata[1]:.3g})"
     drawn: set[str] = set()
     for column, table in enumerate(panels.values(), start=1):
         for name, line in styles.items():
             points = table[table["method"] == name].sort_values(x)
             if points.empty:
                 continue
-            fig.add_traces(
-                banded(points, x, name, line, hover, legend=name not in drawn), rows=1, cols=column
-            )
+            interval = points[["low", "high"]].to_numpy()
+            traces = banded(points, x, name, line, hover, legend=name not in drawn, customdata=interval)
+            fig.add_traces(traces if len(methods) <= MOST_BANDS else traces[1:], rows=1, cols=column)
             drawn.add(name)
     return fig
 
@@ -186,7 +197,7 @@ def _curves(panels: Mapping[str, pd.DataFrame], x: str, controls: Sequence[str],
 def banded(
     points: pd.DataFrame, x: str, name: str, line: Mapping[str, str], hover: str, *, legend: bool, **more: Any
 ) -> list[go.Scatter]:
-    """A line over the column `x`, with the band from `low` to `high` below it."""
+    """The band from `low` to `high`, and a line over the column `x`."""
     shared = {"name": name, "mode": "lines", "legendgroup": name}
     along = points[x].to_numpy()
     band = go.Scatter(
