@@ -15,9 +15,8 @@ from xaitools.errors import DataError
 from xaitools.plots.style import CONTROL, DASHES, PALETTE, SYMBOLS, checked_table, plain, plain_facets, titled
 
 BAND = 0.1  # opacity of an interval, so that a few of them can overlap
-MOST_BANDS = (
-    6  # beyond so many curves their bands hide each other; intervals are then told when one points at a curve
-)
+MOST_BANDS = 7
+"""Bands of more curves hide each other; intervals are then told where one points at a curve."""
 
 
 def fidelity_plot(
