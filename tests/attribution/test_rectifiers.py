@@ -135,6 +135,11 @@ IN_PLACE = {
     ),
     "threshold": (lambda h: F.threshold(h, 0, 0), lambda h, relu: relu(h)),
     "threshold in place": (lambda h: F.threshold_(h.flatten(1), 0, 0), lambda h, relu: relu(h.flatten(1))),
+    "threshold in place, no view": (lambda h: F.threshold_(2 * h, 0, 0), lambda h, relu: relu(2 * h)),
+    "threshold module in place": (
+        lambda h: nn.Threshold(0, 0, inplace=True)(2 * h),
+        lambda h, relu: relu(2 * h),
+    ),
     "slice": (lambda h: in_place(h, lambda h: h[:, :4]), on(slice(0, 4))),
     "every other": (lambda h: in_place(h, lambda h: h[:, ::2]), on(slice(0, None, 2))),
     "last axis": (lambda h: in_place(h, lambda h: h[..., 1:]), on((..., slice(1, None)))),

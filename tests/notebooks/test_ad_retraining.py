@@ -285,7 +285,7 @@ def test_the_loader_gets_all_that_it_can_be_told(tmp_path, monkeypatch) -> None:
 def test_real_heads_that_do_not_fit(tmp_path, real_data) -> None:
     heads = {"data_dir": str(real_data / "ixi"), "space": "centered", "n_subjects": 16}
     ages = {"label_column": "Age", "classes": {"young": "< 40", "old": ">= 60"}}
-    with pytest.raises(ParameterError, match="heads as scanned do not lie in the space of an atlas"):
+    with pytest.raises(ParameterError, match="no atlas for heads as they were scanned"):
         before_training(tmp_path, **heads, **ages, atlas="mni")
     with pytest.raises(DataError, match="no label maps and are not in MNI space"):
         before_training(tmp_path, **heads, **ages, label_maps="none")

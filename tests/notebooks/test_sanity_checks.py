@@ -88,7 +88,7 @@ def test_verdicts_stand_with_their_warning_and_the_claims(synthetic_run) -> None
 
 
 def test_report_opens_offline_and_its_viewer_moves(synthetic_run, opens_offline) -> None:
-    opens_offline(synthetic_run / "sanity_checks.html", len(FIGURES), "GB, 18 Linear and above")
+    opens_offline(synthetic_run / "sanity_checks.html", len(FIGURES), "GB, none")
 
 
 def test_a_second_run_redraws_no_network_twice(synthetic_run) -> None:

@@ -95,7 +95,8 @@ _NAMES = {
     **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne", "sign", "heaviside"), "a comparison"),
 }
 
-_RELUS = ("ReluBackward0", "ThresholdBackward0")
+_RELUS = re.compile(r"(Relu|Threshold)Backward\d+")
+"""A threshold in place has another number than one that makes a new tensor."""
 _HIDES = "torch::autograd::CopySlices"
 """Node of an operation in place on a view, which autograd keeps to itself."""
 _RECORDED = re.compile(rf"\w+Backward\d+|torch::autograd::(AccumulateGrad|CopyBackwards)|{_HIDES}")
@@ -151,7 +152,7 @@ def rectified(name: str, network: Network, rule: BackwardRule) -> Passes:
             with _HiddenReLUs(rule):
                 return gradients_of(leaf, scores)
         for node, operation in zip(nodes, names, strict=True):
-            if operation in _RELUS:
+            if _RELUS.fullmatch(operation):
                 node.register_hook(lambda plain, incoming: (rule(plain[0], incoming[0]),))
         return gradients_of(leaf, scores)
 
