@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from xaitools.errors import MethodError, ParameterError
-from xaitools.study import check_methods, coarser, coarser_affine, coronal
+from xaitools.study import check_methods, coarser, coarser_affine, coronal, sagittal
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 AFFINE[:3, 3] = [-3, -10, -4]
@@ -15,6 +15,13 @@ def test_a_coronal_slice_has_the_head_up_and_left_on_the_left():
     expected = np.array([[VOLUME[x, 2, z] for x in range(4)] for z in range(4, -1, -1)])
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(coronal(VOLUME, AFFINE), np.flipud(VOLUME[:, 3].T))
+
+
+def test_a_sagittal_slice_has_the_head_up_and_the_nose_on_the_right():
+    found = sagittal(VOLUME, AFFINE, x=0.8)  # nearest to the voxel at 1 mm
+    expected = np.array([[VOLUME[2, y, z] for y in range(6)] for z in range(4, -1, -1)])
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(sagittal(VOLUME, AFFINE), expected)
 
 
 def test_many_volumes_are_cut_at_once():
