@@ -12,6 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
+
+from xaitools.cache import cache_dir
+from xaitools.models.weights import fingerprint_of
 
 PICTURE = "() => document.querySelector('.xai-panes canvas, .xai-picture canvas').toDataURL()"
 
@@ -88,3 +92,16 @@ def names_nobody() -> Callable[..., None]:
             assert not found, f"{found} in {where}"
 
     return check
+
+
+@pytest.fixture(scope="session")
+def weights_of() -> Callable[[Path], Path]:
+    """The weights file, among those in the cache, of the network that a run used."""
+
+    def found(run: Path) -> Path:
+        used = json.loads((run / "manifest.json").read_text())["weights"]
+        wanted = {used} if isinstance(used, str) else set(used.values())
+        files = sorted((cache_dir() / "weights").glob("*.safetensors"))
+        return next(path for path in files if fingerprint_of(load_file(path)) in wanted)
+
+    return found

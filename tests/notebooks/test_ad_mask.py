@@ -9,7 +9,6 @@ import numpy as np
 import papermill
 import pytest
 
-from xaitools.cache import cache_dir
 from xaitools.errors import ParameterError
 from xaitools.maps import load_map
 from xaitools.phantoms import synthetic_brains
@@ -136,9 +135,9 @@ def test_a_second_run_repeats_no_finished_optimisation(synthetic_run) -> None:
     assert changed == {lost.name.rsplit("_", 1)[0]}
 
 
-def test_a_network_of_ones_own_alone(synthetic_run, tmp_path: Path) -> None:
+def test_a_network_of_ones_own_alone(synthetic_run, weights_of, tmp_path: Path) -> None:
     manifest = json.loads((synthetic_run / "manifest.json").read_text())
-    weights = next((cache_dir() / "weights").glob("gm_cnn_small-*.safetensors"))
+    weights = weights_of(synthetic_run)
     parameters = {**TINY, "model": str(weights), "n_permuted": 0, "n_single": 0, "l1_grid": [1.0]}
     run_study("ad_mask", parameters=parameters, out=tmp_path, progress=False)
     known = values(tmp_path)

@@ -9,7 +9,6 @@ import numpy as np
 import papermill
 import pytest
 
-from xaitools.cache import cache_dir
 from xaitools.evaluation import map_similarity
 from xaitools.evaluation.randomization import WARNING
 from xaitools.maps import load_map
@@ -103,8 +102,8 @@ def test_a_second_run_redraws_no_network_twice(synthetic_run) -> None:
     assert metrics(synthetic_run) == pytest.approx(before, abs=1e-6)
 
 
-def test_a_network_of_ones_own(synthetic_run, tmp_path: Path) -> None:
-    weights = next((cache_dir() / "weights").glob("eitel_cnn_small-*.safetensors"))
+def test_a_network_of_ones_own(synthetic_run, weights_of, tmp_path: Path) -> None:
+    weights = weights_of(synthetic_run)
     few = {"methods": ["gradient"], "smooth_methods": [], "n_explained": 2, "memorising_epochs": 1}
     run_study(
         "sanity_checks", parameters={**TINY, **few, "model": str(weights)}, out=tmp_path, progress=False

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from xaitools.data import Samples
+from xaitools.errors import WeightsError
 from xaitools.models import save_weights
 from xaitools.models.weights import WeightsInfo
 from xaitools.study import train_or_load, training_figure
@@ -61,3 +62,32 @@ def test_a_weights_file_is_loaded_and_named_without_its_folder(trained, run, tmp
     assert loaded.fingerprint == net.fingerprint
     assert training_figure(run, loaded) is None
     assert list((run.output_dir / "figures").iterdir()) == []
+
+
+FACTORIES = """
+from torch import nn
+
+
+def for_images_of_16():
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
+
+
+def one_score():
+    return nn.Sequential(nn.Flatten(), nn.Linear(1024, 1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("for_images_of_16", r"stops at the first image .*images of shape \(1, 32, 32\)"),
+        ("one_score", "gives 1 outputs for an image .*expected 2, one for each class"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_images_is_refused_at_once(
+    factory, message, trained, tmp_path, monkeypatch
+):
+    (tmp_path / "odd_networks.py").write_text(FACTORIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(WeightsError, match=message):
+        train_or_load(f"odd_networks:{factory}", "resnet10", *trained[0], **SETTINGS)

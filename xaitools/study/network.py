@@ -10,7 +10,9 @@ import plotly.graph_objects as go
 from torch import Tensor, nn
 
 from xaitools.data import Samples, Volumes
-from xaitools.models import History, fingerprint, fit, load_model, resolve_device
+from xaitools.errors import WeightsError
+from xaitools.models import History, ImageStack, fingerprint, fit, load_model, resolve_device
+from xaitools.models.prediction import outputs_of
 from xaitools.plots import training_plot
 from xaitools.study.run import Run
 
@@ -79,14 +81,16 @@ def train_or_load(
     Raises
     ------
     WeightsError, ParameterError
-        As `xaitools.models.load_model` and `xaitools.models.fit` do.
+        As `xaitools.models.load_model` and `xaitools.models.fit` do; WeightsError also if the network that the user
+        names does not take these images, or gives another number of outputs.
     """
     place = resolve_device(device)
     if model:
         size = tuple(training.images.shape[2:])
         n_outputs = len(training.class_names) or 1
-        loaded = load_model(model, network=network, n_outputs=n_outputs, input_size=size)
-        return Trained(re.sub(r"[^\w-]+", "_", re.split(r"[\\/]", model)[-1]), loaded.to(place), "the file")
+        loaded = load_model(model, network=network, n_outputs=n_outputs, input_size=size).to(place)
+        _check_takes(loaded, model, training.images[:1], n_outputs)
+        return Trained(re.sub(r"[^\w-]+", "_", re.split(r"[\\/]", model)[-1]), loaded, "the file")
     net, history, cached = fit(
         network,
         training,
@@ -99,6 +103,23 @@ def train_or_load(
     )
     origin = "ImageNet weights" if pretrained else "random weights"
     return Trained(network, net.to(place), origin if start is None else "pre-trained layers", history, cached)
+
+
+def _check_takes(loaded: nn.Module, model: str, image: Tensor | ImageStack, n_outputs: int) -> None:
+    """Raise WeightsError unless the network gives `n_outputs` numbers for an image of the study."""
+    size = tuple(image.shape[1:])
+    try:
+        found = outputs_of(loaded, image, None, 1, None)
+    except (RuntimeError, TypeError, IndexError) as error:
+        raise WeightsError(
+            f"model={model!r} stops at the first image with {type(error).__name__}: {error}; expected a network for "
+            f"images of shape {size} (channels and size), as the study's are: give the size that it was trained with."
+        ) from error
+    if found.shape[1] != n_outputs:
+        raise WeightsError(
+            f"model={model!r} gives {found.shape[1]} outputs for an image of shape {size}; expected {n_outputs}, one "
+            "for each class, or one for a measurement: name a factory that wraps the network so."
+        )
 
 
 def training_figure(run: Run, net: Trained, *, unit: str = "", name: str = "training") -> go.Figure | None:
