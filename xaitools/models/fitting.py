@@ -100,21 +100,23 @@ def fit(
         digest(training.images, training.labels, validation.images, validation.labels),
     )
     record = path.with_suffix(".json")
-    if path.exists() and record.exists() and _kept(keep_epochs, record):
-        model = build()
-        load_weights(model, path)
-        return model.to(resolve_device(device)).eval(), _read_history(record), True
-    model = build(pretrained=pretrained, seed=options.seed)
-    _fill(model, start or {}, network)
-    checkpoint = Checkpoint(path.with_suffix(".checkpoint.pt"), {"key": path.stem})
-    loop = checked_loop(model, training, validation, options, device)
-    if keep_epochs is not None:
-        loop.keep_epochs, loop.key = Path(keep_epochs), path.stem
-    history = loop.run(checkpoint, progress)
-    write_text(record, json.dumps(asdict(history)))
-    save_weights(model, path, info)
-    checkpoint.remove()
-    return model, history, False
+    cached = path.exists() and record.exists() and _kept(keep_epochs, record)
+    if not cached:
+        model = build(pretrained=pretrained, seed=options.seed)
+        _fill(model, start or {}, network)
+        checkpoint = Checkpoint(path.with_suffix(".checkpoint.pt"), {"key": path.stem})
+        loop = checked_loop(model, training, validation, options, device)
+        if keep_epochs is not None:
+            loop.keep_epochs, loop.key = Path(keep_epochs), path.stem
+        history = loop.run(checkpoint, progress)
+        write_text(record, json.dumps(asdict(history)))
+        save_weights(model, path, info)
+        checkpoint.remove()
+    # Trained or not, the network is read from its file: what training did to the layout of its weights would
+    # change the last bits of all that is computed with it.
+    model = build()
+    load_weights(model, path)
+    return model.to(resolve_device(device)).eval(), _read_history(record), cached
 
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor], network: str) -> None:
