@@ -168,7 +168,7 @@ class MaskEditor(anywidget.AnyWidget):
     def _ipython_display_(self) -> None:
         if not is_interactive():
             raise NotImplementedError  # IPython then asks for `_repr_mimebundle_`
-        display(self._repr_mimebundle_()[0], raw=True)
+        display((self._repr_mimebundle_() or ({},))[0], raw=True)
         text = (
             "The mask editor needs a running kernel: run this cell again. What `save` wrote is in its folder."
         )
