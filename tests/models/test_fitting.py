@@ -162,7 +162,7 @@ def test_a_kill_before_the_weights_are_kept_repeats_no_epoch(
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("xaitools.models.fitting.save_weights", full)
+        patch.setattr("xaitools.models.kept.save_weights", full)
         with pytest.raises(OSError, match="No space"):
             fitted()
     augment, calls = stopping(lambda: None, 1)
