@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from xaitools.errors import DataError, DataFileError, ShapeError
 from xaitools.files import digest, in_use, replacing
-from xaitools.seals import NoSealError, checksum, read_json, tell_made_again, write_json
+from xaitools.seals import checksum, read_json, tell_made_again, write_json
 
 if TYPE_CHECKING:
     from xaitools.data.returning import Returned
@@ -215,16 +215,18 @@ def load_map(
     infinite values where its method gave none. The log says so by the file's name.
     """
     path = map_path(folder, name, method, volume=volume)
-    if not (path.is_file() and _sidecar(path).is_file()):
+    reading = _sidecar(path)
+    if not (path.is_file() and reading.is_file()):
         return None
     try:
-        sidecar = read_json(_sidecar(path))
-        made_of = sidecar["method"], sidecar["sample"]
-        if made_of != (method, name) or (key is not None and sidecar["key"] != json.loads(json.dumps(dict(key)))):
+        sidecar = read_json(reading)
+        same_key = key is None or sidecar["key"] == json.loads(json.dumps(dict(key)))
+        if not (same_key and (sidecar["method"], sidecar["sample"]) == (method, name)):
             return None
+        reading = path
         array = _read(path, sidecar)
     except Exception as error:  # numpy's and nibabel's readers raise whatever a damaged file leads them to
-        tell_made_again(_sidecar(path) if isinstance(error, NoSealError) else path, error)
+        tell_made_again(reading, error)
         return None
     in_use.add(path.resolve())
     return array

@@ -10,7 +10,8 @@ import json
 import logging
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,12 +65,8 @@ def check_seal(path: Path) -> None:
     NoSealError
         If it has no checksum.
     """
-    if not path.is_file():  # a FIFO never ends
-        raise DataFileError(f"no file at {path}")
-    with path.open("rb") as file:
-        place, digits = _find(file, path)
-        if _sha256(file, place) != digits:
-            raise DataFileError(f"{path} is not as it was written: its checksum is another")
+    with _opened(path) as file:
+        _check(file, path)
 
 
 def is_sealed(path: Path) -> bool:
@@ -89,21 +86,26 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     return write_text(path, text.replace(BLANK, f"sha256:{digits}", 1))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object that :func:`write_json` wrote.
+def read_json(path: Path, *, unsealed: bool = False) -> dict[str, Any]:
+    """The object that :func:`write_json` wrote; with `unsealed` also one that has no checksum.
 
     Raises
     ------
     DataFileError
         If the file is missing, or not as it was written.
     """
-    check_seal(path)
+    with _opened(path) as file:
+        try:
+            _check(file, path)
+        except NoSealError:
+            if not unsealed:
+                raise
+        file.seek(0)
+        content = file.read()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        del content[SEAL]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DataFileError(f"{path} is no JSON object of ours ({type(error).__name__})") from error
-    return dict(content)
+        return {name: value for name, value in json.loads(content).items() if name != SEAL}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise DataFileError(f"{path} is no JSON object ({type(error).__name__})") from error
 
 
 def tell_made_again(path: Path, reason: Exception | None = None) -> None:
@@ -115,6 +117,20 @@ def tell_made_again(path: Path, reason: Exception | None = None) -> None:
         logger.warning(
             "%s has no checksum, as of an earlier version: it and its like are made again.", path.name
         )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    if not path.is_file():  # a FIFO never ends
+        raise DataFileError(f"no file at {path}")
+    with path.open("rb") as file:
+        yield file
+
+
+def _check(file: IO[bytes], path: Path) -> None:
+    place, digits = _find(file, path)
+    if _sha256(file, place) != digits:
+        raise DataFileError(f"{path} is not as it was written: its checksum is another")
 
 
 def _find(file: IO[bytes], path: Path) -> tuple[int, str]:

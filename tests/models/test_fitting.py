@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xaitools.errors import ParameterError, WeightsError
+from xaitools.errors import ParameterError
 from xaitools.models import AUGMENTATIONS, fingerprint, fit, load_model, read_info
 
 
@@ -172,7 +172,9 @@ def test_a_kill_before_the_weights_are_kept_repeats_no_epoch(
     assert fitted()[2]
 
 
-def test_a_damaged_state_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_state_is_named_and_the_training_begins_anew(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     with monkeypatch.context() as patch:
         augment, _ = stopping(lambda: signal.raise_signal(signal.SIGINT), 3)
         patch.setitem(AUGMENTATIONS, "flip_and_shift", augment)
@@ -180,5 +182,8 @@ def test_a_damaged_state_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) 
             fitted(**OPTIONS)
     (file,) = (cache / "weights").iterdir()
     file.write_bytes(file.read_bytes()[:-500])
-    with pytest.raises(WeightsError, match=r"vgg8-.*\.checkpoint\.pt is damaged or no checkpoint.*delete it"):
-        fitted(**OPTIONS)
+    augment, calls = stopping(lambda: None, 1)
+    monkeypatch.setitem(AUGMENTATIONS, "flip_and_shift", augment)
+    assert not fitted(**OPTIONS)[2]
+    assert len(calls) == 8
+    assert f"{file.name} is damaged and is made again" in caplog.text

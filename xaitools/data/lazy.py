@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from xaitools.cache import cache_dir
+from xaitools.cache import cache_dir, current_study
 from xaitools.errors import DataError, ShapeError
 from xaitools.files import digest, replacing
 from xaitools.seals import BLANK, SEAL, check_seal, seal, tell_made_again
@@ -86,7 +86,8 @@ class CachedArray:
         """Make the file, whatever is there."""
         made = self.make()
         array = _encode(made)
-        metadata = {SEAL: BLANK, "sha256": digest([f"{array.dtype}{array.shape}", array.tobytes()])}
+        contents = digest([f"{array.dtype}{array.shape}", array.tobytes()])
+        metadata = {SEAL: BLANK, "study": current_study(), "sha256": contents}
         if self.measure is not None:
             metadata["measured"] = repr(float(self.measure(made)))
         with replacing(self.path) as temporary:

@@ -119,8 +119,11 @@ class Checkpoint:
 
     def _is_ours(self) -> bool:
         """Whether nothing but a checkpoint is lost where the file is overwritten: it has its marks, or is empty."""
-        if not self.path.is_file():
+        try:
+            if not self.path.is_file():
+                return False
+            with self.path.open("rb") as file:
+                head = file.read(2**12)
+        except OSError:
             return False
-        with self.path.open("rb") as file:
-            head = file.read(2**12)
         return not head or KIND.encode() in head or is_sealed(self.path)

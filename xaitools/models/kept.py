@@ -1,12 +1,12 @@
 """A finished training in the cache: the weights, and beside them its course."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from torch import nn
 
-from xaitools.errors import DataFileError, WeightsError
+from xaitools.cache import current_study
 from xaitools.models.history import History
 from xaitools.models.weights import WeightsInfo, fill_model, save_weights
 from xaitools.seals import check_seal, read_json, tell_made_again, write_json
@@ -14,7 +14,7 @@ from xaitools.seals import check_seal, read_json, tell_made_again, write_json
 
 def keep_training(path: Path, model: nn.Module, info: WeightsInfo, history: History) -> None:
     """Write a training's weights, and its course beside them as ``.json``."""
-    write_json(_record(path), asdict(history))
+    write_json(_record(path), {"study": current_study(), **asdict(history)})
     save_weights(model, path, info)
 
 
@@ -24,8 +24,9 @@ def kept_history(path: Path) -> History | None:
     if not (path.exists() and record.exists()):
         return None
     try:
-        return History(**{name: tuple(values) for name, values in read_json(record).items()})
-    except (DataFileError, TypeError) as error:
+        known = read_json(record)
+        return History(**{field.name: tuple(known[field.name]) for field in fields(History)})
+    except (OSError, KeyError, TypeError) as error:
         tell_made_again(record, error)
         return None
 
@@ -36,7 +37,7 @@ def kept_model(path: Path, build: Callable[[], nn.Module]) -> nn.Module | None:
         check_seal(path)
         model = build()
         fill_model(model, path)
-    except (DataFileError, WeightsError) as error:
+    except OSError as error:
         tell_made_again(path, error)
         return None
     return model
