@@ -53,11 +53,11 @@ def test_it_shows_what_is_there_by_study(cache):
     _, shown = told()
     lines = [line.split("  ") for line in shown.splitlines()]
     rows = [[cell.strip() for cell in line if cell.strip()] for line in lines]
-    size = in_words(volume(cache, 0).stat().st_size)
+    first, second = (in_words(volume(cache, number).stat().st_size) for number in (1, 0))
     assert rows[0] == ["what", "study", "pieces", "size", "made"]
     assert rows[1:3] == [
-        ["brains", "ad_mask", "1", size, "a moment ago"],
-        ["brains", "ct_contrast", "1", size, "1 hour ago"],
+        ["brains", "ad_mask", "1", first, "a moment ago"],
+        ["brains", "ct_contrast", "1", second, "1 hour ago"],
     ]
     assert [row[:3] for row in rows[3:5]] == [
         ["unfinished training of vgg8", "-", "1"],
@@ -87,7 +87,7 @@ def test_a_damaged_piece_is_named_and_pruned_and_the_user_s_files_stay(cache):
         assert volume(cache, 1).exists()
         _, shown = told("prune", *arguments)
         assert shown.splitlines() == [
-            f"{volume(cache, 1).name}: brains, {in_words(len(whole))}, {volume(cache, 1).name} is not as it was written",
+            f"{volume(cache, 1).name} is not as it was written: brains, {in_words(len(whole))}",
             f"{verb} {in_words(len(whole))}.",
         ]
     assert not volume(cache, 1).exists()
@@ -104,7 +104,7 @@ def test_old_pieces_go_where_it_is_asked(cache):
     assert [reason for _, reason in useless(pieces(cache), days=3)] == []
     (old,) = useless(pieces(cache), days=1)
     assert old[0].files == (volume(cache, 0),)
-    assert old[1] == "older than 1 days"
+    assert old[1] == f"{volume(cache, 0).name} is more than 1 days old"
 
 
 def test_sizes_in_words():

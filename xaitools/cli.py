@@ -209,7 +209,7 @@ def prune(older_than: float | None, dry_run: bool) -> None:
     with _plain_errors():
         freed = 0
         for piece, reason in useless(pieces(cache_dir()), older_than):
-            click.echo(f"{piece.files[0].name}: {piece.kind}, {in_words(piece.size)}, {reason}")
+            click.echo(f"{reason}: {piece.kind}, {in_words(piece.size)}")
             freed += piece.size
             if not dry_run:
                 piece.delete()

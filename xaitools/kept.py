@@ -78,9 +78,9 @@ def useless(found: Iterable[Piece], days: float | None = None) -> Iterator[tuple
     """Pieces that no run takes as they are, or that were made more than `days` ago, and why."""
     for piece in found:
         if piece.kind == LEFT:
-            yield piece, "left by a run that was killed"
+            yield piece, f"{piece.files[0].name} was left by a run that was killed"
         elif days is not None and piece.age > days * 24 * 60 * 60:
-            yield piece, f"older than {days:g} days"
+            yield piece, f"{piece.files[0].name} is more than {days:g} days old"
         elif reason := piece.damage():
             yield piece, reason
 

@@ -211,8 +211,8 @@ def load_map(
 ) -> np.ndarray | None:
     """One map (*spatial), float32; None if there is none, it is damaged, or it was made under another `key`.
 
-    Damaged is what is not as :func:`save_map` wrote it, and a map of another shape than its sidecar says, or with NaN or
-    infinite values where its method gave none. The log says so by the file's name.
+    Damaged is what is not as :func:`save_map` wrote it, and a map of another shape than its sidecar says, or with NaN
+    or infinite values where its method gave none. The log says so by the file's name.
     """
     path = map_path(folder, name, method, volume=volume)
     reading = _sidecar(path)

@@ -155,10 +155,10 @@ def _never_had_one(path: Path, head: bytes, seen: bytes) -> bool:
         if path.suffix == ".safetensors":
             json.loads(head[8 : 8 + int.from_bytes(head[:8], "little")])
         elif path.suffix == ".json":
-            json.loads(path.read_bytes())
+            dict(json.loads(path.read_bytes()))
         elif not zipfile.is_zipfile(path):
             return False
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         return False
     return b'"seal"' not in seen and b"sha256:" not in seen
 
