@@ -45,25 +45,13 @@ class CachedArray:
     measure: Callable[[np.ndarray], float] | None = None
 
     def prepare(self) -> None:
-        """Make the file, unless it is there and whole."""
-        if not self.path.is_file():
-            self.make_again()
-            return
-        try:
-            check_seal(self.path)
-            with safe_open(self.path, framework="np") as file:
-                kept = file.metadata()
-                if file.get_slice("array").get_dtype() not in DTYPES or "sha256" not in kept:
-                    raise DataError("another file than this")
-                if self.measure is not None:
-                    float(kept["measured"])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            tell_made_again(self.path, error)
-            self.make_again()
+        """Make the file, unless it is there and whole; what this process has found whole is not read again."""
+        if not self.path.is_file() or _stamp(self.path) not in _found_whole:
+            self._check()
 
     def load(self) -> np.ndarray:
         """The array: float32, bool or int64."""
-        self.prepare()
+        self._check()
         with safe_open(self.path, framework="np") as file:
             array = file.get_tensor("array")
         if array.dtype == np.uint16:
@@ -82,6 +70,25 @@ class CachedArray:
         with safe_open(self.path, framework="np") as file:
             return float(file.metadata()["measured"])
 
+    def _check(self) -> None:
+        """Compare the file with its checksum, and make it again if it is another."""
+        if not self.path.is_file():
+            self.make_again()
+            return
+        try:
+            check_seal(self.path)
+            with safe_open(self.path, framework="np") as file:
+                kept = file.metadata()
+                if file.get_slice("array").get_dtype() not in DTYPES or "sha256" not in kept:
+                    raise DataError("another file than this")
+                if self.measure is not None:
+                    float(kept["measured"])
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            tell_made_again(self.path, error)
+            self.make_again()
+        else:
+            _found_whole.add(_stamp(self.path))
+
     def make_again(self) -> None:
         """Make the file, whatever is there."""
         made = self.make()
@@ -93,6 +100,7 @@ class CachedArray:
         with replacing(self.path) as temporary:
             save_file({"array": array}, temporary, metadata=metadata)
             seal(temporary)
+        _found_whole.add(_stamp(self.path))
 
 
 class LazyTensor:
@@ -200,6 +208,15 @@ def file_key(path: Path | None) -> list[Any] | None:
         return None
     status = path.stat()
     return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+
+
+_found_whole: set[tuple[Any, ...]] = set()
+
+
+def _stamp(path: Path) -> tuple[Any, ...]:
+    """What changes with a file."""
+    status = path.stat()
+    return path, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _encode(array: np.ndarray) -> np.ndarray:

@@ -106,7 +106,10 @@ def fit(
     history = loop.run(checkpoint, progress)
     keep_training(path, model, info, history)
     checkpoint.remove()
-    return model, history, False
+    again = kept_model(
+        path, build
+    )  # so that the layout in memory, and with it the last bits, are those of later runs
+    return (model if again is None else again.to(resolve_device(device)).eval()), history, False
 
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor], network: str) -> None:
