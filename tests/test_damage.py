@@ -1,5 +1,6 @@
 """Every kind of file that is stored and read back: what is damaged is said by name and made again."""
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from xaitools.attribution import MaskSettings
 from xaitools.data import Volumes
@@ -19,6 +22,7 @@ from xaitools.maps import load_or_compute
 from xaitools.models import AUGMENTATIONS, epoch_files, fingerprint, fit, load_epoch
 from xaitools.models.weights import fingerprint_of
 from xaitools.phantoms import synthetic_brains
+from xaitools.seals import SEAL, is_sealed, read_json
 from xaitools.study import group_masks
 from xaitools.study.manifest import read_manifest, write_manifest
 from xaitools.study.network import Trained
@@ -220,3 +224,22 @@ def test_what_is_whole_is_taken_as_it_is(name, fresh, tmp_path, caplog):
     assert kind.obtain(tmp_path / "a") == expected
     assert caplog.text == ""
     assert name == "checkpoint" or path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "name", ["prepared volume", "weights", "course of a training", "step of a sanity check"]
+)
+def test_what_an_earlier_version_wrote_is_made_again(name, fresh, tmp_path, caplog):
+    kind, (expected, files) = KINDS[name], fresh(name)
+    restored(files, tmp_path / "a")
+    (path,) = (tmp_path / "a").glob(kind.pattern)
+    if path.suffix == ".json":
+        path.write_text(json.dumps(read_json(path)))
+    else:
+        with safe_open(path, framework="pt") as file:
+            metadata = {name: value for name, value in file.metadata().items() if name != SEAL}
+        save_file(load_file(path), path, metadata=metadata)
+    assert not is_sealed(path)
+    assert kind.obtain(tmp_path / "a") == expected
+    assert f"{path.name} has no checksum, as of an earlier version" in caplog.text
+    assert is_sealed(path)

@@ -58,7 +58,8 @@ def replaced(folder: Path, parameters: Mapping[str, Any]) -> str:
 
 def drop_unused_maps(folder: Path) -> None:
     """Delete the stored maps that this process has neither read nor written, if it has others."""
-    maps = [path for path in folder.rglob("*_desc-*_map.*") if path.name.endswith((".npz", ".nii.gz"))]
+    found = (path for path in folder.rglob("*_desc-*_map.*") if path.name.endswith((".npz", ".nii.gz")))
+    maps = [path for path in found if not path.name.startswith(".")]  # which another run is writing
     unused = [path for path in maps if path.resolve() not in in_use]
     if len(unused) == len(maps):
         return  # a notebook that uses no maps has no say in them
