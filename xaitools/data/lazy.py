@@ -1,6 +1,7 @@
 """Tensors whose items lie in files, each made once: memory does not grow with the number of items."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,8 @@ class CachedArray:
     """An array that is made once and then read from a file.
 
     Grey values in [0, 1] are kept in 65535 steps, which takes half the room of float32. It is written in one step, so
-    that a run that was killed goes on where it stopped. The file carries a checksum, which is compared whenever it is
-    read: a file that is missing or not as it was written is made again.
+    that a run that was killed goes on where it stopped. The file carries a checksum, which a process compares when it
+    first reads it, and again when it has changed: a file that is missing or not as it was written is made again.
 
     Parameters
     ----------
@@ -45,13 +46,13 @@ class CachedArray:
     measure: Callable[[np.ndarray], float] | None = None
 
     def prepare(self) -> None:
-        """Make the file, unless it is there and whole; what this process has found whole is not read again."""
-        if not self.path.is_file() or _stamp(self.path) not in _found_whole:
+        """Make the file, unless it is there and whole."""
+        if not (self.path.is_file() and _stamp(self.path) in _found_whole):
             self._check()
 
     def load(self) -> np.ndarray:
         """The array: float32, bool or int64."""
-        self._check()
+        self.prepare()
         with safe_open(self.path, framework="np") as file:
             array = file.get_tensor("array")
         if array.dtype == np.uint16:
@@ -87,7 +88,7 @@ class CachedArray:
             tell_made_again(self.path, error)
             self.make_again()
         else:
-            _found_whole.add(_stamp(self.path))
+            _remember(self.path)
 
     def make_again(self) -> None:
         """Make the file, whatever is there."""
@@ -100,7 +101,6 @@ class CachedArray:
         with replacing(self.path) as temporary:
             save_file({"array": array}, temporary, metadata=metadata)
             seal(temporary)
-        _found_whole.add(_stamp(self.path))
 
 
 class LazyTensor:
@@ -217,6 +217,12 @@ def _stamp(path: Path) -> tuple[Any, ...]:
     """What changes with a file."""
     status = path.stat()
     return path, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _remember(path: Path) -> None:
+    """Take a file for whole until it changes, which is seen from a second after the last change on."""
+    if time.time_ns() - path.stat().st_mtime_ns > 10**9:
+        _found_whole.add(_stamp(path))
 
 
 def _encode(array: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from xaitools import study as shared
 from xaitools.cache import set_study
 from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.files import write_csv, write_text
+from xaitools.seals import tell_made_again
 from xaitools.study.manifest import ending, now, read_manifest, surroundings, write_manifest
 from xaitools.study.notebooks import run_parameters
 from xaitools.study.privacy import Private
@@ -218,8 +219,11 @@ class Run:
         from plotly.offline import get_plotlyjs
 
         path, script = self.figures_dir / "plotly.min.js", get_plotlyjs()
-        if not path.is_file() or path.read_bytes() != script.encode():
-            write_text(path, script)
+        if path.is_file() and path.read_bytes() == script.encode():
+            return
+        if path.exists():
+            tell_made_again(path)
+        write_text(path, script)
 
     def _without_paths(self, figure: Any) -> Any:
         text = figure.to_json()
