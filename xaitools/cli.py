@@ -173,6 +173,16 @@ def lab(arguments: tuple[str, ...]) -> None:
         raise click.exceptions.Exit(open_lab(folder, options))
 
 
+@main.command()
+def doctor() -> None:
+    """Describe this installation, for the report of a fault: nothing in it tells of a person."""
+    with _plain_errors():
+        from xaitools.reports.doctor import doctor as lines
+
+        for line in lines():
+            click.echo(line)
+
+
 class _WrongParameter(click.ClickException):
     exit_code = 2
 
