@@ -85,13 +85,14 @@ def test_a_signal_while_the_kernel_starts_ends_the_run(run, tmp_path, monkeypatc
 
 
 @posix
-def test_a_kernel_that_was_killed_or_cannot_start_is_no_interruption(run, tmp_path, monkeypatch):
+def test_a_kernel_that_was_killed_or_cannot_start_is_no_interruption(run, tmp_path, monkeypatch, caplog):
     error = run("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     assert isinstance(error, XaitoolsError)
     assert "its Python process died by SIGKILL" in str(error)
     start_with(monkeypatch, "exit 3")
-    assert "its Python process died (Kernel died before replying" in str(run("1"))
+    assert "its Python process did not start (Kernel died before replying" in str(run("1"))
     assert read_manifest(tmp_path / "out")["status"] == "failed"
+    assert caplog.text == ""
 
 
 @posix
@@ -153,3 +154,16 @@ def test_where_no_temporary_files_can_be_written_the_variable_is_named(monkeypat
     monkeypatch.setattr(tempfile, "tempdir", "/proc/nothing")
     with pytest.raises(XaitoolsError, match="name it by the variable TMPDIR"), kernel.kernels():
         pass
+
+
+def test_ipython_gets_a_folder_of_ours_only_where_its_own_cannot_be_written_to(
+    tmp_path, temporary, monkeypatch
+):
+    with kernel.kernels() as own:
+        started = own.manager()
+        monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "not" / "made"))
+        assert "IPYTHONDIR" not in started.kernel_spec.env
+        (tmp_path / "file").write_text("")
+        for place in ("/proc/nothing", tmp_path / "file"):
+            monkeypatch.setenv("IPYTHONDIR", str(place))
+            assert Path(started.kernel_spec.env["IPYTHONDIR"]).is_relative_to(temporary)

@@ -16,7 +16,7 @@ import psutil
 
 from xaitools.cache import cache_dir
 from xaitools.reports.kernel import patience
-from xaitools.reports.places import existing, size
+from xaitools.reports.places import can_write, existing, size
 from xaitools.study.manifest import versions, without_paths
 from xaitools.study.notebooks import notebooks_dir, studies
 
@@ -181,16 +181,8 @@ def _disk(place: Path, name: str) -> str:
     if place.exists() and not place.is_dir():
         return f"{name}, which is no folder"
     made = "" if place.is_dir() else ", not made yet"
-    may = "can be written to" if _can_write(there) else "CANNOT BE WRITTEN TO"
+    may = "can be written to" if can_write(place) else "CANNOT BE WRITTEN TO"
     return f"{name}{made}, {may}, {size(shutil.disk_usage(there).free)} free"
-
-
-def _can_write(folder: Path) -> bool:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
 
 
 def _temporary() -> Path:

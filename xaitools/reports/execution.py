@@ -1,10 +1,12 @@
 """The execution of a notebook in a kernel, which whoever waits for it may end at any moment."""
 
 import asyncio
+import logging
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import papermill
 from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from papermill.log import logger as papermill_logger
 
 from xaitools.errors import XaitoolsError
 from xaitools.reports.kernel import Kernels, kernels
@@ -75,7 +78,7 @@ def execute(
             raise _Over
         on_cell_start(cell, cell_index)
 
-    with kernels() as own:
+    with kernels() as own, _quiet():
         work = partial(
             papermill.execute_notebook,
             notebook,
@@ -145,8 +148,23 @@ def _dead(executed: Path, by: int, error: BaseException) -> BaseException:
     if by in POLITE:
         return Stopped(by)
     how = f" by {signal.Signals(by).name}" if by else ""
-    said = "" if isinstance(error, DeadKernelError) else f" ({error})"
+    if not isinstance(error, DeadKernelError):
+        return XaitoolsError(f"{executed.stem}: its Python process did not start ({error}{how})")
     return XaitoolsError(
-        f"{executed.stem}: its Python process died{how}{said}, most often because memory ran out: "
+        f"{executed.stem}: its Python process died{how}, most often because memory ran out: "
         f"try fewer subjects or smaller images (the notebook so far: {executed})"
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Papermill logs of a kernel's end, which is raised too, or was wanted."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return record.levelno != logging.ERROR
+
+    papermill_logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        papermill_logger.removeFilter(is_news)

@@ -16,6 +16,7 @@ from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 
 from xaitools.errors import StorageError
+from xaitools.reports.places import can_write
 from xaitools.study import alive
 
 _WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -53,7 +54,12 @@ class ThisPython(AsyncKernelManager):
         found = get_kernel_dict()
         if os.name == "posix":
             found["argv"] = [*_DEAF_AT_FIRST, *found["argv"]]
-        return KernelSpec(**found, env=patience())
+        return KernelSpec(**found, env=patience() | self._settings())
+
+    def _settings(self) -> dict[str, str]:
+        """Where IPython keeps its own: it does not start where that is on a full disk, or warns in every report."""
+        usual = os.environ.get("IPYTHONDIR") or "~/.ipython"
+        return {} if can_write(Path(usual).expanduser()) else {"IPYTHONDIR": str(self.folder / "ipython")}
 
     @default("connection_file")
     def _default_connection_file(self) -> str:

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,7 +35,7 @@ def check_places(folder: Path) -> None:
 
 
 def check_folder(folder: Path, what: str, instead: str, *, least: int = 0) -> None:
-    """Make a folder and write a file into it, which is deleted: better refused now than after hours of work.
+    """Make a folder and write a file into it, which leaves no trace: better refused now than after hours of work.
 
     Parameters
     ----------
@@ -56,14 +55,7 @@ def check_folder(folder: Path, what: str, instead: str, *, least: int = 0) -> No
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{uuid.uuid4().hex}"
-        try:
-            with probe.open("wb") as file:
-                file.write(bytes(_PROBE))
-                file.flush()
-                os.fsync(file.fileno())
-        finally:
-            probe.unlink(missing_ok=True)
+        _write_into(folder)
         free = shutil.disk_usage(folder).free
     except (OSError, ValueError) as error:
         raise StorageError(
@@ -74,6 +66,25 @@ def check_folder(folder: Path, what: str, instead: str, *, least: int = 0) -> No
             f"the {what}: {_left(folder)}, where at least {size(least)} are needed; free some space, or {instead}. "
             "Nothing has been run"
         )
+
+
+def can_write(folder: Path) -> bool:
+    """Whether something can be written into a folder, or one can be made there and then be written to."""
+    try:
+        _write_into(existing(folder))
+    except OSError:
+        return False
+    return existing(folder) == folder or not os.path.lexists(folder)
+
+
+def _write_into(folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 @contextmanager
