@@ -1,4 +1,5 @@
 import os
+import pickle
 import signal
 import threading
 from contextlib import suppress
@@ -22,6 +23,11 @@ def test_every_polite_signal_raises_and_handlers_come_back(number):
     assert stopped.value.number == number
     assert isinstance(stopped.value, KeyboardInterrupt)
     assert [signal.getsignal(one) for one in POLITE] == before
+
+
+def test_it_travels_from_the_workers_of_a_sweep():
+    came = pickle.loads(pickle.dumps(Stopped(signal.SIGTERM)))
+    assert (came.number, str(came)) == (signal.SIGTERM, "SIGTERM")
 
 
 def test_a_signal_waits_for_the_end_of_what_must_not_be_cut():

@@ -25,6 +25,9 @@ class Stopped(KeyboardInterrupt):
         self.number = signal.Signals(number)
         super().__init__("Ctrl-C" if self.number == signal.SIGINT else self.number.name)
 
+    def __reduce__(self) -> tuple[type["Stopped"], tuple[int]]:
+        return type(self), (int(self.number),)  # it travels from the workers of a sweep
+
 
 class Heard:
     """The signals that came while a `deferred` block ran."""

@@ -27,7 +27,8 @@ def write_manifest(
 
     Nothing in it names the user, the machine or a file: the run's own paths are replaced, and other absolute paths
     cut to their last part. The time of the last
-    word stands in ``updated``: of a run that was killed, and so could not say how it ended, it tells since when.
+    word stands in ``updated``: of a run that was killed, and so could not say how it ended, it tells since when; that it
+    was killed is known by its ``process`` (see `xaitools.study.alive`).
 
     Parameters
     ----------
