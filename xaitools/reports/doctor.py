@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 
 from xaitools.cache import cache_dir
+from xaitools.kept import in_words as in_bytes
 from xaitools.reports.kernel import patience
-from xaitools.reports.places import can_write, existing, size
+from xaitools.reports.places import can_write, existing
 from xaitools.study.manifest import versions, without_paths
 from xaitools.study.notebooks import notebooks_dir, studies
 
@@ -159,7 +160,7 @@ def _threads() -> str:
 
 def _memory() -> str:
     memory = psutil.virtual_memory()
-    return f"{size(memory.total)}, {size(memory.available)} available"
+    return f"{in_bytes(memory.total)}, {in_bytes(memory.available)} available"
 
 
 def _cache() -> str:
@@ -173,7 +174,7 @@ def _cache() -> str:
         if n_files >= _MOST_FILES:
             break
     more = "at least " if n_files >= _MOST_FILES else ""
-    return f"{_disk(place, name)}; {more}{size(n_bytes)} in {n_files} files"
+    return f"{_disk(place, name)}; {more}{in_bytes(n_bytes)} in {n_files} files"
 
 
 def _disk(place: Path, name: str) -> str:
@@ -182,7 +183,7 @@ def _disk(place: Path, name: str) -> str:
         return f"{name}, which is no folder"
     made = "" if place.is_dir() else ", not made yet"
     may = "can be written to" if can_write(place) else "CANNOT BE WRITTEN TO"
-    return f"{name}{made}, {may}, {size(shutil.disk_usage(there).free)} free"
+    return f"{name}{made}, {may}, {in_bytes(shutil.disk_usage(there).free)} free"
 
 
 def _temporary() -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from xaitools.cache import cache_dir
 from xaitools.errors import StorageError, XaitoolsError
+from xaitools.kept import in_words as in_bytes
 
 LEAST = 10_000_000
 """Bytes that a report needs at the least: plotly's script, twice."""
@@ -63,7 +64,7 @@ def check_folder(folder: Path, what: str, instead: str, *, least: int = 0) -> No
         ) from error
     if free < least:
         raise StorageError(
-            f"the {what}: {_left(folder)}, where at least {size(least)} are needed; free some space, or {instead}. "
+            f"the {what}: {_left(folder)}, where at least {in_bytes(least)} are needed; free some space, or {instead}. "
             "Nothing has been run"
         )
 
@@ -113,7 +114,7 @@ def failure(error: OSError, folder: Path, wanted: int | None = None) -> str:
     said = reason(error, Path(error.filename) if isinstance(error.filename, str) else folder)
     if error.errno not in _SHORT_OF_SPACE:
         return said
-    asked = f", {size(wanted)} were wanted" if wanted else ""
+    asked = f", {in_bytes(wanted)} were wanted" if wanted else ""
     return (
         f"{said}{asked}. What lies in {folder} stays readable. Free some space and give the same command again: "
         "it goes on from there"
@@ -179,21 +180,6 @@ def without_codes(text: str) -> str:
     return _RUST.sub("", re.sub(r"\[(?:Errno|WinError) \d+\] ", "", text))
 
 
-def size(n_bytes: float) -> str:
-    """A number of bytes as one reads it.
-
-    Examples
-    --------
-    >>> size(0), size(94_371_840), size(2.5e9)
-    ('0 B', '94 MB', '2.5 GB')
-    """
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= factor:
-            number = n_bytes / factor
-            return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
-    return f"{n_bytes:.0f} B"
-
-
 def existing(path: Path) -> Path:
     """`path`, or the innermost folder on the way to it that exists."""
     for place in (path, *path.parents):
@@ -211,7 +197,7 @@ def _free(path: Path) -> int:
 
 
 def _left(path: Path) -> str:
-    return f"the disk of {path} is full ({size(_free(path))} free)"
+    return f"the disk of {path} is full ({in_bytes(_free(path))} free)"
 
 
 def _no_folder_on(path: Path) -> Path:
