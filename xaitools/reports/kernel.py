@@ -46,7 +46,7 @@ class ThisPython(AsyncKernelManager):
     warns about encryption.
     """
 
-    folder: Path
+    folder: Path | None = None  # one of its own, if nobody sets it
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -58,12 +58,15 @@ class ThisPython(AsyncKernelManager):
 
     def _settings(self) -> dict[str, str]:
         """Where IPython keeps its own: it does not start where that is on a full disk, or warns in every report."""
-        usual = os.environ.get("IPYTHONDIR") or "~/.ipython"
-        return {} if can_write(Path(usual).expanduser()) else {"IPYTHONDIR": str(self.folder / "ipython")}
+        usual, own = (
+            os.environ.get("IPYTHONDIR") or "~/.ipython",
+            Path(self.connection_file).with_name("ipython"),
+        )
+        return {} if can_write(Path(usual).expanduser()) else {"IPYTHONDIR": str(own)}
 
     @default("connection_file")
     def _default_connection_file(self) -> str:
-        return str(self.folder / "k.json")
+        return str((self.folder or _new_folder()) / "k.json")
 
     @default("transport")
     def _default_transport(self) -> str:
@@ -135,7 +138,7 @@ def kernels() -> Iterator[Kernels]:
     """
     try:
         _drop_left_behind()
-        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{alive.token()}-"))
+        folder = _new_folder()
     except OSError as error:
         raise StorageError(
             f"temporary files: no folder for them can be written to ({error.strerror}); "
@@ -147,6 +150,10 @@ def kernels() -> Iterator[Kernels]:
     finally:
         own.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _new_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{alive.token()}-"))
 
 
 def _drop_left_behind() -> None:
