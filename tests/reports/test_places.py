@@ -97,6 +97,15 @@ def test_output_and_cache_are_checked_in_the_first_second(notebooks, tmp_path, m
         check_places(tmp_path / "out")
 
 
+def test_a_user_without_a_home_as_in_some_containers_is_told_the_variable(tmp_path, monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(places.Path, "home", home)
+    with pytest.raises(StorageError, match="name it by the variable HOME"):
+        check_places(tmp_path)
+
+
 def test_a_disk_that_gets_full_says_what_is_full_what_stays_and_what_to_do(tmp_path, full):
     error = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "maps" / "a.npz"))
     message = failure(error, tmp_path, wanted=94_371_840)

@@ -29,8 +29,14 @@ def check_places(folder: Path) -> None:
     Raises
     ------
     StorageError
-        If one of them cannot.
+        If one of them cannot, or if the user has no home folder, which paths are hidden by.
     """
+    try:
+        Path.home()
+    except RuntimeError as error:
+        raise StorageError(
+            "this user has no home folder; expected one: name it by the variable HOME. Nothing has been run"
+        ) from error
     check_folder(folder, "output folder", "name another one with --out (out= in Python)", least=LEAST)
     check_folder(cache_dir(), "cache", "name another one by the variable XAITOOLS_CACHE")
 
