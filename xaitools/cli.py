@@ -1,12 +1,15 @@
 """The command ``xaitools``: run a study, run it over a grid, list what there is."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 from xaitools.errors import ParameterError, XaitoolsError
+from xaitools.reports.signals import Stopped, raising
 
 _parameters = click.option(
     "-p",
@@ -24,7 +27,21 @@ _preset = click.option(
 _quiet = click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Orderly(click.Group):
+    """Commands that end with a word when they are asked to, by Ctrl-C, a queue or a terminal that closes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with raising():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            by = error.number if isinstance(error, Stopped) else signal.SIGINT
+            word = "Interrupted" if by == signal.SIGINT else f"Stopped by {by.name}"
+            click.echo(f"\n{word}. The same command resumes where this one stopped.", err=True)
+            raise click.exceptions.Exit(128 + by) from None
+
+
+@click.group(cls=_Orderly, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="xaitools")
 def main() -> None:
     """Explain neural networks in medical imaging: every study is a notebook, every run a report."""
@@ -156,6 +173,16 @@ def lab(arguments: tuple[str, ...]) -> None:
         raise click.exceptions.Exit(open_lab(folder, options))
 
 
+@main.command()
+def doctor() -> None:
+    """Describe this installation, for the report of a fault: nothing in it tells of a person."""
+    with _plain_errors():
+        from xaitools.reports.doctor import doctor as lines
+
+        for line in lines():
+            click.echo(line)
+
+
 @main.group(invoke_without_command=True)
 @click.pass_context
 def cache(context: click.Context) -> None:
@@ -227,10 +254,13 @@ def _plain_errors() -> Iterator[None]:
         yield
     except (XaitoolsError, OSError) as error:
         kind = _WrongParameter if isinstance(error, ParameterError) else click.ClickException
-        raise kind(str(error)) from error
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted. The same command resumes where this one stopped.", err=True)
-        raise click.exceptions.Exit(130) from None
+        raise kind(_in_words(error)) from error
+
+
+def _in_words(error: XaitoolsError | OSError) -> str:
+    from xaitools.reports.places import reason, without_codes
+
+    return without_codes(str(error) if isinstance(error, XaitoolsError) else reason(error))
 
 
 def _grid_values(item: str) -> tuple[str, list[str]]:

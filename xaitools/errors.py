@@ -24,6 +24,10 @@ class DataFileError(XaitoolsError, OSError):
     """A file or folder is missing, truncated or in a form that cannot be read."""
 
 
+class StorageError(XaitoolsError, OSError):
+    """A folder that cannot be written to, or a disk that is full."""
+
+
 class ShapeError(XaitoolsError, ValueError):
     """Arrays whose shapes or grids do not fit together."""
 

@@ -1,29 +1,30 @@
 """Run a study's notebook through Papermill, strictly, into its output folder."""
 
+import builtins
 import json
 import logging
 import re
-import signal
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import papermill
-from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import papermill_io
 from tqdm.auto import tqdm
 
 from xaitools import errors
-from xaitools.errors import ParameterError, XaitoolsError
+from xaitools.errors import ParameterError, StorageError, XaitoolsError
 from xaitools.files import digest, write_text
+from xaitools.reports.execution import execute
 from xaitools.reports.hiding import hide
 from xaitools.reports.html import to_html
 from xaitools.reports.parameters import check_parameters, read_preset, usual_preset
+from xaitools.reports.places import check_places, failure, in_words, plain_failures
+from xaitools.reports.signals import Heard, deferred
+from xaitools.study import alive
 from xaitools.study.manifest import ending, read_manifest, without_paths, write_manifest
 from xaitools.study.notebooks import find_notebook, read_parameters
 from xaitools.study.privacy import Private
@@ -88,8 +89,14 @@ def run_study(
     ------
     ParameterError
         For an unknown study, preset or parameter, or a value of the wrong type; nothing is run then.
+    StorageError
+        If the output folder, the cache or the folder of temporary files cannot be written to; nothing is run then. Or
+        if a disk gets full.
     XaitoolsError
         When a cell fails; of the class that the cell raised, if that is one of ``xaitools.errors``.
+    Stopped
+        A KeyboardInterrupt, after Ctrl-C or another signal that asks the process to end, when the kernel has ended
+        and the manifest says so.
     """
     notebook = find_notebook(study)
     preset = usual_preset(notebook) if preset is None else preset
@@ -122,7 +129,14 @@ def run_notebook(
     progress: bool = True,
 ) -> Path:
     """Run a notebook with checked parameters into `folder`; see `run_study`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with deferred() as heard, plain_failures(folder):
+        return _run(notebook, values, folder, cwd or Path.cwd(), progress, heard)
+
+
+def _run(
+    notebook: Path, values: Mapping[str, Any], folder: Path, cwd: Path, progress: bool, heard: Heard
+) -> Path:
+    check_places(folder)
     executed, report = folder / notebook.name, folder / f"{notebook.stem}.html"
     if "output_dir" in read_parameters(notebook):
         values = {**values, "output_dir": str(folder)}
@@ -130,86 +144,42 @@ def run_notebook(
     private = private_of(notebook, values, folder)
     if said := replaced(folder, private.value(without_paths({**_defaults(notebook), **values}))):
         logger.warning("%s", said)
+    _tell_if_killed(folder)
     make_room(folder)
-    write_manifest(folder, {"study": notebook.stem, "status": "running"}, fresh=True)
+    begins = {"study": notebook.stem, "status": "running", "process": alive.token()}
+    write_manifest(folder, begins, fresh=True)
     place = f"{SCHEME}{uuid.uuid4()}/{notebook.name}"
     try:
         try:
-            _execute(notebook, place, executed, values, cwd or Path.cwd(), progress)
-        finally:
-            _write_hidden(_KEPT.texts.pop(place, ""), executed, private)
+            with _progress(notebook, progress) as on_cell_start:
+                execute(notebook, place, executed, values, cwd, heard, on_cell_start)
+        except BaseException as error:
+            with suppress(OSError):  # on a full disk; what counts is what came first
+                _write_hidden(_KEPT.texts.pop(place, ""), executed, private)
+            if isinstance(error, PapermillExecutionError):
+                raise _failure(notebook, executed, error) from None
+            raise
+        _write_hidden(_KEPT.texts.pop(place, ""), executed, private)
+        heard.check()
         to_html(executed, report, manifest=read_manifest(folder))
+        heard.check()
     except BaseException as error:
-        write_manifest(folder, {"key": key, "notebook": notebook.stem, **ending(error)}, private=private)
+        with suppress(OSError):
+            write_manifest(folder, {"key": key, "notebook": notebook.stem, **ending(error)}, private=private)
         raise
     write_manifest(folder, {"key": key, "notebook": notebook.stem, "status": "done"})
     drop_previous(folder)
     return report
 
 
-def _execute(
-    notebook: Path, place: str, executed: Path, values: Mapping[str, Any], cwd: Path, progress: bool
-) -> None:
-    try:
-        with _interruptible() as check, _progress(notebook, progress, check) as on_cell_start:
-            papermill.execute_notebook(
-                notebook,
-                place,
-                parameters=dict(values),
-                progress_bar=False,
-                kernel_manager_class="xaitools.reports.kernel.ThisPython",
-                shutdown_kernel="immediate",
-                resources={"metadata": {"path": str(cwd)}},
-                on_cell_start=on_cell_start,
-            )
-    except PapermillExecutionError as error:
-        raise _failure(notebook, executed, error) from None
-    except DeadKernelError:
-        raise XaitoolsError(
-            f"{notebook.stem}: its Python process died, most often because memory ran out: "
-            f"try fewer subjects or smaller images (the notebook so far: {executed})"
-        ) from None
-
-
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], None]]:
-    """Remember Ctrl-C, for a library may swallow the exception: the function given, and the end, raise it again.
-
-    The polite signal by which a scheduler ends a job counts as Ctrl-C, so that the manifest can tell of it.
-    """
-    received: list[int] = []
-
-    def remember(number: int, frame: Any) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    def check() -> None:
-        if received:
-            raise KeyboardInterrupt
-
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    if threading.current_thread() is not threading.main_thread():
-        usual = {}
-    ours = {number: handler for number, handler in usual.items() if signal.getsignal(number) is handler}
-    for number in ours:
-        signal.signal(number, remember)
-    try:
-        yield check
-    finally:
-        for number, handler in ours.items():
-            signal.signal(number, handler)
-    check()
-
-
-@contextmanager
-def _progress(notebook: Path, show: bool, check: Callable[[], None]) -> Iterator[Callable[..., None]]:
-    """A bar over the notebook's cells that names the section each belongs to; `check` is called before each cell."""
+def _progress(notebook: Path, show: bool) -> Iterator[Callable[..., None]]:
+    """A bar over the notebook's cells that names the section each belongs to."""
     sections = _sections(notebook)
     n_cells = len(sections) + 1  # Papermill adds one, with the values given
     with tqdm(total=n_cells, desc=notebook.stem, unit="cell", disable=not show) as bar:
 
         def on_cell_start(cell: Any, cell_index: int) -> None:
-            check()
             section = sections.get(cell.source)
             if section:
                 bar.set_description(f"{notebook.stem}: {section}", refresh=False)
@@ -235,8 +205,23 @@ def _failure(notebook: Path, executed: Path, error: PapermillExecutionError) -> 
     section = _sections(notebook).get(error.source)
     where = f"in '{section}'" if section else f"in cell {error.exec_count}"
     message = error.evalue.strip().splitlines()[-1] if error.evalue.strip() else "no message"
-    kind = getattr(errors, error.ename, XaitoolsError)
-    return kind(f"{notebook.stem} failed {where}: {error.ename}: {message} (the notebook so far: {executed})")
+    of_system = issubclass(getattr(builtins, error.ename, object), OSError)
+    kind = getattr(errors, error.ename, StorageError if of_system else XaitoolsError)
+    so_far = f" (the notebook so far: {executed})" if executed.exists() else ""
+    return kind(
+        f"{notebook.stem} failed {where}: {error.ename}: {in_words(message, executed.parent)}{so_far}"
+    )
+
+
+def _tell_if_killed(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    if alive.was_killed(manifest):
+        when = str(manifest.get("updated", "an unknown date"))[:16].replace("T", " ")
+        logger.warning(
+            "The run in '%s' that was last heard of at %s UTC was killed; this one goes on from what it left.",
+            folder.name,
+            when,
+        )
 
 
 def private_of(notebook: Path, values: Mapping[str, Any], folder: Path) -> Private:
@@ -254,4 +239,8 @@ def _write_hidden(text: str, executed: Path, private: Private) -> None:
     """Write the executed notebook without what is private, if there is one: also that of a run that failed."""
     if text:
         notebook = hide(json.loads(text), private)
-        write_text(executed, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+        shown = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+        try:
+            write_text(executed, shown)
+        except OSError as error:
+            raise StorageError(failure(error, executed.parent, len(shown.encode()))) from error

@@ -27,8 +27,8 @@ def write_manifest(
     """Merge facts into ``manifest.json``, the one way in which it is written: by the notebook and by what runs it.
 
     Nothing in it names the user, the machine or a file: the run's own paths are replaced, and other absolute paths
-    cut to their last part. The time of the last
-    word stands in ``updated``: of a run that was killed, and so could not say how it ended, it tells since when.
+    cut to their last part. The time of the last word stands in ``updated``: of a run that was killed, and so could not
+    say how it ended, it tells since when; that it was killed is known by its ``process`` (see `xaitools.study.alive`).
 
     Parameters
     ----------

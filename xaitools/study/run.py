@@ -15,6 +15,7 @@ from xaitools.cache import set_study
 from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.files import write_csv, write_text
 from xaitools.seals import tell_made_again
+from xaitools.study import alive
 from xaitools.study.manifest import ending, now, read_manifest, surroundings, write_manifest
 from xaitools.study.notebooks import run_parameters
 from xaitools.study.privacy import Private
@@ -77,10 +78,10 @@ class Run:
             "seconds": {},
             **surroundings(),
         }
-        self._is_alone = (
-            read_manifest(self.output_dir).get("status") != "running"
-        )  # else a runner keeps the folder
-        if self._is_alone:
+        before = read_manifest(self.output_dir)
+        self._is_alone = before.get("status") != "running" or alive.was_killed(before)
+        facts["process"] = alive.token() if self._is_alone else before.get("process", "")
+        if self._is_alone:  # else a runner keeps the folder
             make_room(self.output_dir)
         write_manifest(self.output_dir, facts, private=self._private, fresh=True)
         self._save()
