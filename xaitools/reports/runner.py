@@ -24,6 +24,7 @@ from xaitools.files import digest, write_text
 from xaitools.reports.hiding import hide
 from xaitools.reports.html import to_html
 from xaitools.reports.parameters import check_parameters, read_preset, usual_preset
+from xaitools.reports.promises import promises
 from xaitools.study.manifest import ending, read_manifest, without_paths, write_manifest
 from xaitools.study.notebooks import find_notebook, read_parameters
 from xaitools.study.privacy import Private
@@ -32,6 +33,9 @@ from xaitools.study.replacing import drop_previous, make_room, replaced
 logger = logging.getLogger(__name__)
 
 SCHEME = "in-memory://"
+
+Told = Callable[[int, int, str], object]
+"""``told(cells done, cells, section)``, before each cell of a notebook."""
 
 
 class _Kept:
@@ -119,9 +123,9 @@ def run_notebook(
     folder: Path,
     *,
     cwd: Path | None = None,
-    progress: bool = True,
+    progress: bool | Told = True,
 ) -> Path:
-    """Run a notebook with checked parameters into `folder`; see `run_study`."""
+    """Run a notebook with checked parameters into `folder`; see `run_study`. `progress` may also be who is told."""
     folder.mkdir(parents=True, exist_ok=True)
     executed, report = folder / notebook.name, folder / f"{notebook.stem}.html"
     if "output_dir" in read_parameters(notebook):
@@ -142,13 +146,14 @@ def run_notebook(
     except BaseException as error:
         write_manifest(folder, {"key": key, "notebook": notebook.stem, **ending(error)}, private=private)
         raise
-    write_manifest(folder, {"key": key, "notebook": notebook.stem, "status": "done"})
+    whose = {"key": key, "notebook": notebook.stem}
+    write_manifest(folder, {**whose, "status": "done", **promises(folder, whose)})
     drop_previous(folder)
     return report
 
 
 def _execute(
-    notebook: Path, place: str, executed: Path, values: Mapping[str, Any], cwd: Path, progress: bool
+    notebook: Path, place: str, executed: Path, values: Mapping[str, Any], cwd: Path, progress: bool | Told
 ) -> None:
     try:
         with _interruptible() as check, _progress(notebook, progress, check) as on_cell_start:
@@ -202,15 +207,20 @@ def _interruptible() -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _progress(notebook: Path, show: bool, check: Callable[[], None]) -> Iterator[Callable[..., None]]:
+def _progress(
+    notebook: Path, show: bool | Told, check: Callable[[], None]
+) -> Iterator[Callable[..., None]]:
     """A bar over the notebook's cells that names the section each belongs to; `check` is called before each cell."""
     sections = _sections(notebook)
     n_cells = len(sections) + 1  # Papermill adds one, with the values given
-    with tqdm(total=n_cells, desc=notebook.stem, unit="cell", disable=not show) as bar:
+    tell = show if callable(show) else None
+    with tqdm(total=n_cells, desc=notebook.stem, unit="cell", disable=tell is not None or not show) as bar:
 
         def on_cell_start(cell: Any, cell_index: int) -> None:
             check()
             section = sections.get(cell.source)
+            if tell:
+                tell(cell_index, n_cells, section or "")
             if section:
                 bar.set_description(f"{notebook.stem}: {section}", refresh=False)
             bar.n = min(cell_index, bar.total)
