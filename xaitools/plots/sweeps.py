@@ -28,7 +28,8 @@ def axis_plot(table: pd.DataFrame, *, axis: str, metric: str, title: str, findin
     DataError
         If a column is missing, a value is not finite, or two rows fall on one place.
     """
-    table = table.assign(at=table["at"].map(plain) if table["at"].dtype == object else table["at"])
+    is_numeric = pd.api.types.is_numeric_dtype(table["at"])
+    table = table if is_numeric else table.assign(at=table["at"].map(plain))
     table = checked_table(table, "axis_plot", ["name"], ["value"], ["name", "at"])
     by_name = table["name"].nunique() <= MOST_LINES
     fig = go.Figure()
@@ -55,7 +56,7 @@ def axis_plot(table: pd.DataFrame, *, axis: str, metric: str, title: str, findin
         )
     names, axis, metric = table["name"].nunique(), plain(axis), plain(metric)
     if by_name:
-        fig.update_xaxes(title=axis, type="linear" if np.issubdtype(table["at"].dtype, np.number) else "category")
+        fig.update_xaxes(title=axis, type="linear" if is_numeric else "category")
         fig.update_yaxes(title=metric)
         fig.update_layout(height=420, showlegend=names > 1)
     else:

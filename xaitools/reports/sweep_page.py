@@ -51,7 +51,6 @@ def write_page(folder: Path, cells: Sequence[Cell], tables: Tables, where: str) 
         "Study": study,
         "Runs": f"{len(runs)}, of which {len(runs) - len(failures)} are in the tables",
         "Run": where,
-        "Tables": "metrics.csv, comparison.csv, runs.csv",
     }
     environment = Environment(
         loader=FileSystemLoader([_TEMPLATES / "sweep", _TEMPLATES / "report"]), autoescape=True
@@ -66,6 +65,7 @@ def write_page(folder: Path, cells: Sequence[Cell], tables: Tables, where: str) 
         others=_others(folder, cells),
         how=_how(tables),
         metrics=metrics,
+        apart=_apart(tables),
         differs=differs,
         same=same,
         plotly_js=plotly_js() if any(metric["plots"] for metric in metrics) else "",
@@ -82,11 +82,7 @@ def _how(tables: Tables) -> str:
 
 def _metrics(tables: Tables) -> Iterator[dict[str, Any]]:
     """Table and plots of each metric."""
-    table = compare(tables.metrics, tables.axes, tables.seeds)
-    settings = (
-        table[tables.axes].agg(", ".join, axis=1) if tables.axes else pd.Series("all seeds", index=table.index)
-    )
-    table = table.assign(setting=settings)
+    table = _with_settings(compare(tables.metrics, tables.axes, tables.seeds), tables.axes)
     curves = {
         axis: along(tables.metrics, axis, tables.grid, tables.seeds) for axis in tables.axes or tables.grid
     }
@@ -112,6 +108,27 @@ def _metrics(tables: Tables) -> Iterator[dict[str, Any]]:
                 if curve.loc[curve["metric"] == metric, axis].nunique() > 1
             ],
         }
+
+
+def _with_settings(table: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """The table with a column `setting`: the values of the axes, in words."""
+    words = [axis.removeprefix("grid_") + " " + table[axis] for axis in axes]
+    return table.assign(setting=[", ".join(parts) for parts in zip(*words, strict=True)] if axes else "all seeds")
+
+
+def _apart(tables: Tables) -> list[dict[str, str]]:
+    """The numbers whose intervals at two settings do not meet, with the lowest and the highest of these."""
+    table = _with_settings(compare(tables.metrics, tables.axes, tables.seeds), tables.axes).dropna(subset="low")
+    rows = []
+    for of, own in table.groupby(OF, sort=False):
+        if own["high"].min() < own["low"].max():
+            low, high = own.loc[own["high"].idxmin()], own.loc[own["low"].idxmax()]
+            ends = {"lower": low, "higher": high}
+            rows.append(
+                {"of": ", ".join(filter(None, of))}
+                | {end: f"{_number(row['mean'])} ({row['setting']})" for end, row in ends.items()}
+            )
+    return rows
 
 
 def _cell(rows: pd.DataFrame, setting: str, most: int) -> dict[str, str]:
