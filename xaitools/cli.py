@@ -93,7 +93,7 @@ def sweep(
     """
     with _plain_errors():
         from xaitools.reports.sweep import sweep as run_sweep
-        from xaitools.reports.sweep import workload
+        from xaitools.reports.workers import workload
 
         _tell_if_changed(study)
         points = _grid(grid)
@@ -191,7 +191,9 @@ def _grid(items: tuple[str, ...]) -> dict[str, list[str]]:
         if not (name and equals and values):
             raise ParameterError(f"--grid {item}: write NAME=A,B")
         if name in grid:
-            raise ParameterError(f"--grid {item}: {name} is there already; write all its values in one, NAME=A,B")
+            raise ParameterError(
+                f"--grid {item}: {name} is there already; write all its values in one, NAME=A,B"
+            )
         grid[name] = values.split(",")
     return grid
 

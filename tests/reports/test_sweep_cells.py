@@ -1,4 +1,4 @@
-"""What a sweep does with cells that are done, damaged, failed or killed; the runs are made up, so that it takes no time."""
+"""What a sweep does with cells that are done, damaged, failed or stopped; the runs are made up, which takes no time."""
 
 import csv
 import logging
@@ -168,7 +168,10 @@ def test_runs_of_another_grid_in_the_folder_are_told_of(runs, run_all, tmp_path)
     table = run_all({"seed": [2, 3]})
     assert runs.again() == ["seed-1", "seed-2", "seed-3"]
     assert [row["grid_seed"] for row in read(table)] == ["2", "3"]
-    assert "runs of another grid, which are not in the tables: seed-1." in (tmp_path / "out/index.html").read_text()
+    assert (
+        "runs of another grid, which are not in the tables: seed-1."
+        in (tmp_path / "out/index.html").read_text()
+    )
 
 
 def test_columns_of_ones_own_and_runs_without_numbers_stay(runs, run_all, tmp_path):
@@ -185,7 +188,13 @@ def test_columns_of_ones_own_and_runs_without_numbers_stay(runs, run_all, tmp_pa
         patch.setattr("xaitools.reports.cells.run_notebook", other)
         table = run_all({"seed": [1, 2]})
     (row,) = read(table)
-    assert (row["grid_seed"], row["metric"], row["value"], row["dose"], row["method"]) == ("2", "auc", "0.5", "low", "")
+    assert (row["grid_seed"], row["metric"], row["value"], row["dose"], row["method"]) == (
+        "2",
+        "auc",
+        "0.5",
+        "low",
+        "",
+    )
     assert [row["rows"] for row in read(table.with_name("runs.csv"))] == ["0", "1"]
 
 

@@ -23,7 +23,9 @@ def metrics(rows, **columns):
 
 
 def test_intervals_are_those_of_student_over_the_seeds():
-    table = compare(metrics([(1, 0, 1.0), (2, 0, 2.0), (3, 0, 4.5), (1, 5, 7)]), ["grid_noise"], ["grid_seed"])
+    table = compare(
+        metrics([(1, 0, 1.0), (2, 0, 2.0), (3, 0, 4.5), (1, 5, 7)]), ["grid_noise"], ["grid_seed"]
+    )
     values = np.array([1.0, 2.0, 4.5])
     half = T_975[2] * np.sqrt(((values - values.mean()) ** 2).sum() / 2) / np.sqrt(3)
     first, second = table.to_dict("records")
@@ -63,8 +65,13 @@ def page(tmp_path):
             {"seed": seed, "noise": noise, "net": net}
             for seed, noise, net in product((1, 2, 3), noises, ("resnet18", "<b>vgg"))
         ]
-        cells = [Cell(tmp_path / "tiny.ipynb", point, {}, tmp_path / f"c {i}") for i, point in enumerate(points)]
-        found = [Found("done", "", {"status": "done", "python": f"3.1{i % 2}", "threads": 1}) for i in range(len(cells))]
+        cells = [
+            Cell(tmp_path / "tiny.ipynb", point, {}, tmp_path / f"c {i}") for i, point in enumerate(points)
+        ]
+        found = [
+            Found("done", "", {"status": "done", "python": f"3.1{i % 2}", "threads": 1})
+            for i in range(len(cells))
+        ]
         if failed:
             found[3] = Found("failed", "no <label> column")
         parts = [
@@ -92,7 +99,9 @@ def page(tmp_path):
             }
             for cell, point, own in zip(cells, points, found, strict=True)
         ]
-        return write_page(tmp_path, cells, Tables(pd.DataFrame(runs), pd.DataFrame(parts), found), "2 runs at a time")
+        return write_page(
+            tmp_path, cells, Tables(pd.DataFrame(runs), pd.DataFrame(parts), found), "2 runs at a time"
+        )
 
     return write
 

@@ -207,9 +207,7 @@ def _interruptible() -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _progress(
-    notebook: Path, show: bool | Told, check: Callable[[], None]
-) -> Iterator[Callable[..., None]]:
+def _progress(notebook: Path, show: bool | Told, check: Callable[[], None]) -> Iterator[Callable[..., None]]:
     """A bar over the notebook's cells that names the section each belongs to; `check` is called before each cell."""
     sections = _sections(notebook)
     n_cells = len(sections) + 1  # Papermill adds one, with the values given

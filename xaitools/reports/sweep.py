@@ -1,4 +1,4 @@
-"""Run a study over a grid of parameters: each point a run in a folder of its own, then one table and one page of all."""
+"""Run a study over a grid of parameters: each point a run in a folder of its own, and one table of all."""
 
 import logging
 import re
@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
-
-from joblib import cpu_count
 
 from xaitools.errors import ParameterError
 from xaitools.files import digest
@@ -17,7 +15,7 @@ from xaitools.reports.runner import inputs
 from xaitools.reports.sweep_bar import SweepBar
 from xaitools.reports.sweep_page import write_page
 from xaitools.reports.sweep_tables import gather
-from xaitools.reports.workers import run_here, run_on_dask, shares
+from xaitools.reports.workers import run_here, run_on_dask, shares, workload
 from xaitools.study.notebooks import find_notebook
 from xaitools.study.privacy import Private
 
@@ -122,21 +120,6 @@ def plan(
         )
         for point in grid_points(notebook, grid)
     ]
-
-
-def workload(jobs: int, n_cells: int) -> str:
-    """How the cores of this machine are divided, in words.
-
-    Examples
-    --------
-    >>> workload(1, 1).startswith("1 run at a time")
-    True
-    """
-    at_a_time, threads = shares(jobs, n_cells)
-    runs = "1 run" if at_a_time == 1 else f"{at_a_time} runs"
-    each = "1 thread" if threads == 1 else f"{threads} threads"
-    asked = f"; {jobs} were asked for" if jobs > at_a_time else ""
-    return f"{runs} at a time with {each} each, of {cpu_count()} cores{asked}"
 
 
 def grid_points(notebook: Path, grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

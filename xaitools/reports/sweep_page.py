@@ -17,8 +17,8 @@ from xaitools.study.manifest import now
 
 _TEMPLATES = Path(__file__).parent / "template"
 _HOW = {
-    True: "Means over the seeds with their 95 % confidence intervals by Student's t, for the seeds stand for all others "
-    "that could have been drawn; n is how many there are.",
+    True: "Means over the seeds with their 95 % confidence intervals by Student's t, for the seeds stand for all "
+    "others that could have been drawn; n is how many there are.",
     False: "One number each, without an interval: no parameter of the grid is a seed. "
     "Add --grid seed=0,1,2 to see what chance does.",
 }
@@ -113,12 +113,16 @@ def _metrics(tables: Tables) -> Iterator[dict[str, Any]]:
 def _with_settings(table: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     """The table with a column `setting`: the values of the axes, in words."""
     words = [axis.removeprefix("grid_") + " " + table[axis] for axis in axes]
-    return table.assign(setting=[", ".join(parts) for parts in zip(*words, strict=True)] if axes else "all seeds")
+    return table.assign(
+        setting=[", ".join(parts) for parts in zip(*words, strict=True)] if axes else "all seeds"
+    )
 
 
 def _apart(tables: Tables) -> list[dict[str, str]]:
     """The numbers whose intervals at two settings do not meet, with the lowest and the highest of these."""
-    table = _with_settings(compare(tables.metrics, tables.axes, tables.seeds), tables.axes).dropna(subset="low")
+    table = _with_settings(compare(tables.metrics, tables.axes, tables.seeds), tables.axes).dropna(
+        subset="low"
+    )
     rows = []
     for of, own in table.groupby(OF, sort=False):
         if own["high"].min() < own["low"].max():
@@ -178,7 +182,7 @@ def _differences(tables: Tables) -> tuple[list[tuple[str, str]], str]:
             shared += 1
         elif name.removeprefix("parameters ") not in swept:
             rows.append((name, _values(values)))
-    same = f"{shared} other things that the runs tell of themselves, versions, machine and parameters, are the same in all."
+    same = f"{shared} other facts of the runs, such as versions, machine and parameters, are the same in all."
     return rows, same if flat else ""
 
 

@@ -127,9 +127,7 @@ def _numbers(metrics: pd.DataFrame, grid: Sequence[str]) -> pd.DataFrame:
     numbers = metrics.assign(
         value=pd.to_numeric(metrics["value"], errors="coerce"),
         over=[
-            " and ".join(
-                word for word, given in (("folds", fold != ""), ("runs", run != "")) if given
-            )
+            " and ".join(word for word, given in (("folds", fold != ""), ("runs", run != "")) if given)
             for fold, run in zip(metrics["fold"], metrics["run"], strict=True)
         ],
     )

@@ -1,8 +1,9 @@
 """Where the cells of a sweep run: processes of this machine, or the workers of a dask cluster."""
 
+import logging
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import joblib
@@ -12,7 +13,6 @@ from xaitools.errors import ClusterError, ParameterError
 from xaitools.reports.cells import THREADS, Cell, look, run_cell, stopped
 
 DASK_TIMEOUT = 20.0  # seconds until a scheduler that does not answer is given up
-_TRIES = 2  # for a cell whose process is killed
 
 Outcomes = Iterator[tuple[int, str]]
 """Number and error of each cell, "" if it is done, as they end."""
@@ -37,32 +37,70 @@ def shares(jobs: int, n_cells: int) -> tuple[int, int]:
     return at_a_time, max(1, min([cores // at_a_time, *users]))
 
 
+def workload(jobs: int, n_cells: int) -> str:
+    """How the cores of this machine are divided, in words.
+
+    Examples
+    --------
+    >>> workload(1, 1).startswith("1 run at a time")
+    True
+    """
+    at_a_time, threads = shares(jobs, n_cells)
+    runs = "1 run" if at_a_time == 1 else f"{at_a_time} runs"
+    each = "1 thread" if threads == 1 else f"{threads} threads"
+    asked = f"; {jobs} were asked for" if jobs > at_a_time else ""
+    return f"{runs} at a time with {each} each, of {joblib.cpu_count()} cores{asked}"
+
+
 def run_here(cells: Mapping[int, Cell], at_a_time: int, threads: int) -> Outcomes:
     """Run cells in processes of this machine.
 
-    A killed process takes its neighbours with it. Its cells are tried again, and given up when that happens twice.
+    A process that is killed takes its neighbours with it: what had begun then is tried again, one cell alone after the
+    other, so that the one is known whose process does not live.
     """
-    left, deaths = dict(cells), Counter[int]()
-    limit = threads if at_a_time > 1 else None
-    while left:
-        with joblib.parallel_config("loky", n_jobs=at_a_time, inner_max_num_threads=limit):
-            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-        tasks = [joblib.delayed(_numbered)(index, cell, Path.cwd(), limit) for index, cell in left.items()]
-        try:
-            for index, error in parallel(tasks):
-                del left[index]
-                yield index, error
-        except TerminatedWorkerError:
-            killed = ClusterError("its process was killed, most often because memory ran out: try fewer --jobs")
-            begun = [index for index, cell in left.items() if look(cell).manifest.get("status") == "running"]
-            deaths.update(begun or left)
-            for index in [index for index in left if deaths[index] >= _TRIES]:
-                stopped(left.pop(index), killed)
-                yield index, str(killed)
-        except KeyboardInterrupt as error:
-            for cell in left.values():
-                stopped(cell, error)
-            raise
+    left = dict(cells)
+    try:
+        while left:
+            try:
+                for index, error in _pool(left, at_a_time, threads):
+                    del left[index]
+                    yield index, error
+            except TerminatedWorkerError:
+                begun = [index for index, cell in left.items() if _is_running(cell)]
+                for index in begun or list(left):
+                    yield index, _alone(left.pop(index), at_a_time, threads)
+    except KeyboardInterrupt as error:
+        for cell in left.values():
+            stopped(cell, error)
+        raise
+
+
+def _pool(cells: Mapping[int, Cell], at_a_time: int, threads: int) -> Outcomes:
+    limit = (
+        threads if at_a_time > 1 else None
+    )  # a single run has this process, and the surroundings as they are
+    with joblib.parallel_config("loky", n_jobs=at_a_time, inner_max_num_threads=limit):
+        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
+    yield from parallel(
+        [joblib.delayed(_numbered)(index, cell, Path.cwd(), limit) for index, cell in cells.items()]
+    )
+
+
+def _alone(cell: Cell, at_a_time: int, threads: int) -> str:
+    """The error of a cell whose process was killed before, perhaps for a neighbour's sake."""
+    try:
+        ((_, error),) = _pool({0: cell}, at_a_time, threads)
+    except TerminatedWorkerError:
+        killed = ClusterError(
+            "its process was killed twice, most often because memory ran out: try fewer --jobs"
+        )
+        stopped(cell, killed)
+        return str(killed)
+    return error
+
+
+def _is_running(cell: Cell) -> bool:
+    return look(cell).manifest.get("status") == "running"
 
 
 def run_on_dask(cells: Mapping[int, Cell], address: str) -> Outcomes:
@@ -90,7 +128,7 @@ def run_on_dask(cells: Mapping[int, Cell], address: str) -> Outcomes:
             f"no dask scheduler answers at '{address}' ({type(error).__name__}); what is done is kept: start one "
             "and give the same command again, or leave out --dask to go on on this machine"
         ) from error
-    with client:
+    with client, _quiet("distributed.client"):
         futures = {
             client.submit(run_cell, cell, Path.cwd(), key=f"{cell.name}-{os.urandom(4).hex()}"): index
             for index, cell in cells.items()
@@ -105,6 +143,18 @@ def run_on_dask(cells: Mapping[int, Cell], address: str) -> Outcomes:
                     f"the dask scheduler at '{address}' is gone; the runs that are done are kept: start one and give "
                     "the same command again, or leave out --dask to go on on this machine"
                 )
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Without the tracebacks that a library logs beside what it tells its caller."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _numbered(index: int, cell: Cell, cwd: Path, threads: int | None) -> tuple[int, str]:
