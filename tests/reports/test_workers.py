@@ -1,7 +1,10 @@
 """Where the cells of a sweep run, and what becomes of them when a process or a scheduler dies."""
 
 import csv
+import os
+import signal
 import threading
+import time
 
 import joblib
 import nbformat
@@ -10,11 +13,11 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from xaitools.errors import ClusterError, ParameterError
 from xaitools.reports import workers
-from xaitools.reports.sweep import sweep
-from xaitools.reports.workers import shares, workload
+from xaitools.reports.sweep import plan, sweep
+from xaitools.reports.workers import run_here, shares, workload
 from xaitools.study.manifest import read_manifest, write_manifest
 
-PARAMETERS = 'seed: int = 0\noutput_dir: str = "output"\nsafe: str = ""'
+PARAMETERS = 'seed: int = 0\noutput_dir: str = "output"'
 RECORD = """
 import pathlib
 pathlib.Path(output_dir, "metrics.csv").write_text("study,metric,value\\n" + "".join(
@@ -77,26 +80,29 @@ def test_a_run_computes_with_its_share_of_the_cores(notebook, tmp_path, monkeypa
     assert {row["threads"] for row in read(tmp_path / "out" / "runs.csv")} == {share}
 
 
+def dies(index, cell, cwd, threads):
+    """In a process of its own: the run of seed 2 is killed whenever it begins, that of seed 1 waits until it is."""
+    tries = cell.folder / "tries"
+    write_manifest(cell.folder, {"status": "running"}, fresh=True)
+    tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+    if cell.values["seed"] == 2:
+        while not (cell.folder.parent / "seed-1" / "tries").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if cell.values["seed"] == 1 and tries.read_text() == "x":
+        time.sleep(60)
+    write_manifest(cell.folder, {"status": "done"})
+    return index, ""
+
+
 def test_a_killed_process_costs_its_own_run_and_no_other(notebook, tmp_path, monkeypatch):
-    """The second run kills the process that waits for it, as often as it is tried, unless it is safe to run."""
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
-    own = notebook(
-        "import os, signal, time\n"
-        "if seed == 2 and not os.path.exists(safe):\n"
-        "    os.kill(os.getppid(), signal.SIGKILL)\n"
-        "    time.sleep(60)\n"
-        "numbers = {'seed': seed}"
-    )
-    safe = tmp_path / "safe"
-    options = {"parameters": {"safe": str(safe)}, "out": tmp_path / "out", "jobs": 2, "progress": False}
-    table = sweep(own, {"seed": [1, 2]}, **options)
-    assert [row["value"] for row in read(table)] == ["1"]
-    first, second = read(tmp_path / "out" / "runs.csv")
-    assert (first["status"], second["status"]) == ("done", "failed")
-    assert "its process was killed twice" in second["error"]
-    assert read_manifest(tmp_path / "out" / "seed-2")["status"] == "failed"
-    safe.touch()
-    assert [row["value"] for row in read(sweep(own, {"seed": [1, 2]}, **options))] == ["1", "2"]
+    monkeypatch.setattr(workers, "_numbered", dies)
+    cells = plan(notebook(""), {"seed": [1, 2, 3]}, preset=None, parameters=None, folder=tmp_path)
+    errors = dict(run_here(dict(enumerate(cells)), 2, 1))
+    assert {index: bool(error) for index, error in errors.items()} == {0: False, 1: True, 2: False}
+    assert "its process was killed twice" in errors[1]
+    assert [read_manifest(cell.folder)["status"] for cell in cells] == ["done", "failed", "done"]
+    assert [(cell.folder / "tries").read_text() for cell in cells] == ["xx", "xx", "x"]
 
 
 HELD = threading.Event()
