@@ -22,7 +22,11 @@ BLOCKS = [
     for found in re.finditer(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     for code in [found[1]]
 ]  # fmt: skip
-SMALLER = {"(96, 96, 96)": "(8, 8, 8)", '{"seed": [0, 1]}': '{"seed": [0]}', '"loky", n_jobs=2': '"loky", n_jobs=1'}
+SMALLER = {
+    "(96, 96, 96)": "(8, 8, 8)",
+    '{"seed": [0, 1]}': '{"seed": [0]}',
+    '"loky", n_jobs=2': '"loky", n_jobs=1',
+}
 """Sizes that would take minutes here."""
 
 

@@ -11,7 +11,7 @@ import joblib
 from xaitools.errors import DataError, XaitoolsError
 from xaitools.reports.promises import broken
 from xaitools.reports.runner import content_key, private_of, run_notebook
-from xaitools.reports.sweep_bar import telling
+from xaitools.reports.sweep_bar import forget, telling
 from xaitools.study.manifest import ending, read_manifest, write_manifest
 
 Status = Literal["done", "broken", "failed", "interrupted", "outdated", "new"]
@@ -110,6 +110,7 @@ def run_cell(cell: Cell, cwd: Path, threads: int | None = None) -> str:
 def stopped(cell: Cell, error: BaseException) -> None:
     """Say in the manifest of a cell whose process was ended from outside how it ended, if it has begun."""
     found = look(cell)
+    forget(cell.folder)
     if found.status == "interrupted" and found.manifest["status"] == "running":
         write_manifest(
             cell.folder, ending(error), private=private_of(cell.notebook, cell.values, cell.folder)

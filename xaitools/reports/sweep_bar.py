@@ -27,7 +27,12 @@ def telling(folder: Path) -> Iterator[Any]:
     try:
         yield tell
     finally:
-        (folder / _STAGE).unlink(missing_ok=True)
+        forget(folder)
+
+
+def forget(folder: Path) -> None:
+    """Drop what a run that was killed told last."""
+    (folder / _STAGE).unlink(missing_ok=True)
 
 
 class SweepBar:
@@ -47,6 +52,8 @@ class SweepBar:
 
     def __init__(self, title: str, folders: Iterable[Path], total: int, show: bool) -> None:
         self._open = list(folders)
+        for folder in self._open:
+            forget(folder)
         self._before = total - len(self._open)
         self._shown = (float(self._before), "")
         self._bar: Any = tqdm(
