@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 import time
@@ -84,8 +85,11 @@ def test_lab_opens_copies_with_threads_that_sleep_while_they_wait(tmp_path, monk
 def test_sweep_prints_the_table_and_fails_if_a_run_did(tmp_path):
     result = call("sweep", BROKEN, "--grid", "data_dir=ct,", "--out", tmp_path, "--no-progress")
     assert result.exit_code == 1
-    assert result.stdout == f"Table: {tmp_path}/metrics.csv\n"
-    assert result.stderr.startswith("Error: 1 runs failed:\n  broken failed in 'Load the data'")
+    cores, *lines = result.stdout.splitlines()
+    assert cores.startswith("Cores: 1 run at a time with ")
+    assert lines == [f"Table: {tmp_path}/metrics.csv", f"Page: {tmp_path}/index.html"]
+    said = r"Error: 1 run failed; the same command tries again:\n  data_dir-\w{8}: broken failed in 'Load the data'"
+    assert re.search(said, result.stderr)
 
 
 def test_methods_lists_names_options_ideas_and_needs():
@@ -120,6 +124,7 @@ def test_studies_lists_parameters_with_type_default_and_comment(monkeypatch):
         ),
         (["report", TINY, "--out", "/proc/nothing"], 1, "/proc/nothing"),
         (["sweep", TINY, "--grid", "seed"], 2, "--grid seed: write NAME=A,B"),
+        (["sweep", TINY, "--grid", "seed=1", "--grid", "seed=2"], 2, "seed is there already"),
     ],
 )
 def test_errors_are_one_line_without_a_traceback(tmp_path, monkeypatch, arguments, code, message):

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import re
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -21,7 +22,11 @@ BLOCKS = [
     for found in re.finditer(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     for code in [found[1]]
 ]  # fmt: skip
-SMALLER = {"(96, 96, 96)": "(8, 8, 8)"}
+SMALLER = {
+    "(96, 96, 96)": "(8, 8, 8)",
+    '{"seed": [0, 1]}': '{"seed": [0]}',
+    '"loky", n_jobs=2': '"loky", n_jobs=1',
+}
 """Sizes that would take minutes here."""
 
 
@@ -46,10 +51,15 @@ def reader(tmp_path, monkeypatch):
     for name in ("one", "two"):
         volume = rng.uniform(1, 2, labels.shape).astype(np.float32)
         nibabel.save(nibabel.Nifti1Image(volume, affine), f"FOLDER/{name}.nii.gz")
+    shutil.copy(ROOT / "tests" / "notebooks" / "tiny.ipynb", "my_study.ipynb")
     model, images = network(), torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(2, 1, 32, 32, dtype=torch.bool)
     masks[..., 5:15, 5:15] = True
+    names = ("one", "two")
+    two = xaitools.Samples(images, torch.tensor([0, 1]), names, names, class_names=("no", "yes"))
     return {
+        "training": two,
+        "validation": two,
         "model": model,
         "images": images,
         "target": 1,

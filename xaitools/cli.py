@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,11 @@ def report(
 @_parameters
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; output/STUDY/sweep by default.")
 @click.option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time, here."
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Runs at a time, here; at most one for each core. The cores are divided among them.",
 )
 @click.option("--dask", metavar="ADDRESS", help="Run on this dask scheduler instead.")
 @_quiet
@@ -99,17 +104,21 @@ def sweep(
     dask: str | None,
     no_progress: bool,
 ) -> None:
-    """Run STUDY at every point of a grid of parameters, and gather the numbers in one table.
+    """Run STUDY at every point of a grid of parameters, and gather the numbers in one table and one page.
 
-    Points that have already been run are skipped.
+    Points that have already been run are skipped, if all that they left is still there and undamaged.
     """
     with _plain_errors():
         from xaitools.reports.sweep import sweep as run_sweep
+        from xaitools.reports.workers import workload
 
         _tell_if_changed(study)
+        points = _grid(grid)
+        if dask is None:
+            click.echo(f"Cores: {workload(jobs, prod(map(len, points.values())))}")
         path = run_sweep(
             study,
-            dict(_grid_values(item) for item in grid),
+            points,
             preset=preset,
             parameters=dict(parameters),
             out=out,
@@ -119,8 +128,10 @@ def sweep(
         )
         failed = _failed_runs(path.with_name("runs.csv"))
     click.echo(f"Table: {_short(path)}")
+    click.echo(f"Page: {_short(path.with_name('index.html'))}")
     if failed:
-        raise click.ClickException(f"{len(failed)} runs failed:\n" + "\n".join(failed))
+        count = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
+        raise click.ClickException(f"{count} failed; the same command tries again:\n" + "\n".join(failed))
 
 
 @main.command()
@@ -263,11 +274,18 @@ def _in_words(error: XaitoolsError | OSError) -> str:
     return without_codes(str(error) if isinstance(error, XaitoolsError) else reason(error))
 
 
-def _grid_values(item: str) -> tuple[str, list[str]]:
-    name, equals, values = item.partition("=")
-    if not (name and equals and values):
-        raise ParameterError(f"--grid {item}: write NAME=A,B")
-    return name, values.split(",")
+def _grid(items: tuple[str, ...]) -> dict[str, list[str]]:
+    grid: dict[str, list[str]] = {}
+    for item in items:
+        name, equals, values = item.partition("=")
+        if not (name and equals and values):
+            raise ParameterError(f"--grid {item}: write NAME=A,B")
+        if name in grid:
+            raise ParameterError(
+                f"--grid {item}: {name} is there already; write all its values in one, NAME=A,B"
+            )
+        grid[name] = values.split(",")
+    return grid
 
 
 def _tell_if_changed(study: str) -> None:
@@ -287,7 +305,11 @@ def _failed_runs(table: Path) -> list[str]:
     import csv
 
     with table.open(encoding="utf-8", newline="") as file:
-        return [f"  {row['error']}" for row in csv.DictReader(file) if row["error"]]
+        return [
+            f"  {row['report'].rpartition('/')[0]}: {row['error']}"
+            for row in csv.DictReader(file)
+            if row["status"] != "done"
+        ]
 
 
 def _short(path: Path) -> Path:

@@ -58,3 +58,7 @@ class ParameterError(XaitoolsError, ValueError):
 
 class DivergedError(ParameterError):
     """A training whose loss was never finite, so that it left no weights."""
+
+
+class ClusterError(XaitoolsError, OSError):
+    """A scheduler or its workers that do not answer, or no longer."""

@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from xaitools.errors import ParameterError
+from xaitools.errors import ClusterError, ParameterError
 from xaitools.reports.sweep import folder_name, grid_points, sweep
 from xaitools.study.manifest import read_manifest
 
@@ -91,8 +91,8 @@ def test_a_bad_grid_runs_nothing(notebooks, tmp_path, grid, message):
 
 
 def test_an_address_without_a_scheduler_is_named(notebooks, tmp_path, monkeypatch):
-    monkeypatch.setattr("xaitools.reports.sweep.DASK_TIMEOUT", 0.5)
-    with pytest.raises(ParameterError, match=r"no dask scheduler answers at 'tcp://127\.0\.0\.1:9'"):
+    monkeypatch.setattr("xaitools.reports.workers.DASK_TIMEOUT", 0.5)
+    with pytest.raises(ClusterError, match=r"no dask scheduler answers at 'tcp://127\.0\.0\.1:9'"):
         sweep(notebooks / "tiny.ipynb", {"seed": [1]}, out=tmp_path, dask="tcp://127.0.0.1:9", progress=False)
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-import xaitools.study.architectures as architectures
 from xaitools.data import Samples
 from xaitools.errors import DataError, DivergedError
 from xaitools.models import build_network
@@ -49,7 +48,7 @@ def test_the_best_on_the_validation_set_wins_and_stands_in_the_manifest(run, mon
             raise DivergedError("never finite")
         return Trained(network, Says(network == best), "")
 
-    monkeypatch.setattr(architectures, "train_or_load", train)
+    monkeypatch.setattr("xaitools.study.network.train_or_load", train)
     table = search_architectures(run, 3, PART[[0, 1]], PART, seed=0, progress=False, max_epochs=1)
     assert table["network"].iloc[0] == best
     assert table["balanced accuracy, validation"].tolist() == [1.0, 0.5, 0.0]
@@ -61,6 +60,6 @@ def test_a_search_in_which_all_diverge_is_refused(run, monkeypatch):
     def train(*_, **__):
         raise DivergedError("never finite")
 
-    monkeypatch.setattr(architectures, "train_or_load", train)
+    monkeypatch.setattr("xaitools.study.network.train_or_load", train)
     with pytest.raises(DataError, match="all 2 architectures diverged"):
         search_architectures(run, 2, PART, PART, progress=False)

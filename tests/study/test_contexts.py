@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-import xaitools.study.contexts as contexts
 from xaitools.data import Samples
 from xaitools.errors import DataError, DivergedError, ParameterError
 from xaitools.study import (
@@ -40,7 +39,7 @@ def made(monkeypatch):
         calls.append((source, training, seed, settings))
         return Trained(network, nn.Identity(), "random weights")
 
-    monkeypatch.setattr(contexts, "train_or_load", train_or_load)
+    monkeypatch.setattr("xaitools.study.network.train_or_load", train_or_load)
     return calls
 
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-import xaitools.study.runs as runs
 from xaitools.data import Samples
 from xaitools.errors import DataError, DivergedError, ParameterError
 from xaitools.study import (
@@ -34,7 +33,7 @@ def made(monkeypatch):
         calls.append((source, seed, settings))
         return Trained(f"{source or network} {seed}", torch.nn.Identity(), "random weights")
 
-    monkeypatch.setattr(runs, "train_or_load", train_or_load)
+    monkeypatch.setattr("xaitools.study.network.train_or_load", train_or_load)
     return calls
 
 

@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "no_uploads",
             "plain",
         ],
+        "sweeps": ["axis_plot"],
         "tiles": ["map_panel", "slices_plot"],
     },
 )

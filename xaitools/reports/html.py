@@ -67,7 +67,7 @@ def to_html(notebook: str | Path, path: str | Path, *, manifest: Mapping[str, An
                 "parameters": parameters,
                 "answer": take_answer(node),
                 "facts": facts(manifest or {}, node),
-                "plotly_js": _plotly_js() if has_plots else "",
+                "plotly_js": plotly_js() if has_plots else "",
                 "highlight_css": HtmlFormatter().get_style_defs(".highlight"),
             }
         },
@@ -120,7 +120,7 @@ def prepare_outputs(node: NotebookNode) -> bool:
         for output in cell.outputs:
             data = output.get("data", {})
             if _PLOTLY in data:
-                output["data"] = {"text/html": _plot(data[_PLOTLY])}
+                output["data"] = {"text/html": plot_html(data[_PLOTLY])}
                 has_plots = True
             elif _WIDGET in data:
                 output["data"] = {kind: data[kind] for kind in ("text/html",) if kind in data}
@@ -128,7 +128,8 @@ def prepare_outputs(node: NotebookNode) -> bool:
     return has_plots
 
 
-def _plot(figure: dict[str, Any]) -> str:
+def plot_html(figure: Mapping[str, Any]) -> str:
+    """Where ``figures.js`` draws a plotly figure, given as JSON: as wide as there is room."""
     text = json.dumps({key: figure.get(key, default) for key, default in (("data", []), ("layout", {}))})
     return f'<div class="plot"><script type="application/json">{_inside_script(text)}</script></div>'
 
@@ -137,7 +138,8 @@ def _inside_script(text: str) -> str:
     return text.replace("<", "\\u003c")
 
 
-def _plotly_js() -> str:
+def plotly_js() -> str:
+    """Plotly's script, to be inlined once."""
     from plotly.offline import get_plotlyjs
 
     return str(get_plotlyjs())

@@ -23,6 +23,7 @@ from xaitools.reports.hiding import hide
 from xaitools.reports.html import to_html
 from xaitools.reports.parameters import check_parameters, read_preset, usual_preset
 from xaitools.reports.places import check_places, failure, in_words, plain_failures
+from xaitools.reports.promises import promises
 from xaitools.reports.signals import Heard, deferred
 from xaitools.study import alive
 from xaitools.study.manifest import ending, read_manifest, without_paths, write_manifest
@@ -33,6 +34,9 @@ from xaitools.study.replacing import drop_previous, make_room, replaced
 logger = logging.getLogger(__name__)
 
 SCHEME = "in-memory://"
+
+Told = Callable[[int, int, str], object]
+"""``told(cells done, cells, section)``, before each cell of a notebook."""
 
 
 class _Kept:
@@ -126,15 +130,15 @@ def run_notebook(
     folder: Path,
     *,
     cwd: Path | None = None,
-    progress: bool = True,
+    progress: bool | Told = True,
 ) -> Path:
-    """Run a notebook with checked parameters into `folder`; see `run_study`."""
+    """Run a notebook with checked parameters into `folder`; see `run_study`. `progress` may also be who is told."""
     with deferred() as heard, plain_failures(folder):
         return _run(notebook, values, folder, cwd or Path.cwd(), progress, heard)
 
 
 def _run(
-    notebook: Path, values: Mapping[str, Any], folder: Path, cwd: Path, progress: bool, heard: Heard
+    notebook: Path, values: Mapping[str, Any], folder: Path, cwd: Path, progress: bool | Told, heard: Heard
 ) -> Path:
     check_places(folder)
     executed, report = folder / notebook.name, folder / f"{notebook.stem}.html"
@@ -167,20 +171,24 @@ def _run(
         with suppress(OSError):
             write_manifest(folder, {"key": key, "notebook": notebook.stem, **ending(error)}, private=private)
         raise
-    write_manifest(folder, {"key": key, "notebook": notebook.stem, "status": "done"})
+    whose = {"key": key, "notebook": notebook.stem}
+    write_manifest(folder, {**whose, "status": "done", **promises(folder, whose)})
     drop_previous(folder)
     return report
 
 
 @contextmanager
-def _progress(notebook: Path, show: bool) -> Iterator[Callable[..., None]]:
+def _progress(notebook: Path, show: bool | Told) -> Iterator[Callable[..., None]]:
     """A bar over the notebook's cells that names the section each belongs to."""
     sections = _sections(notebook)
     n_cells = len(sections) + 1  # Papermill adds one, with the values given
-    with tqdm(total=n_cells, desc=notebook.stem, unit="cell", disable=not show) as bar:
+    tell = show if callable(show) else None
+    with tqdm(total=n_cells, desc=notebook.stem, unit="cell", disable=tell is not None or not show) as bar:
 
         def on_cell_start(cell: Any, cell_index: int) -> None:
             section = sections.get(cell.source)
+            if tell:
+                tell(cell_index, n_cells, section or "")
             if section:
                 bar.set_description(f"{notebook.stem}: {section}", refresh=False)
             bar.n = min(cell_index, bar.total)

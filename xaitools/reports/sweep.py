@@ -1,27 +1,25 @@
-"""Run a study over a grid of parameters: each point a run in a folder of its own, then one table of all."""
+"""Run a study over a grid of parameters: each point a run in a folder of its own, and one table of all."""
 
-import csv
-import os
+import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import joblib
-from tqdm.auto import tqdm
-
-from xaitools.errors import ParameterError, XaitoolsError
-from xaitools.files import digest, write_csv
+from xaitools.errors import ParameterError
+from xaitools.files import digest
+from xaitools.reports.cells import Cell, look
 from xaitools.reports.parameters import check_parameters, usual_preset
-from xaitools.reports.runner import content_key, inputs, private_of, run_notebook
-from xaitools.study.manifest import read_manifest
+from xaitools.reports.runner import inputs
+from xaitools.reports.sweep_bar import SweepBar
+from xaitools.reports.sweep_page import write_page
+from xaitools.reports.sweep_tables import gather
+from xaitools.reports.workers import run_here, run_on_dask, shares, workload
 from xaitools.study.notebooks import find_notebook
 from xaitools.study.privacy import Private
-from xaitools.study.run import METRIC_COLUMNS
 
-DASK_TIMEOUT = 20.0  # seconds until a scheduler that does not answer is given up
+logger = logging.getLogger(__name__)
 
 
 def sweep(
@@ -37,8 +35,9 @@ def sweep(
 ) -> Path:
     """Run a study at every point of a grid of parameters, in parallel, and gather the numbers.
 
-    A point whose run has finished with the same notebook and parameters is not run again. A run that fails
-    does not stop the others: its error stands in ``runs.csv``.
+    A point whose run has finished with the same notebook and parameters is not run again, if everything that the run
+    left is still as it was: numbers, figures, report and executed notebook by their checksums, maps by their sizes. A
+    run that fails does not stop the others.
 
     Parameters
     ----------
@@ -51,41 +50,76 @@ def sweep(
     out : str or Path, optional
         The folder of the sweep; ``output/STUDY/sweep`` if not given.
     jobs : int
-        How many processes to run at a time on this machine; the processor's cores are divided among them.
+        How many processes to run at a time on this machine, at most one for each core; the cores are divided among
+        them.
     dask : str, optional
         Address of a dask scheduler to run on instead. Its workers need xaitools and the same file system.
     progress : bool
-        Show a progress bar.
+        Show one progress bar over all runs.
 
     Returns
     -------
     Path
         ``metrics.csv`` of the whole sweep: the columns of each run's, and one ``grid_NAME`` for each
-        parameter of the grid. ``runs.csv`` beside it lists the runs with their status.
+        parameter of the grid. Beside it ``runs.csv`` lists the runs with their status, ``comparison.csv`` has means
+        and intervals over the seeds, and ``index.html`` shows all that. Where a run failed, a warning says so.
 
     Raises
     ------
     ParameterError
         For an unknown study, preset or parameter, or a value of the wrong type; nothing is run then.
+    ClusterError
+        If the dask scheduler does not answer, or no longer; what is done is kept, and in the tables.
     """
     notebook = find_notebook(study).resolve()
     folder = Path(out or Path("output") / notebook.stem / "sweep").resolve()
+    cells = plan(notebook, grid, preset=preset, parameters=parameters, folder=folder)
+    at_a_time, threads = shares(jobs, len(cells))
+    left: dict[int, Cell] = {}
+    for index, cell in enumerate(cells):
+        found = look(cell)
+        if found.status == "broken":
+            logger.warning("%s: %s; it is run again", cell.name, found.why)
+        if found.status != "done":
+            left[index] = cell
+    errors: dict[int, str] = {}
+    try:
+        with SweepBar(notebook.stem, [cell.folder for cell in left.values()], len(cells), progress) as bar:
+            outcomes = run_on_dask(left, dask) if dask and left else run_here(left, at_a_time, threads)
+            for index, errors[index] in outcomes:
+                bar.done(left[index].folder)
+    finally:
+        tables = gather(folder, cells, errors)
+        where = "on a dask cluster" if dask else workload(jobs, len(cells))
+        write_page(folder, cells, tables, where)
+        if len(missing := tables.runs.query("status != 'done'")):
+            logger.warning(
+                "%d of %d runs are not in the table; runs.csv and index.html tell why",
+                len(missing),
+                len(cells),
+            )
+    return folder / "metrics.csv"
+
+
+def plan(
+    notebook: Path,
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    preset: str | None,
+    parameters: Mapping[str, Any] | None,
+    folder: Path,
+) -> list[Cell]:
+    """The cells of a sweep, every parameter of each checked."""
     preset = usual_preset(notebook) if preset is None else preset
-    points = grid_points(notebook, grid)
-    folders = [folder / folder_name(point) for point in points]
-    values = [inputs(notebook, preset, {**(parameters or {}), **point}) for point in points]
-    tasks = [
-        joblib.delayed(_run_point)(index, notebook, value, place, Path.cwd())
-        for index, (value, place) in enumerate(zip(values, folders, strict=True))
+    return [
+        Cell(
+            notebook,
+            shown_point(point),
+            inputs(notebook, preset, {**(parameters or {}), **point}),
+            folder / folder_name(point),
+        )
+        for point in grid_points(notebook, grid)
     ]
-    failures: dict[int, str] = {}
-    with _backend(jobs, dask):
-        done = joblib.Parallel(return_as="generator_unordered")(tasks)
-        for index, error in tqdm(
-            done, total=len(tasks), desc=notebook.stem, unit="run", disable=not progress
-        ):
-            failures[index] = error
-    return _gather(notebook, folder, points, folders, [failures[index] for index in range(len(points))])
 
 
 def grid_points(notebook: Path, grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -94,9 +128,13 @@ def grid_points(notebook: Path, grid: Mapping[str, Sequence[Any]]) -> list[dict[
         raise ParameterError("the grid is empty: name at least one parameter and its values")
     if empty := [name for name, choices in grid.items() if not choices]:
         raise ParameterError(f"the grid has no values for {', '.join(empty)}: give at least one to try")
-    return [
+    points = [
         check_parameters(notebook, dict(zip(grid, point, strict=True))) for point in product(*grid.values())
     ]
+    if twice := [point for index, point in enumerate(points) if point in points[:index]]:
+        shown = ", ".join(f"{name}={value}" for name, value in shown_point(twice[0]).items())
+        raise ParameterError(f"the grid has {shown} more than once: give each value once")
+    return points
 
 
 def folder_name(point: Mapping[str, Any]) -> str:
@@ -110,63 +148,10 @@ def folder_name(point: Mapping[str, Any]) -> str:
     return f"{plain[:70].strip('-.')}-{digest([text])[:8]}"
 
 
-def _shown(point: Mapping[str, Any]) -> dict[str, Any]:
+def shown_point(point: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a point, each path as its parameter and a digest, which tells it from the others."""
     hidden = Private(point).value(point)
     return {
         name: f"{hidden[name]} {digest([str(value)])[:8]}" if hidden[name] == f"{{{name}}}" else hidden[name]
         for name, value in point.items()
     }
-
-
-def _run_point(
-    index: int, notebook: Path, values: dict[str, Any], folder: Path, cwd: Path
-) -> tuple[int, str]:
-    """Run one point unless it is done; its index, and its error if it failed."""
-    manifest = read_manifest(folder)
-    if manifest.get("status") == "done" and manifest.get("key") == content_key(notebook, values):
-        return index, ""
-    try:
-        run_notebook(notebook, values, folder, cwd=cwd, progress=False)
-    except XaitoolsError as error:
-        return index, private_of(notebook, values, folder).message(str(error))
-    return index, ""
-
-
-@contextmanager
-def _backend(jobs: int, dask: str | None) -> Iterator[None]:
-    if dask is None:
-        threads = max(1, (os.cpu_count() or 1) // jobs)
-        with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
-            yield
-        return
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ParameterError("dask is not installed: pip install 'xaitools[dask]'") from error
-    try:
-        client = Client(dask, timeout=DASK_TIMEOUT)
-    except (OSError, ValueError) as error:
-        raise ParameterError(f"no dask scheduler answers at '{dask}': {error}") from error
-    with client, joblib.parallel_config("dask"):
-        yield
-
-
-def _gather(
-    notebook: Path, folder: Path, points: list[dict[str, Any]], folders: list[Path], failures: list[str]
-) -> Path:
-    grid_columns = tuple(f"grid_{name}" for name in points[0])
-    metrics: list[dict[str, Any]] = []
-    runs: list[dict[str, Any]] = []
-    for point, place, error in zip(points, folders, failures, strict=True):
-        columns = dict(zip(grid_columns, _shown(point).values(), strict=True))
-        manifest = read_manifest(place)
-        report = f"{place.name}/{notebook.stem}.html"
-        seconds = round(sum(manifest.get("seconds", {}).values()), 3)
-        outcome = {"status": manifest["status"], "seconds": seconds, "report": report, "error": error}
-        runs.append({**columns, **outcome})
-        if manifest["status"] == "done" and (place / "metrics.csv").exists():
-            with (place / "metrics.csv").open(encoding="utf-8", newline="") as file:
-                metrics.extend({**columns, **row} for row in csv.DictReader(file))
-    write_csv(folder / "runs.csv", (*grid_columns, "status", "seconds", "report", "error"), runs)
-    return write_csv(folder / "metrics.csv", (*grid_columns, *METRIC_COLUMNS), metrics)

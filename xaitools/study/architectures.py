@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.metrics import balanced_accuracy_score
-from tqdm.auto import tqdm
 
 from xaitools.checks import check_counts
 from xaitools.data import Samples, Volumes
 from xaitools.errors import DataError, DivergedError
 from xaitools.models import predict
-from xaitools.study.network import train_or_load
+from xaitools.study.network import train_unless_diverged
+from xaitools.study.parallel import each
 from xaitools.study.run import Run
 
 FILTERS, LINEAR, DROPOUT = (4, 8, 16), (1, 2, 3), (0.0, 0.9)
@@ -83,20 +83,20 @@ def search_architectures(
         If all members diverge.
     """
     drawn, failed = draw_architectures(n, training.images.shape[2:], seed=seed), 0
-    for own in tqdm(drawn, desc="architectures", unit="network", disable=not progress):
+    calls = [
+        (
+            "",
+            own["network"],
+            training,
+            validation,
+            {"seed": seed, **settings, "learning_rate": own["learning_rate"]},
+        )
+        for own in drawn
+    ]
+    done = each(train_unless_diverged, calls, what="architectures", unit="network", progress=progress)
+    for own, net in zip(drawn, done, strict=True):
         own["balanced accuracy, validation"] = 0.5
-        try:
-            rate, name = own["learning_rate"], own["network"]
-            net = train_or_load(
-                "",
-                name,
-                training,
-                validation,
-                seed=seed,
-                progress=False,
-                **{**settings, "learning_rate": rate},
-            )
-        except DivergedError:
+        if isinstance(net, DivergedError):
             failed += 1
             continue
         said = predict(net.model, validation.images).argmax(dim=1)

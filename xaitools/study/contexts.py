@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from sklearn.metrics import balanced_accuracy_score
-from tqdm.auto import tqdm
 
 from xaitools.data import Samples, Volumes
 from xaitools.errors import DataError, DivergedError, ParameterError
 from xaitools.models import predict
-from xaitools.study.network import Trained, train_or_load
+from xaitools.study.network import Trained, train_unless_diverged
+from xaitools.study.parallel import each
 from xaitools.study.run import Run
 
 SETS = ("training", "validation", "test")
@@ -98,15 +98,18 @@ def folds_and_runs(
         Context(fold + 1, run + 1): "" for fold in range(len(folds)) for run in range(n_runs)
     }
     nets, diverged = Contexts(), dict[str, str]()
-    for own, source in tqdm(wanted.items(), desc="trainings", unit="network", disable=not progress):
-        try:
-            nets[own] = train_or_load(
-                source, network, *folds[own.fold - 1], seed=seed + own.run - 1, progress=False, **settings
-            )
-        except DivergedError as error:
-            if not skip_failed:
-                raise DivergedError(f"{own}: {error}, or set skip_failed to leave it out") from None
-            diverged[str(own)] = str(error)
+    calls = [
+        (source, network, *folds[own.fold - 1], {"seed": seed + own.run - 1, **settings})
+        for own, source in wanted.items()
+    ]
+    done = each(train_unless_diverged, calls, what="trainings", unit="network", progress=progress)
+    for own, net in zip(wanted, done, strict=True):
+        if not isinstance(net, DivergedError):
+            nets[own] = net
+        elif not skip_failed:
+            raise DivergedError(f"{own}: {net}, or set skip_failed to leave it out") from None
+        else:
+            diverged[str(own)] = str(net)
     if not nets:
         raise DataError(f"all {len(diverged)} trainings diverged: lower learning_rate")
     return nets, diverged

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from torch import Tensor, nn
 
 from xaitools.data import Samples, Volumes
-from xaitools.errors import WeightsError
+from xaitools.errors import DivergedError, WeightsError
 from xaitools.models import History, ImageStack, fingerprint, fit, load_model, resolve_device
 from xaitools.models.prediction import outputs_of
 from xaitools.plots import training_plot
@@ -103,6 +103,20 @@ def train_or_load(
     )
     origin = "ImageNet weights" if pretrained else "random weights"
     return Trained(network, net.to(place), origin if start is None else "pre-trained layers", history, cached)
+
+
+def train_unless_diverged(
+    model: str,
+    network: str,
+    training: Samples | Volumes,
+    validation: Samples | Volumes,
+    settings: Mapping[str, Any],
+) -> Trained | DivergedError:
+    """A network as :func:`train_or_load` gives it, or the error of a training that diverges."""
+    try:
+        return train_or_load(model, network, training, validation, progress=False, **settings)
+    except DivergedError as error:
+        return error
 
 
 def _check_takes(loaded: nn.Module, model: str, image: Tensor | ImageStack, n_outputs: int) -> None:

@@ -12,6 +12,7 @@ from xaitools.atlas import Atlas, load_atlas, mni_regions, read_names, region_ta
 from xaitools.data import Volumes
 from xaitools.errors import DataError, ParameterError
 from xaitools.evaluation import recovered_regions
+from xaitools.study.parallel import each
 from xaitools.study.run import Run
 from xaitools.study.run_maps import MeanMaps, stored_map
 from xaitools.study.runs import Predicted
@@ -126,9 +127,9 @@ def tables_by_anatomy(
         As :func:`~xaitools.study.run_means` takes them.
     """
     labels = labels_of(samples, regions)
-    every = tqdm(range(len(samples)), desc="regions", unit="brain")
-    each = pd.concat([_brain_table(regions, samples, i, labels, methods, folder, found) for i in every])
-    mean = each.groupby(["method", "map", "region", "label"], sort=False)[["sum", "n_voxels"]].mean()
+    calls = [(regions, samples, i, labels, methods, folder, found) for i in range(len(samples))]
+    brains = pd.concat(each(_brain_table, calls, what="regions", unit="brain", progress=True))
+    mean = brains.groupby(["method", "map", "region", "label"], sort=False)[["sum", "n_voxels"]].mean()
     mean = mean[mean["n_voxels"] > 0]
     patients, controls = (mean.xs(label, level="label") for label in (1, 0))
     density, gain = patients["sum"] / patients["n_voxels"], patients["sum"] / controls["sum"]

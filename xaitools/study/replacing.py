@@ -20,11 +20,11 @@ def make_room(folder: Path) -> None:
     """
     manifest, previous = read_manifest(folder), folder / PREVIOUS
     if manifest.get("status") != "done":
-        for path in _files(folder, manifest):
+        for path in own_files(folder, manifest):
             path.unlink()
         return
     drop_previous(folder)
-    for path in _files(folder, manifest):
+    for path in own_files(folder, manifest):
         place = previous / path.relative_to(folder)
         place.parent.mkdir(parents=True, exist_ok=True)
         path.replace(place)
@@ -69,7 +69,7 @@ def drop_unused_maps(folder: Path) -> None:
             path.with_name(name).unlink(missing_ok=True)
 
 
-def _files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Path]:
+def own_files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Path]:
     """What the run that wrote `manifest` wrote, but for the manifest itself and maps."""
     if not (folder / "manifest.json").exists():
         return

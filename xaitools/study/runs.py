@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Int
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from xaitools.data import Samples, Volumes
 from xaitools.errors import DataError, DivergedError, ParameterError
 from xaitools.models import predict
-from xaitools.study.network import Trained, train_or_load
+from xaitools.study.network import Trained, train_unless_diverged
+from xaitools.study.parallel import each
 from xaitools.study.run import Run
 
 Runs = dict[str, Trained]
@@ -44,6 +44,8 @@ def repeated_trainings(
     **settings: Any,
 ) -> tuple[Runs, dict[str, str]]:
     """The same training `n_runs` times with other random numbers, or the networks that a user names.
+
+    ``joblib.parallel_config`` around the call spreads the trainings over processes; see :mod:`xaitools.study.parallel`.
 
     Parameters
     ----------
@@ -76,16 +78,19 @@ def repeated_trainings(
     """
     sources = _files(model) if model else [""] * n_runs
     nets, diverged = Runs(), dict[str, str]()
-    for number, source in enumerate(tqdm(sources, desc="trainings", unit="run", disable=not progress)):
-        name = f"run {number + 1}"
-        try:
-            nets[name] = train_or_load(
-                source, network, training, validation, seed=seed + number, progress=False, **settings
-            )
-        except DivergedError as error:
-            if not skip_failed:
-                raise DivergedError(f"{name}: {error}, or set skip_failed to leave it out") from None
-            diverged[name] = str(error)
+    calls = [
+        (source, network, training, validation, {"seed": seed + number, **settings})
+        for number, source in enumerate(sources)
+    ]
+    done = each(train_unless_diverged, calls, what="trainings", unit="run", progress=progress)
+    for number, net in enumerate(done, 1):
+        name = f"run {number}"
+        if not isinstance(net, DivergedError):
+            nets[name] = net
+        elif not skip_failed:
+            raise DivergedError(f"{name}: {net}, or set skip_failed to leave it out") from None
+        else:
+            diverged[name] = str(net)
     if len(nets) < 2:
         raise DataError(
             f"{len(nets)} trained network, {len(diverged)} diverged: the agreement of runs needs two or more; lower "
