@@ -168,7 +168,9 @@ class Bench:
     def ratio(self, turns: Turns, theirs: str, ours: str = "ours", *, name: str = "", **row: Any) -> None:
         """A row: how many times longer a peer takes than we do, by processor time; nothing without the peer."""
         if theirs not in turns.wall:
-            print(f"  {ours}: {_median(turns.wall[ours])} s, {_median(turns.processor[ours])} s of processor time")
+            print(
+                f"  {ours}: {_median(turns.wall[ours])} s, {_median(turns.processor[ours])} s of processor time"
+            )
             return
         row |= {
             "peer": theirs,
@@ -179,13 +181,17 @@ class Bench:
         }
         self.figure(turns.ratios(theirs, ours), "x", name=name or theirs, load=turns.load, **row)
 
-    def figure(self, values: list[float], unit: str, *, name: str = "", setting: str = "", **row: Any) -> None:
+    def figure(
+        self, values: list[float], unit: str, *, name: str = "", setting: str = "", **row: Any
+    ) -> None:
         """A row: the median of some values with its spread."""
         key = "/".join(part for part in (self.script, self.workload, name) if part)
         row = {"value": _spread(values), "unit": unit, "repeats": len(values), "setting": setting, **row}
         row |= {"reduced": self.reduced, "machine": machine()}
         low, value, high = row["value"]
-        shown = " ".join(f"{name}: {part}" for name, part in row.items() if name in ("seconds", "agreement", "memory"))
+        shown = " ".join(
+            f"{name}: {part}" for name, part in row.items() if name in ("seconds", "agreement", "memory")
+        )
         print(f"{key}: {value:.4g} {unit} ({low:.4g} to {high:.4g}) {shown}", flush=True)
         if self.folder:
             path = self.folder / f"{self.script}.json"

@@ -1,9 +1,9 @@
 """Sums and means of maps in the regions of an atlas, against nilearn's NiftiLabelsMasker.
 
 Random maps of 91 x 109 x 91 and 130 regions of a brain. nilearn gets the absolute maps, in the way that suits it
-best (all as one 4D image), and one map after the other, as maps come from files; a masker for the sums and one for the
-means, fitted beforehand. Ours makes both in one call, and takes the absolute values itself. They run in turn in this
-process, and their numbers are compared.
+best (all as one 4D image), and one map after the other, as maps come from files; a masker for the sums and one for
+the means, fitted beforehand. Ours makes both in one call, and takes the absolute values itself. They run in turn in
+this process, and their numbers are compared.
 
     python benchmarks/atlas.py
 """
@@ -39,7 +39,7 @@ def example(n_maps):
 
 
 def masker(atlas, strategy):
-    image = nibabel.Nifti1Image(atlas.labels, atlas.affine)
+    image = nibabel.Nifti1Image(atlas.labels.astype(np.int32), atlas.affine)
     return NiftiLabelsMasker(image, strategy=strategy, standardize=None, resampling_target=None).fit()
 
 

@@ -1,11 +1,11 @@
 """The CT study's 30 maps of one slice: one `attribute` call against captum and saliency, method by method.
 
-ResNet-50, one channel, 128 x 128, 50 path steps, 25 noisy copies; captum with the batch size that is quickest here, found
-by trial. Both run in turn in this process and their maps are compared: deterministic ones must be equal to 1e-5 of the
-map's maximum, stochastic ones must differ from captum's as much as they differ between two seeds of ours. A network of
-ReLUs has a gradient that jumps, so deterministic maps are compared in float64, as in float32 either library is off
-wherever rounding turns a ReLU on; and the slice gets a little noise, as on constant areas max pooling has ties, where no
-gradient is the right one.
+ResNet-50, one channel, 128 x 128, 50 path steps, 25 noisy copies; captum with the batch size that is quickest here,
+found by trial. Both run in turn in this process and their maps are compared: deterministic ones must be equal to
+1e-5 of the map's maximum, stochastic ones must differ from captum's as much as they differ between two seeds of
+ours. A network of ReLUs has a gradient that jumps, so deterministic maps are compared in float64, as in float32
+either library is off wherever rounding turns a ReLU on; and the slice gets a little noise, as on constant areas max
+pooling has ties, where no gradient is the right one.
 
     python benchmarks/attribution.py             # float32 and bf16; about an hour on two cores
     python benchmarks/attribution.py --repeats 1 --draws 4
@@ -58,7 +58,9 @@ class Slice:
         self.image = samples.images[:1] + 0.02 * torch.rand(1, 1, size, size)
         self.references = samples.images[1:]
         self.model = build_network("resnet10" if bench.quick else "resnet50").eval()
-        self.bases, self.smoothings = (CT_BASES[:1], SMOOTHINGS[:2]) if bench.quick else (CT_BASES, SMOOTHINGS)
+        self.bases, self.smoothings = (
+            (CT_BASES[:1], SMOOTHINGS[:2]) if bench.quick else (CT_BASES, SMOOTHINGS)
+        )
 
     @cached_property
     def batch(self):
@@ -76,9 +78,7 @@ class Slice:
                 suffix = f"+{smoothing}" if smoothing else ""
                 pixels = self.captum_map(base, smoothing).abs().detach()
                 maps[f"{base}{suffix}+absolute"] = pixels
-                regions = saliency.XRAI().GetMask(
-                    grey, None, base_attribution=pixels[0, 0].double().numpy()
-                )
+                regions = saliency.XRAI().GetMask(grey, None, base_attribution=pixels[0, 0].double().numpy())
                 maps[f"{base}{suffix}+absolute@xrai"] = torch.tensor(regions)[None, None]
         return maps
 
@@ -180,9 +180,7 @@ def maps(bench):
         assert bench.quick or 0.9 < spread < 1.1, agreement
         setting += f", captum's batches of {own.batch}"
     for name in ("ours", "ours, bf16"):
-        bench.ratio(
-            turns, "captum + saliency", name, name=name, setting=setting, agreement=agreement
-        )
+        bench.ratio(turns, "captum + saliency", name, name=name, setting=setting, agreement=agreement)
 
 
 if __name__ == "__main__":

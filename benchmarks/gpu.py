@@ -1,9 +1,9 @@
-"""Three workloads on a GPU, each with its distance from the roofline: CT maps, occlusion of a brain, perturbation curves.
+"""CT maps, occlusion of a brain and perturbation curves on a GPU, each with its distance from the roofline.
 
-Every operation of a run is counted on its way through PyTorch: its floating-point operations, and the bytes of the tensors
-that it reads and writes. The roofline of the run is the sum over operations of the longer of the two, at the speed of a
-large matrix product and of a large copy, both measured here first. Batch sizes come from the free memory. Without CUDA
-there is nothing to measure: --quick says so and succeeds, else the script fails.
+Every operation of a run is counted on its way through PyTorch: its floating-point operations, and the bytes of the
+tensors that it reads and writes. The roofline of the run is the sum over operations of the longer of the two, at the
+speed of a large matrix product and of a large copy, both measured here first. Batch sizes come from the free memory.
+Without CUDA there is nothing to measure: --quick says so and succeeds, else the script fails.
 
     python benchmarks/gpu.py
     python benchmarks/gpu.py --device cpu --workloads maps --draws 2 --steps 2 --size 32    # tries the script itself
@@ -57,7 +57,9 @@ class Counter(TorchDispatchMode):
 
 
 def _bytes(values):
-    return sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
+    return sum(
+        leaf.numel() * leaf.element_size() for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)
+    )
 
 
 def wait(device):
@@ -132,7 +134,10 @@ def against_roofline(bench, work, setting, precision="float32", name=""):
 
 def maps(bench):
     samples = chest_slices(bench.steps + 1, size=bench.size, seed=0, progress=False)
-    image, references = samples.images[:1].to(bench.options.device), samples.images[1:].to(bench.options.device)
+    image, references = (
+        samples.images[:1].to(bench.options.device),
+        samples.images[1:].to(bench.options.device),
+    )
     model = build_network("resnet50").eval().to(bench.options.device)
     batch = batch_size(model, image, 1)
     for precision in ("float32", "bf16"):
@@ -149,14 +154,20 @@ def maps(bench):
             batch_size=batch,
             progress=False,
         )
-        setting = f"15 maps, ResNet-50, {bench.size} x {bench.size}, {bench.steps} steps, {bench.draws} draws, "
+        setting = (
+            f"15 maps, ResNet-50, {bench.size} x {bench.size}, {bench.steps} steps, {bench.draws} draws, "
+        )
         against_roofline(bench, work, setting + f"batches of {batch}", precision, name=precision)
 
 
 def occlusion(bench):
     device = bench.options.device
     shape = (91, 109, 91) if device == "cuda" else (32, 32, 32)
-    model = build_network("eitel_cnn" if device == "cuda" else "eitel_cnn_small", input_size=shape).eval().to(device)
+    model = (
+        build_network("eitel_cnn" if device == "cuda" else "eitel_cnn_small", input_size=shape)
+        .eval()
+        .to(device)
+    )
     volume = torch.rand(1, 1, *shape).to(device)
     work = partial(attribute, model, volume, 1, ["occlusion[5]"], progress=False)
     against_roofline(bench, work, f"{' x '.join(map(str, shape))}, patch 5")
@@ -183,7 +194,9 @@ def curves(bench):
 if __name__ == "__main__":
     bench = Bench(
         __doc__,
-        flags={"--device": {"default": "cuda", "choices": ["cuda", "cpu"], "help": "cpu tries the script (cuda)"}},
+        flags={
+            "--device": {"default": "cuda", "choices": ["cuda", "cpu"], "help": "cpu tries the script (cuda)"}
+        },
         size=Size(128, quick=32, least=32, help="pixels of a side"),
         steps=Size(50, quick=2, least=2, help="path steps"),
         draws=Size(25, quick=2, least=2, help="noisy copies"),

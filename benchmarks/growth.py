@@ -1,8 +1,8 @@
-"""How processor time and peak memory grow with images, noisy copies, path steps, voxels and regions, doubled four times.
+"""How time and peak memory grow with images, noisy copies, path steps, voxels and regions, doubled four times.
 
-Every size runs in a process of its own, forked when all is loaded: once for what it adds to the memory at its peak, once
-more for its time. The exponent is that of the last two doublings, where what costs the same for any size weighs least; 1 is
-linear. A picture of each is written beside the rows.
+Every size runs in a process of its own, forked when all is loaded: once for what it adds to the memory at its peak,
+once more for its time. The exponent is that of the last two doublings, where what costs the same for any size weighs
+least; 1 is linear. A picture of each is written beside the rows.
 
     python benchmarks/growth.py
 """
@@ -101,14 +101,18 @@ def grow(bench, name):
     memory = [max(turn[index][1] for turn in turns) for index in range(len(sizes))]
     for kind, values, unit in (("time", seconds, "s"), ("memory", memory, "MiB")):
         points = {f"{size}": float(f"{value:.3g}") for size, value in zip(sizes, values, strict=True)}
-        bench.figure([exponent(sizes, values)], "exponent", name=kind, setting=f"{name}; {unit}", points=points)
-    if bench.folder:
+        bench.figure(
+            [exponent(sizes, values)], "exponent", name=kind, setting=f"{name}; {unit}", points=points
+        )
+    if bench.folder and not bench.quick:
         picture(name, sizes, seconds, memory).write_image(bench.folder / f"growth_{name}.svg")
 
 
 def exponent(sizes, values):
     """Slope of the logarithms over the last two doublings."""
-    last = [(math.log(size), math.log(max(value, 1e-9))) for size, value in zip(sizes, values, strict=True)][-3:]
+    last = [(math.log(size), math.log(max(value, 1e-9))) for size, value in zip(sizes, values, strict=True)][
+        -3:
+    ]
     return (last[-1][1] - last[0][1]) / (last[-1][0] - last[0][0])
 
 
@@ -120,11 +124,19 @@ def picture(name, sizes, seconds, memory):
         linear = [values[-1] * size / sizes[-1] for size in sizes]
         figure.add_scatter(x=sizes, y=values, row=1, col=column, line_color="#1f5fa8", showlegend=False)
         figure.add_scatter(
-            x=sizes, y=linear, row=1, col=column, line={"color": "#999", "dash": "dot"}, mode="lines", showlegend=False
+            x=sizes,
+            y=linear,
+            row=1,
+            col=column,
+            line={"color": "#999", "dash": "dot"},
+            mode="lines",
+            showlegend=False,
         )
     figure.update_xaxes(type="log", tickvals=sizes, title=name)
     figure.update_yaxes(type="log")
-    return figure.update_layout(width=720, height=280, margin={"l": 50, "r": 20, "t": 40, "b": 50}, template="simple_white")
+    return figure.update_layout(
+        width=720, height=280, margin={"l": 50, "r": 20, "t": 40, "b": 50}, template="simple_white"
+    )
 
 
 if __name__ == "__main__":

@@ -30,9 +30,7 @@ def network(name):
     if name == "ResNet-50":
         net = resnet50(num_classes=CLASSES)
     else:
-        net = nn.Sequential(
-            *vgg16().features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, CLASSES)
-        )
+        net = nn.Sequential(*vgg16().features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, CLASSES))
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 0.0

@@ -166,7 +166,9 @@ def redrawn(bench, methods):
         equal = off_by(bench, model, images, methods)
         assert equal < 1e-9, equal
         agreement = f"of equal maps {equal:.0e}; means over layers, of other weights, {apart:.2f}"
-    setting = f"{len(methods)} methods, {n_layers} layers, {len(images)} images of {bench.size} x {bench.size}, "
+    setting = (
+        f"{len(methods)} methods, {n_layers} layers, {len(images)} images of {bench.size} x {bench.size}, "
+    )
     setting += f"{bench.draws} draws"
     bench.ratio(turns, "Quantus", setting=setting, agreement=agreement)
 

@@ -3,10 +3,10 @@
 A brain of 91 x 109 x 91 voxels and the network of Eitel and Ritter, patches of 5 x 5 x 5 side by side: captum's
 `Occlusion` with each of several `perturbations_per_eval`, and MONAI's `OcclusionSensitivity` with each of several
 `n_batch`, are stopped after `--windows` windows, and their time for a window is taken for all windows. Ours computes
-them all, with tracing, folding and checks. Then voxel by voxel, a slab of `--slab-2mm` or `--slab-1mm` slices of a brain
-(hiding what is outside of a brain changes nothing, and takes no time). Then torchvision's ResNets, 224 x 224, patches of
-16 x 16 at a stride of 8, against batched full passes of the same folded, channels-last network. The outputs of common
-windows are compared.
+them all, with tracing, folding and checks. Then voxel by voxel, a slab of `--slab-2mm` or `--slab-1mm` slices of a
+brain (hiding what is outside of a brain changes nothing, and takes no time). Then torchvision's ResNets, 224 x 224,
+patches of 16 x 16 at a stride of 8, against batched full passes of the same folded, channels-last network. The
+outputs of common windows are compared.
 
     python benchmarks/occlusion.py
     python benchmarks/occlusion.py --workloads patches --windows 40
@@ -146,7 +146,7 @@ def patches(bench):
     assert off < 1e-5, off
     own = [took / total for took in turns.processor["ours"]]
     for peer in peers:
-        batch = min(BATCHES, key=lambda batch: min(seconds[peer, batch]))  # noqa: B023
+        batch = min(BATCHES, key=lambda batch: min(seconds[peer, batch]))
         theirs = seconds[peer, batch]
         bench.figure(
             [a / b for a, b in zip(theirs, own, strict=True)],
@@ -209,7 +209,9 @@ def slices(bench, name):
 if __name__ == "__main__":
     bench = Bench(
         __doc__,
-        windows=Size(40, quick=16, least=16, help="windows of the other libraries: two calls of the largest batch"),
+        windows=Size(
+            40, quick=16, least=16, help="windows of the other libraries: two calls of the largest batch"
+        ),
         slab_2mm=Size(91, quick=1, help="slices of 2 mm, voxel by voxel"),
         slab_1mm=Size(182, quick=1, help="slices of 1 mm, voxel by voxel"),
         size=Size(224, quick=32, least=32, help="pixels of a side, for the ResNets"),

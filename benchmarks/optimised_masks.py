@@ -1,9 +1,9 @@
 """Optimised masks: a plain autograd loop, as published implementations have it, against one call for all settings.
 
-The network family of Thibeau-Sutre et al. (3D convolution, batch normalisation, leaky ReLU, max pooling, dropout, dense
-layers), four volumes of one group, four settings of the two penalties. The loop takes one setting after the other; its
-network is in evaluation mode and else as training left it; and the blur is a convolution in each step. Both
-run in turn in this process, and the objectives after the same number of steps are compared.
+The network family of Thibeau-Sutre et al. (3D convolution, batch normalisation, leaky ReLU, max pooling, dropout,
+dense layers), four volumes of one group, four settings of the two penalties. The loop takes one setting after the
+other; its network is in evaluation mode and else as training left it; and the blur is a convolution in each step.
+Both run in turn in this process, and the objectives after the same number of steps are compared.
 
     python benchmarks/optimised_masks.py            # several minutes on two cores
 """

@@ -1,6 +1,6 @@
 """What `precision="bf16"` does to the CT study's maps and scores, on a trained ResNet-50.
 
-    python benchmarks/precision.py
+python benchmarks/precision.py
 """
 
 import numpy as np
@@ -43,7 +43,9 @@ def trained_network(bench):
 
 def scores(bench):
     network, training, slices, right = trained_network(bench)
-    smoothings, regions = ([""], [""]) if bench.quick else (["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
+    smoothings, regions = (
+        ([""], [""]) if bench.quick else (["", "smoothgrad", "smoothgrad_squared"], ["", "xrai"])
+    )
     methods = combine(CT_BASES, smoothings, regions)
     settings = {"steps": bench.steps, "draws": bench.draws, "references": training.images, "progress": False}
     exact, rough = (

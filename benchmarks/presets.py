@@ -1,7 +1,7 @@
 """The quick preset of each study from nothing, as on the first day, and two of them at once against in turn.
 
-Each run is `xaitools report STUDY` in a process of its own with an empty cache; data, training, maps and report are all in
-its time. --quick only lists the studies.
+Each run is `xaitools report STUDY` in a process of its own with an empty cache; data, training, maps and report are
+all in its time. --quick only lists the studies.
 
     python benchmarks/presets.py
     python benchmarks/presets.py --workloads ct_contrast --repeats 1

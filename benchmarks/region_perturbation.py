@@ -1,10 +1,11 @@
 """Eight maps, 4 x 4 windows perturbed one after the other: ours against Quantus and the usual loop.
 
-ResNet-50, one channel, eight images of 128 x 128; the score of a class, and the output of a regression. All get the same
-maps and the same noise, and must return the same outputs after each of the 16 steps. Quantus: `RegionPerturbation`. Loop:
-method by method, as iNNvestigate does: every step perturbs all windows so far anew and asks the network about all images.
-Ours: one call, on the network as `Network` prepares it, in float32 and in bf16. All run in turn in this process, several
-times. How much one call saves depends on how much the maps agree, so the evaluations are told.
+ResNet-50, one channel, eight images of 128 x 128; the score of a class, and the output of a regression. All get the
+same maps and the same noise, and must return the same outputs after each of the 16 steps. Quantus:
+`RegionPerturbation`. Loop: method by method, as iNNvestigate does: every step perturbs all windows so far anew and
+asks the network about all images. Ours: one call, on the network as `Network` prepares it, in float32 and in bf16.
+All run in turn in this process, several times. How much one call saves depends on how much the maps agree, so the
+evaluations are told.
 
     python benchmarks/region_perturbation.py
     python benchmarks/region_perturbation.py --images 2 --repeats 1
@@ -46,7 +47,9 @@ class Curves:
         methods = METHODS[:2] if bench.quick else METHODS
         maps = attribute(self.model, self.images, self.target, methods, steps=5, draws=3, progress=False)
         self.maps = {name: values.abs().numpy() for name, values in maps.items()}
-        noisy = [perturbed_images(own, own[0], windows=(1, 1), index=i)[1] for i, own in enumerate(self.images)]
+        noisy = [
+            perturbed_images(own, own[0], windows=(1, 1), index=i)[1] for i, own in enumerate(self.images)
+        ]
         self.noisy = torch.stack(noisy)
 
     def ask(self, model, batch):
@@ -128,7 +131,8 @@ def compare(bench, n_outputs):
     for name in ("ours", "ours, bf16"):
         for peer in set(ways) & {"Quantus", "loop"}:
             off = max(
-                np.abs(results[name].outputs[key, "most"] - results[peer][key]).max() / reach for key in own.maps
+                np.abs(results[name].outputs[key, "most"] - results[peer][key]).max() / reach
+                for key in own.maps
             )
             assert name == "ours, bf16" or off < 1e-3, off
             bench.ratio(

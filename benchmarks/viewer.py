@@ -92,7 +92,10 @@ DRIVERS = {
         const canvas = document.querySelector(".xai-panes canvas");
         if (!input || !canvas?.hasAttribute("aria-valuenow")) return null;
         return {
-            act() { input.value = (Number(input.value) + 1) % (Number(input.max) + 1); input.dispatchEvent(new Event("input")); },
+            act() {
+                input.value = (Number(input.value) + 1) % (Number(input.max) + 1);
+                input.dispatchEvent(new Event("input"));
+            },
             hook: (done) => new MutationObserver(done).observe(canvas, { attributeFilter: ["aria-valuenow"] }),
         };
     }""",
@@ -289,7 +292,9 @@ def exported(bench):
 if __name__ == "__main__":
     bench = Bench(
         __doc__,
-        flags={"--viewers": {"nargs": "+", "choices": list(SOURCES), "help": "only these, in JupyterLab (all)"}},
+        flags={
+            "--viewers": {"nargs": "+", "choices": list(SOURCES), "help": "only these, in JupyterLab (all)"}
+        },
         events=Size(40, quick=4, least=4, help="movements of the slider"),
     )
     if bench.has("playwright"):

@@ -1,8 +1,9 @@
 """Occlusion of a whole brain voxel by voxel, which was called computationally unfeasible, beside larger cubes.
 
-Trains the network of Eitel and Ritter on synthetic brains of 2 mm (or takes it from the cache), explains one patient of
-the test set with cubes of 10, 5 and 1 voxels, and prints for each the number of cubes, the time, and how well the map
-finds the voxels that the disease changed (AUC within the brain). Compares 20 random single voxels with full passes.
+Trains the network of Eitel and Ritter on synthetic brains of 2 mm (or takes it from the cache), explains one patient
+of the test set with cubes of 10, 5 and 1 voxels, and prints for each the number of cubes, the time, and how well the
+map finds the voxels that the disease changed (AUC within the brain). Compares 20 random single voxels with full
+passes.
 
     python benchmarks/voxelwise_occlusion.py [--brains 60] [--epochs 30] [--figure voxels.html]
 """

@@ -1,7 +1,7 @@
-"""XRAI: regions of one map of a slice against `saliency`, given its segments, and the memory that a brain's regions take.
+"""XRAI: regions of one slice against `saliency`, given its segments, and the memory that those of a brain take.
 
-In 2D both rank the segments that saliency makes, and their maps must be equal. saliency has no 3D, so of a brain of 2 mm
-only what ours adds to a process at its peak is told, segments and all.
+In 2D both rank the segments that saliency makes, and their maps must be equal. saliency has no 3D, so of a brain of
+2 mm only what ours adds to a process at its peak is told, segments and all.
 
     python benchmarks/xrai.py
 """
