@@ -123,40 +123,40 @@ def patches(bench):
     grid = [-(-n // PATCH) for n in shape]
     total = grid[0] * grid[1] * grid[2]
     peers = {"captum": captum_windows} | ({"MONAI": monai_windows} if bench.has("monai") else {})
-    seconds = {(peer, batch): [] for peer in peers for batch in BATCHES}
-    first = []
+    meters = {peer: [] for peer in peers}
+    best = {}
 
-    def metered(peer, batch):
-        meter = peers[peer](network, volume, bench.windows, batch)
-        seconds[peer, batch].append(meter.seconds)
-        if (peer, batch) == ("captum", 1):
-            first[:] = [torch.cat(meter.outputs)]
+    def metered(peer):
+        """One turn; the first settles how many windows at once suit the library best."""
+        tried = {}
+        for batch in (best[peer],) if peer in best else BATCHES:
+            tried[batch] = peers[peer](network, volume, bench.windows, batch)
+        best[peer] = min(tried, key=lambda batch: tried[batch].seconds)
+        meters[peer].append(tried[best[peer]])
 
-    ways = {f"{peer} {batch}": partial(metered, peer, batch) for peer, batch in seconds}
-    turns = bench.in_turn(
-        ways | {"ours": partial(ours, network, volume, patch=PATCH, algorithm="incremental")}
-    )
+    hide = partial(ours, network, volume, patch=PATCH, algorithm="incremental")
+    turns = bench.in_turn({peer: partial(metered, peer) for peer in peers} | {"ours": hide})
+    theirs = torch.cat(meters["captum"][0].outputs)
     with torch.no_grad():
         clean = network(volume)[0, TARGET]
     # captum's first axis runs fastest
-    starts = itertools.islice(itertools.product(*(range(n) for n in reversed(grid))), len(first[0]))
+    starts = itertools.islice(itertools.product(*(range(n) for n in reversed(grid))), len(theirs))
     maps = turns.results["ours"]
     found = torch.stack([maps[0, 0, x * PATCH, y * PATCH, z * PATCH] for z, y, x in starts])
-    off = float((found - (clean - first[0])).abs().max() / clean.abs())
+    off = float((found - (clean - theirs)).abs().max() / clean.abs())
     assert off < 1e-5, off
     own = [took / total for took in turns.processor["ours"]]
-    for peer in peers:
-        batch = min(BATCHES, key=lambda batch: min(seconds[peer, batch]))
-        theirs = seconds[peer, batch]
+    for peer, turn in meters.items():
+        seconds = [meter.seconds for meter in turn]
         bench.figure(
-            [a / b for a, b in zip(theirs, own, strict=True)],
+            [a / b for a, b in zip(seconds, own, strict=True)],
             "x",
             name=peer,
             peer=peer,
             setting=f"{' x '.join(map(str, shape))}, {total} windows, the library stopped after {bench.windows}, "
-            f"{batch} at once",
+            f"{best[peer]} at once",
             agreement=f"{off:.0e} of the output" if peer == "captum" else "",
-            processor_ms_a_window={peer: 1e3 * min(theirs), "ours": 1e3 * min(own)},
+            processor_ms_a_window={peer: 1e3 * min(seconds), "ours": 1e3 * min(own)},
             load=turns.load,
         )
 
