@@ -137,7 +137,8 @@ class Bench:
         None does not measure it.
         """
         if self.options.only:
-            _tell_peak(ways[self.options.only[1]])
+            print(f"\n{added_memory(ways[self.options.only[1]])}")
+            sys.exit()
         turns = Turns({name: [] for name in ways}, {name: [] for name in ways}, {}, load=os.getloadavg()[0])
         for _ in range(repeats or self.repeats):
             for name, way in ways.items():
@@ -229,13 +230,12 @@ def _versions() -> Iterator[tuple[str, str]]:
             continue
 
 
-def _tell_peak(way: Callable[[], Any]) -> None:
-    """Run one way, print what it adds to the resident memory, and end the process."""
+def added_memory(way: Callable[[], Any]) -> int:
+    """MiB that a way adds to this process at its peak (Linux)."""
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     way()
-    print(f"\n{resident('VmHWM') - before}")
-    sys.exit()
+    return resident("VmHWM") - before
 
 
 def resident(which: str) -> int:

@@ -11,11 +11,10 @@ import math
 import multiprocessing
 from collections.abc import Callable
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 import torch
-from _harness import Bench, Size, processor_time, resident
+from _harness import Bench, Size, added_memory, processor_time
 
 from xaitools.atlas import Atlas, region_table
 from xaitools.attribution import attribute
@@ -68,10 +67,7 @@ QUANTITIES: dict[str, tuple[int, int, Callable[[int], Callable]]] = {
 def point(prepare, size, channel):
     torch.set_num_threads(1)
     work = prepare(size)
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
-    work()
-    memory = resident("VmHWM") - before
+    memory = added_memory(work)
     start = processor_time()
     work()
     channel.send((processor_time() - start, memory))

@@ -122,7 +122,9 @@ def patches(bench):
     volume = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))
     grid = [-(-n // PATCH) for n in shape]
     total = grid[0] * grid[1] * grid[2]
-    peers = {"captum": captum_windows} | ({"MONAI": monai_windows} if bench.has("monai") else {})
+    peers = {"captum": captum_windows} | (
+        {} if bench.options.skip_monai or not bench.has("monai") else {"MONAI": monai_windows}
+    )
     meters = {peer: [] for peer in peers}
     best = {}
 
@@ -209,6 +211,7 @@ def slices(bench, name):
 if __name__ == "__main__":
     bench = Bench(
         __doc__,
+        flags={"--skip-monai": {"action": "store_true", "help": "captum alone, whose import is the quicker"}},
         windows=Size(
             40, quick=16, least=16, help="windows of the other libraries: two calls of the largest batch"
         ),

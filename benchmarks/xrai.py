@@ -8,7 +8,7 @@ In 2D both rank the segments that saliency makes, and their maps must be equal. 
 
 import numpy as np
 import torch
-from _harness import Bench, Size, largest_difference
+from _harness import Bench, Size, added_memory, largest_difference
 
 from xaitools.attribution import Segments, xrai
 from xaitools.phantoms import chest_slices, synthetic_brains
@@ -46,10 +46,8 @@ def slices(bench):
 def brain(bench):
     volume = synthetic_brains(1, spacing=bench.spacing, atrophy=0.3, seed=0, progress=False).images[:]
     maps = torch.as_tensor(np.random.default_rng(0).standard_normal(volume.shape, dtype=np.float32))
-    turns = bench.in_turn({"ours": lambda: xrai(maps, torch.as_tensor(volume))}, repeats=1)
-    memory = [float(bench.peak_memory("ours"))] * 1
-    shape = " x ".join(map(str, volume.shape[2:]))
-    bench.figure(memory, "MiB", setting=shape, seconds={"ours": turns.wall["ours"][0]})
+    added = added_memory(lambda: xrai(maps, torch.as_tensor(volume)))
+    bench.figure([float(added)], "MiB", setting=" x ".join(map(str, volume.shape[2:])))
 
 
 if __name__ == "__main__":

@@ -108,6 +108,12 @@ def test_what_makes_no_sense_is_refused(run, script, arguments, said):
     assert said in output
 
 
+def test_peak_memory_is_that_of_one_way_alone(run):
+    code, output = run("atlas", "--quick", "--only", "tables", "ours")
+    assert code == 0, output
+    assert 0 <= int(output) < 200
+
+
 def test_without_its_peer_a_full_run_says_what_to_install(run):
     code, output = run("grad_cam", hidden=("monai",))
     assert code == 1
