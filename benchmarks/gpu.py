@@ -138,7 +138,7 @@ def maps(bench):
         samples.images[:1].to(bench.options.device),
         samples.images[1:].to(bench.options.device),
     )
-    model = build_network("resnet50").eval().to(bench.options.device)
+    model = build_network("resnet10" if bench.quick else "resnet50").eval().to(bench.options.device)
     batch = batch_size(model, image, 1)
     for precision in ("float32", "bf16"):
         work = partial(
@@ -176,7 +176,7 @@ def occlusion(bench):
 def curves(bench):
     device = bench.options.device
     images = chest_slices(bench.images, size=bench.size, seed=0, progress=False).images
-    model = build_network("resnet50", n_outputs=1).eval().to(device)
+    model = build_network("resnet10" if bench.quick else "resnet50", n_outputs=1).eval().to(device)
     batch = batch_size(model, images[:1].to(device), 0)
     values = {f"{index}": torch.rand(images.shape) for index in range(8)}
     prepared = Network(model, images.to(device)).quick
