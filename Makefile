@@ -1,7 +1,7 @@
 # make report   the CT contrast study, quick preset, from nothing to an HTML report
 # make test     every test
 # make reports  every study          make lab    JupyterLab on copies of the notebooks, in my-notebooks/
-# make check    what CI checks       make bench  the benchmarks
+# make check    what CI checks       make bench  the benchmarks, and benchmarks/RESULTS.md
 # make fuzz     every loader on EXAMPLES files changed at random (2000 of each kind; make test does 40)
 # make matrix   docs/networks.md anew, from the tests of every method on every kind of network
 #
@@ -49,8 +49,11 @@ lint: $(VENV)/installed-dev
 
 check: lint test
 
+# Some hours in all: what a script has measured stays when a later one fails (gpu.py does where there is none).
 bench: $(VENV)/installed-bench
-	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(bin)/python $$benchmark; done
+	@for benchmark in benchmarks/[!_]*.py; do \
+		echo "== $$benchmark"; $(bin)/python $$benchmark || echo "$$benchmark failed"; done
+	$(bin)/python benchmarks/_table.py
 
 # A stamp file for each set of packages: installed again only when pyproject.toml has changed.
 $(VENV)/installed: pyproject.toml

@@ -1,20 +1,18 @@
 """Sums and means of maps in the regions of an atlas, against nilearn's NiftiLabelsMasker.
 
 Random maps of 91 x 109 x 91 and 130 regions of a brain. nilearn gets the absolute maps, in the way that suits it
-best (all as one 4D image), and one map after the other, as maps come from files; a masker for the sums and one for the
-means, fitted beforehand. Ours makes both in one call, and takes the absolute values itself. They run in turn in this
-process, and their numbers are compared.
+best (all as one 4D image), and one map after the other, as maps come from files; a masker for the sums and one for
+the means, fitted beforehand. Ours makes both in one call, and takes the absolute values itself. They run in turn in
+this process, and their numbers are compared.
 
-    python benchmarks/atlas.py [maps]
+    python benchmarks/atlas.py
 """
 
-import statistics
-import sys
-import time
-import warnings
+from functools import partial
 
 import nibabel
 import numpy as np
+from _harness import Bench, Size
 from nilearn.datasets import load_mni152_brain_mask
 from nilearn.image import resample_to_img
 from nilearn.maskers import NiftiLabelsMasker
@@ -22,7 +20,6 @@ from scipy.spatial import cKDTree
 
 from xaitools.atlas import Atlas, region_table
 
-REPEATS = 3
 SHAPE, REGIONS = (91, 109, 91), 130
 AFFINE = np.array([[2.0, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
 
@@ -42,7 +39,7 @@ def example(n_maps):
 
 
 def masker(atlas, strategy):
-    image = nibabel.Nifti1Image(atlas.labels, atlas.affine)
+    image = nibabel.Nifti1Image(atlas.labels.astype(np.int32), atlas.affine)
     return NiftiLabelsMasker(image, strategy=strategy, standardize=None, resampling_target=None).fit()
 
 
@@ -65,31 +62,20 @@ def difference(found, expected):
     return max(np.max(np.abs(a - b) / np.abs(b)) for a, b in zip(found, expected, strict=True))
 
 
-def main():
-    warnings.simplefilter("ignore")
-    n_maps = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-    maps, atlas = example(n_maps)
+def tables(bench):
+    maps, atlas = example(bench.maps)
     maskers = [masker(atlas, strategy) for strategy in ("sum", "mean")]
-    ways = {
-        "ours": lambda: ours(maps, atlas),
-        "nilearn, one 4D image": lambda: by_nilearn(maskers, [maps]),
-        "nilearn, map by map": lambda: by_nilearn(maskers, maps[:, None]),
+    peers = {
+        "nilearn, one 4D image": partial(by_nilearn, maskers, [maps]),
+        "nilearn, map by map": partial(by_nilearn, maskers, maps[:, None]),
     }
-    times = {name: [] for name in ways}
-    results = {}
-    for _ in range(REPEATS):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            results[name] = way()
-            times[name].append(time.perf_counter() - start)
-    for name, seconds in times.items():
-        ratios = [theirs / own for theirs, own in zip(seconds, times["ours"], strict=True)]
-        print(
-            f"{name}: {statistics.median(seconds):.3f} s for {n_maps} maps, {statistics.median(ratios):.1f} times ours "
-            f"({min(ratios):.1f} to {max(ratios):.1f}), largest relative difference "
-            f"{difference(results[name], results['ours']):.1e}"
-        )
+    turns = bench.in_turn(peers | {"ours": partial(ours, maps, atlas)}, memory={})
+    for peer in peers:
+        off = difference(turns.results[peer], turns.results["ours"])
+        assert off < 1e-5, off
+        setting = f"{bench.maps} maps of {' x '.join(map(str, SHAPE))}, {REGIONS} regions"
+        bench.ratio(turns, peer, setting=setting, agreement=f"{off:.0e}")
 
 
 if __name__ == "__main__":
-    main()
+    Bench(__doc__, maps=Size(100, quick=2, help="maps")).run({"tables": tables})

@@ -7,47 +7,37 @@ the same size. Both ways run in turn in this process, and their numbers are comp
     python benchmarks/evaluation.py
 """
 
-import statistics
-import time
 from functools import partial
 
 import numpy as np
 import torch
+from _harness import Bench, Size
 from sklearn.metrics import roc_auc_score
 
 from xaitools.evaluation import fidelity_curves, localization
 from xaitools.models import build_network, predict
 
-REPEATS = 3
 FRACTIONS = np.linspace(0, 1, 11)
 
 
-def seconds(function):
-    """Median time, and the last result."""
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        result = function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times), result
-
-
-def example():
-    """Two images, ten methods, each also squared (the same ranking) and in regions of 8 x 8 pixels."""
+def example(bench):
+    """Two images, some methods, each also squared (the same ranking) and in regions of 8 x 8 pixels."""
+    size = bench.size
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(2, 1, 128, 128, generator=generator)
+    images = torch.rand(2, 1, size, size, generator=generator)
     maps = {}
-    for index in range(10):
-        values = torch.rand(2, 1, 128, 128, generator=generator)
+    for index in range(bench.methods):
+        values = torch.rand(2, 1, size, size, generator=generator)
         regions = torch.nn.functional.avg_pool2d(values, 8).repeat_interleave(8, -1).repeat_interleave(8, -2)
         maps |= {f"{index}": values, f"{index} squared": values**2, f"{index} regions": regions}
-    masks = torch.zeros(2, 1, 128, 128, dtype=torch.bool)
-    masks[:, :, 40:80, 50:90] = True
+    masks = torch.zeros(2, 1, size, size, dtype=torch.bool)
+    masks[:, :, size // 3 : 2 * size // 3, size // 2 :] = True
     return images, maps, masks
 
 
 def ours_localization(maps, masks):
-    return [localization(values, masks) for values in maps.values()]
+    found = [localization(values, masks) for values in maps.values()]
+    return np.column_stack([np.concatenate([scores[key] for scores in found]) for key in ("auc", "dice")])
 
 
 def naive_localization(maps, masks):
@@ -62,10 +52,6 @@ def naive_localization(maps, masks):
     return np.array(scores)
 
 
-def ours_fidelity(ask, images, maps):
-    return fidelity_curves(ask, images, maps, 0, fractions=FRACTIONS, progress=False)
-
-
 def naive_fidelity(ask, images, maps):
     curves = {}
     evaluations = 0
@@ -76,29 +62,36 @@ def naive_fidelity(ask, images, maps):
     return curves, evaluations
 
 
-def main():
-    images, maps, masks = example()
+def localize(bench):
+    _, maps, masks = example(bench)
+    loop = "scikit-learn, 100 thresholds"
+    ways = {loop: partial(naive_localization, maps, masks), "ours": partial(ours_localization, maps, masks)}
+    turns = bench.in_turn(ways)
+    found, expected = turns.results["ours"], turns.results[loop]
+    auc, dice = np.abs(found - expected)[:, 0].max(), (found - expected)[:, 1].max()
+    assert auc < 1e-9, auc
+    agreement = f"AUC {auc:.0e}; 100 thresholds miss up to {dice:.0e} of Dice"
+    bench.ratio(turns, loop, setting=f"{len(maps)} maps of two images", agreement=agreement)
+
+
+def fidelity(bench):
+    images, maps, _ = example(bench)
     ask = partial(predict, build_network("resnet10"), device="cpu")
-    ask(images)
-
-    naive, expected = seconds(lambda: naive_localization(maps, masks))
-    ours, found = seconds(lambda: ours_localization(maps, masks))
-    auc = np.concatenate([scores["auc"] for scores in found])
-    dice = np.concatenate([scores["dice"] for scores in found])
-    print(
-        f"localization: {ours:.3f} s, by scikit-learn and thresholds {naive:.3f} s: {naive / ours:.1f} times faster"
+    shared = partial(fidelity_curves, ask, images, maps, 0, fractions=FRACTIONS, progress=False)
+    turns = bench.in_turn({"map by map": partial(naive_fidelity, ask, images, maps), "ours": shared})
+    ours, (curves, evaluations) = turns.results["ours"], turns.results["map by map"]
+    off = max(np.abs(curve - curves[key]).max() for key, curve in ours.curves.items())
+    bench.ratio(
+        turns,
+        "map by map",
+        setting=f"{ours.n_evaluations} evaluations instead of {evaluations}",
+        agreement=f"{off:.0e}",
     )
-    print(f"  largest difference of AUC {np.abs(auc - expected[:, 0]).max():.1e}")
-    print(f"  Dice found by 100 thresholds is lower by up to {(dice - expected[:, 1]).max():.1e}")
-
-    ours, shared = seconds(lambda: ours_fidelity(ask, images, maps))
-    naive, (curves, evaluations) = seconds(lambda: naive_fidelity(ask, images, maps))
-    difference = max(np.abs(curve - curves[key]).max() for key, curve in shared.curves.items())
-    print(
-        f"fidelity: {ours:.2f} s for {shared.n_evaluations} evaluations, map by map {naive:.2f} s for {evaluations}"
-    )
-    print(f"  {naive / ours:.1f} times faster, largest difference {difference:.1e}")
 
 
 if __name__ == "__main__":
-    main()
+    Bench(
+        __doc__,
+        size=Size(128, quick=32, least=32, help="pixels of a side"),
+        methods=Size(10, quick=1, help="methods, three maps each"),
+    ).run({"localization": localize, "fidelity": fidelity})

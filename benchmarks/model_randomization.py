@@ -9,41 +9,34 @@ are checked on equal maps: all of ours are given to Quantus' similarity.
     python benchmarks/model_randomization.py --images 2 --repeats 1
 """
 
-import argparse
-import contextlib
-import io
-import statistics
-import time
 import warnings
+from functools import partial
 
 import numpy as np
 import torch
+from _harness import Bench, Size
 from captum.attr import GuidedBackprop, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
-
-with contextlib.redirect_stdout(io.StringIO()):
-    import quantus
-    from quantus.functions.similarity_func import correlation_spearman
 
 from xaitools.attribution import attribute
 from xaitools.evaluation import map_similarity, model_randomization
 from xaitools.models import Network, build_network
 from xaitools.phantoms import chest_slices
 
-STEPS, DRAWS, TARGET, BATCH = 25, 25, 1, 16
+TARGET, BATCH = 1, 16
 
 
-def saliency(model, images, target):
+def saliency(model, images, target, bench):
     return Saliency(model).attribute(images, target, abs=False)
 
 
 def smoothing(kind):
-    def explainer(model, images, target):
+    def explainer(model, images, target, bench):
         width = images.flatten(1).amax(1) - images.flatten(1).amin(1)
         return NoiseTunnel(Saliency(model)).attribute(
             images,
             nt_type=kind,
-            nt_samples=DRAWS,
-            nt_samples_batch_size=BATCH // len(images) or 1,
+            nt_samples=bench.draws,
+            nt_samples_batch_size=min(BATCH // len(images) or 1, bench.draws),
             stdevs=0.15 * float(width.mean()),
             target=target,
             abs=False,
@@ -52,14 +45,18 @@ def smoothing(kind):
     return explainer
 
 
-def integrated(model, images, target):
+def integrated(model, images, target, bench):
     return IntegratedGradients(model).attribute(
-        images, target=target, n_steps=STEPS, internal_batch_size=BATCH
+        images, target=target, n_steps=bench.steps, internal_batch_size=BATCH
     )
 
 
-def input_x_gradient(model, images, target):
+def input_x_gradient(model, images, target, bench):
     return InputXGradient(model).attribute(images, target)
+
+
+def guided(model, images, target, bench):
+    return GuidedBackprop(model).attribute(images, target)
 
 
 SETS = {
@@ -73,26 +70,29 @@ SETS = {
     "mixed": {
         "gradient": saliency,
         "input_x_gradient": input_x_gradient,
-        "guided_backprop": lambda model, images, target: GuidedBackprop(model).attribute(images, target),
+        "guided_backprop": guided,
         "integrated_gradients[black]": integrated,
         "gradient+smoothgrad": smoothing("smoothgrad"),
     },
 }
 
 
-def explain(explainer):
+def explain(explainer, bench):
     """As Quantus calls it."""
 
     def function(model, inputs, targets, **_):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             images, target = torch.as_tensor(inputs), torch.as_tensor(targets)
-            return explainer(model.eval(), images, target).sum(1, keepdim=True).detach().numpy()
+            return explainer(model.eval(), images, target, bench).sum(1, keepdim=True).detach().numpy()
 
     return function
 
 
-def by_quantus(model, images, methods):
+def by_quantus(bench, model, images, methods):
+    import quantus
+    from quantus.functions.similarity_func import correlation_spearman
+
     scores = {}
     for name, explainer in methods.items():
         metric = quantus.MPRT(
@@ -106,14 +106,14 @@ def by_quantus(model, images, methods):
             model=model,
             x_batch=images.numpy(),
             y_batch=np.full(len(images), TARGET),
-            explain_func=explain(explainer),
+            explain_func=explain(explainer, bench),
             channel_first=True,
             softmax=False,
         )
     return scores
 
 
-def by_ours(model, images, methods):
+def by_ours(bench, model, images, methods):
     return model_randomization(
         model,
         images,
@@ -121,18 +121,20 @@ def by_ours(model, images, methods):
         list(methods),
         similarities=["spearman"],
         absolute=[True],
-        steps=STEPS,
-        draws=DRAWS,
+        steps=bench.steps,
+        draws=bench.draws,
         progress=False,
     )
 
 
-def largest_difference(model, images, methods):
+def off_by(bench, model, images, methods):
     """Between Quantus' similarity and ours, of the same maps of a network and of a redrawn one."""
+    from quantus.functions.similarity_func import correlation_spearman
+
     network = Network(model, images[:1])
     twin = network.randomized(network.layers[-3:])
     one, other = (
-        attribute(each, images, TARGET, list(methods), steps=STEPS, draws=DRAWS, progress=False)
+        attribute(each, images, TARGET, list(methods), steps=bench.steps, draws=bench.draws, progress=False)
         for each in (network, twin)
     )
     rows = [
@@ -147,41 +149,37 @@ def largest_difference(model, images, methods):
     return max(np.abs(ours - theirs).max() for ours, theirs in rows)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--set", choices=SETS, default="shared")
-    options = parser.parse_args()
-    methods = SETS[options.set]
-    images = chest_slices(options.images, size=options.size, seed=0, progress=False).images
-    model = build_network("resnet18").eval()
-    seconds = {"quantus": [], "ours": []}
-    for _ in range(options.repeats):
-        start = time.process_time()
-        theirs = by_quantus(model, images, methods)
-        seconds["quantus"].append(time.process_time() - start)
-        start = time.process_time()
-        ours = by_ours(model, images, methods)
-        seconds["ours"].append(time.process_time() - start)
-        theirs_s, ours_s = seconds["quantus"][-1], seconds["ours"][-1]
-        print(f"Quantus {theirs_s:.1f} s, ours {ours_s:.1f} s of processor time: {theirs_s / ours_s:.2f}")
-    n_layers = ours.table.k.max()
-    assert n_layers == len(next(iter(theirs.values()))) - 1, "both redraw the same layers"
-    print(
-        f"{len(methods)} methods, {n_layers} layers, {len(images)} images of {options.size} x {options.size}"
+def redrawn(bench, methods):
+    images = chest_slices(bench.images, size=bench.size, seed=0, progress=False).images
+    model = build_network("resnet10" if bench.quick else "resnet18").eval()
+    ways = {"Quantus": partial(by_quantus, bench, model, images, methods)} if bench.has("quantus") else {}
+    turns = bench.in_turn(ways | {"ours": partial(by_ours, bench, model, images, methods)})
+    table, agreement = turns.results["ours"].table, ""
+    n_layers = table.k.max()
+    if theirs := turns.results.get("Quantus"):
+        assert n_layers == len(next(iter(theirs.values()))) - 1, "both redraw the same layers"
+        averages = turns.results["ours"].verdicts().set_index("method").average
+        apart = max(
+            abs(np.mean([np.mean(own) for key, own in scores.items() if key != "original"]) - averages[name])
+            for name, scores in theirs.items()
+        )
+        equal = off_by(bench, model, images, methods)
+        assert equal < 1e-9, equal
+        agreement = f"of equal maps {equal:.0e}; means over layers, of other weights, {apart:.2f}"
+    setting = (
+        f"{len(methods)} methods, {n_layers} layers, {len(images)} images of {bench.size} x {bench.size}, "
     )
-    print(
-        f"largest difference of similarities of equal maps: {largest_difference(model, images, methods):.1e}"
-    )
-    averages = ours.verdicts().set_index("method").average
-    for name, scores in theirs.items():
-        layers = [np.mean(values) for key, values in scores.items() if key != "original"]
-        print(f"{name:30} mean over layers: Quantus {np.mean(layers):.3f}, ours {averages[name]:.3f}")
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"median: {medians['quantus'] / medians['ours']:.2f} times as fast")
+    setting += f"{bench.draws} draws"
+    bench.ratio(turns, "Quantus", setting=setting, agreement=agreement)
 
 
 if __name__ == "__main__":
-    main()
+    bench = Bench(
+        __doc__,
+        images=Size(4, quick=1, help="images"),
+        size=Size(64, quick=32, least=32, help="pixels of a side"),
+        steps=Size(25, quick=2, least=2, help="path steps"),
+        draws=Size(25, quick=2, least=2, help="noisy copies"),
+    )
+    sets = {"shared": {"gradient": saliency}} if bench.quick else SETS
+    bench.run({name: partial(redrawn, methods=methods) for name, methods in sets.items()})

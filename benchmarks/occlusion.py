@@ -1,31 +1,30 @@
 """Occlusion from what changes in each layer, against captum, MONAI and full passes.
 
-A brain volume of 91 x 109 x 91 voxels and the network of Eitel and Ritter, patches of 5 x 5 x 5 side by side: captum's
+A brain of 91 x 109 x 91 voxels and the network of Eitel and Ritter, patches of 5 x 5 x 5 side by side: captum's
 `Occlusion` with each of several `perturbations_per_eval`, and MONAI's `OcclusionSensitivity` with each of several
 `n_batch`, are stopped after `--windows` windows, and their time for a window is taken for all windows. Ours computes
-them all, with tracing, folding and checks. Then voxel by voxel, the middle slab of the volume only. Then torchvision's
-ResNets, 128 x 128, patches of 8 x 8 at a stride of 4, against batched full passes of the same folded, channels-last
-network. All run in turn in this process, and the outputs of common windows are compared.
+them all, with tracing, folding and checks. Then voxel by voxel, a slab of `--slab-2mm` or `--slab-1mm` slices of a
+brain (hiding what is outside of a brain changes nothing, and takes no time). Then torchvision's ResNets, 224 x 224,
+patches of 16 x 16 at a stride of 8, against batched full passes of the same folded, channels-last network. The
+outputs of common windows are compared.
 
-    python benchmarks/occlusion.py [--windows 40] [--repeats 3] [--skip-monai]
+    python benchmarks/occlusion.py
+    python benchmarks/occlusion.py --workloads patches --windows 40
 """
 
-import argparse
 import contextlib
 import itertools
-import logging
-import statistics
-import time
+from functools import partial
 
 import torch
+from _harness import Bench, Size, largest_difference, processor_time
 from captum.attr import Occlusion
 from torch import nn
 
-from xaitools.attribution.occlusion import occlusion
+from xaitools.attribution import occlusion
 from xaitools.models import build_network
-from xaitools.models.brain_cnn import eitel_cnn
+from xaitools.phantoms import synthetic_brains
 
-SHAPE = (91, 109, 91)
 PATCH = 5
 BATCHES = (1, 4, 8)
 TARGET = 1
@@ -49,7 +48,7 @@ class Meter:
             self.clean_calls -= 1
             return outputs
         self.outputs.append(outputs[:, TARGET].clone())
-        self.times.append(time.perf_counter())
+        self.times.append(processor_time())
         self.counts.append(len(images))
         if sum(self.counts) >= self.windows:
             raise Enough
@@ -108,98 +107,125 @@ def monai_windows(network, volume, windows, batch):
 
 
 def ours(network, images, **options):
-    start = time.perf_counter()
-    maps = occlusion(network, images, torch.tensor([TARGET]), progress=False, **options)
-    return time.perf_counter() - start, maps
+    return occlusion(network, images, torch.tensor([TARGET]), progress=False, **options)
 
 
-def spread(values, digits=3):
-    return f"{statistics.median(values):.{digits}g} ({min(values):.{digits}g} to {max(values):.{digits}g})"
+def brain_network(bench, shape):
+    return trained_like(
+        build_network("eitel_cnn_small" if bench.quick else "eitel_cnn", input_size=shape)
+    ).requires_grad_(False)
 
 
-def eitel(windows, repeats, with_monai):
-    network = trained_like(eitel_cnn(1, 2, SHAPE))
-    volume = torch.rand(1, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
-    grid = [-(-n // PATCH) for n in SHAPE]
+def patches(bench):
+    shape = (16, 20, 16) if bench.quick else (91, 109, 91)
+    network = brain_network(bench, shape)
+    volume = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))
+    grid = [-(-n // PATCH) for n in shape]
     total = grid[0] * grid[1] * grid[2]
-    libraries = {("captum", batch): captum_windows for batch in BATCHES}
-    if with_monai:
-        libraries |= {("MONAI", batch): monai_windows for batch in BATCHES}
-    seconds = {key: [] for key in libraries}
-    own = []
-    for _ in range(repeats):
-        for key, run in libraries.items():
-            meter = run(network, volume, windows, key[1])
-            seconds[key].append(meter.seconds)
-            if key == ("captum", 1):
-                theirs = torch.cat(meter.outputs)
-        took, maps = ours(network, volume, patch=PATCH, algorithm="incremental")
-        own.append(took / total)
+    peers = {"captum": captum_windows} | (
+        {} if bench.options.skip_monai or not bench.has("monai") else {"MONAI": monai_windows}
+    )
+    meters = {peer: [] for peer in peers}
+    best = {}
+
+    def metered(peer):
+        """One turn; the first settles how many windows at once suit the library best."""
+        tried = {}
+        for batch in (best[peer],) if peer in best else BATCHES:
+            tried[batch] = peers[peer](network, volume, bench.windows, batch)
+        best[peer] = min(tried, key=lambda batch: tried[batch].seconds)
+        meters[peer].append(tried[best[peer]])
+
+    hide = partial(ours, network, volume, patch=PATCH, algorithm="incremental")
+    turns = bench.in_turn({peer: partial(metered, peer) for peer in peers} | {"ours": hide})
+    theirs = torch.cat(meters["captum"][0].outputs)
     with torch.no_grad():
         clean = network(volume)[0, TARGET]
     # captum's first axis runs fastest
     starts = itertools.islice(itertools.product(*(range(n) for n in reversed(grid))), len(theirs))
+    maps = turns.results["ours"]
     found = torch.stack([maps[0, 0, x * PATCH, y * PATCH, z * PATCH] for z, y, x in starts])
-    gap = (found - (clean - theirs)).abs().max() / clean.abs()
-    print(f"Eitel network, {SHAPE}, patch {PATCH}: {total} windows, libraries stopped after {windows}")
-    for name, batch in libraries:
-        print(f"  {name}, {batch} at once: {spread([1e3 * s for s in seconds[name, batch]])} ms a window")
-    print(
-        f"  ours: {spread([1e3 * s for s in own])} ms a window, {statistics.median(own) * total:.2f} s in all"
-    )
-    for name in dict.fromkeys(name for name, _ in libraries):
-        best = min(
-            (key for key in libraries if key[0] == name), key=lambda key: statistics.median(seconds[key])
+    off = float((found - (clean - theirs)).abs().max() / clean.abs())
+    assert off < 1e-5, off
+    own = [took / total for took in turns.processor["ours"]]
+    for peer, turn in meters.items():
+        seconds = [meter.seconds for meter in turn]
+        bench.figure(
+            [a / b for a, b in zip(seconds, own, strict=True)],
+            "x",
+            name=peer,
+            peer=peer,
+            setting=f"{' x '.join(map(str, shape))}, {total} windows, the library stopped after {bench.windows}, "
+            f"{best[peer]} at once",
+            agreement=f"{off:.0e} of the output" if peer == "captum" else "",
+            processor_ms_a_window={peer: 1e3 * min(seconds), "ours": 1e3 * min(own)},
+            load=turns.load,
         )
-        ratios = [a / b for a, b in zip(seconds[best], own, strict=True)]
-        print(f"  {name} at its best ({best[1]} at once) / ours: {spread(ratios)}")
-    print(f"  largest difference from captum's windows, relative to the output: {gap:.1e}")
-    assert gap < 1e-5
 
 
-def single_voxels(repeats):
-    network = trained_like(eitel_cnn(1, 2, SHAPE))
-    volume = torch.rand(1, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
-    baseline = volume.clone()
-    baseline[:, :, 45:47] = 0  # elsewhere hiding changes nothing, and takes no time
-    hidden = 2 * SHAPE[1] * SHAPE[2]
-    own = [
-        ours(network, volume, patch=1, baseline=baseline, algorithm="incremental")[0] for _ in range(repeats)
-    ]
-    each = [1e3 * took / hidden for took in own]
-    print(f"voxel by voxel, {hidden} voxels: {spread(each)} ms a voxel")
-
-
-def resnets(repeats):
-    images = torch.rand(1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
-    for name in ("resnet18", "resnet50"):
-        network = trained_like(build_network(name))
-        times = {"incremental": [], "full": [], "auto": []}
-        maps = {}
-        for _, (algorithm, own) in itertools.product(range(repeats), times.items()):
-            took, maps[algorithm] = ours(network, images, patch=8, stride=4, algorithm=algorithm)
-            own.append(took)
-        gap = (maps["incremental"] - maps["full"]).abs().max() / maps["full"].abs().max()
-        ratios = [a / b for a, b in zip(times["full"], times["incremental"], strict=True)]
-        print(f"{name}, 128 x 128, patch 8, stride 4: full passes {spread(times['full'])} s")
-        print(f"  incremental {spread(times['incremental'])} s, auto {spread(times['auto'])} s")
-        print(f"  full / incremental: {spread(ratios)}, largest difference {gap:.1e} of the map's maximum")
-
-
-def main():
-    logging.basicConfig(format="%(message)s")
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def voxels(bench, spacing, slab):
+    """One voxel after the other, in the middle slices of a synthetic brain."""
+    image = torch.as_tensor(synthetic_brains(1, spacing=spacing, seed=0, progress=False).images[:])
+    network = brain_network(bench, image.shape[2:])
+    baseline = image.clone()
+    start = (image.shape[2] - slab) // 2
+    baseline[:, :, max(start, 0) : start + slab] = 0  # elsewhere hiding changes nothing, and takes no time
+    hidden = int((baseline != image).sum())
+    hide = partial(ours, network, image, patch=1, baseline=baseline, algorithm="incremental")
+    turns = bench.in_turn({"ours": hide}, memory={})
+    bench.figure(
+        turns.wall["ours"],
+        "s",
+        setting=f"{' x '.join(map(str, image.shape[2:]))}, {hidden} voxels of the brain hidden",
+        processor_seconds={"ours": turns.processor["ours"]},
+        memory=turns.memory,
+        load=turns.load,
     )
-    parser.add_argument("--windows", type=int, default=40)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--skip-monai", action="store_true")
-    options = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads")
-    eitel(options.windows, options.repeats, not options.skip_monai)
-    single_voxels(options.repeats)
-    resnets(options.repeats)
+
+
+def slices(bench, name):
+    """Against batched full passes of the same prepared network."""
+    images = torch.rand(1, 1, bench.size, bench.size, generator=torch.Generator().manual_seed(0))
+    network = trained_like(build_network("resnet10" if bench.quick else name))
+    hide = partial(ours, network, images, patch=16, stride=8)
+    turns = bench.in_turn(
+        {
+            "full passes": partial(hide, algorithm="full"),
+            "incremental": partial(hide, algorithm="incremental"),
+            "ours": partial(hide, algorithm="auto"),
+        }
+    )
+    off = largest_difference(turns.results["ours"], turns.results["full passes"])
+    assert off < 1e-2, off
+    for way in ("ours", "incremental"):
+        bench.ratio(
+            turns,
+            "full passes",
+            way,
+            name=way,
+            setting=f"{name}, {bench.size} x {bench.size}, patch 16, stride 8",
+            agreement=f"{off:.0e} of the maximum",
+        )
 
 
 if __name__ == "__main__":
-    main()
+    bench = Bench(
+        __doc__,
+        flags={"--skip-monai": {"action": "store_true", "help": "captum alone, whose import is the quicker"}},
+        windows=Size(
+            40, quick=16, least=16, help="windows of the other libraries: two calls of the largest batch"
+        ),
+        slab_2mm=Size(91, quick=1, help="slices of 2 mm, voxel by voxel"),
+        slab_1mm=Size(182, quick=1, help="slices of 1 mm, voxel by voxel"),
+        size=Size(224, quick=32, least=32, help="pixels of a side, for the ResNets"),
+    )
+    workloads = {
+        "patches": patches,
+        "voxels of 2 mm": partial(voxels, spacing=12 if bench.quick else 2, slab=bench.slab_2mm),
+        "voxels of 1 mm": partial(voxels, spacing=1, slab=bench.slab_1mm),
+        "resnet18": partial(slices, name="resnet18"),
+        "resnet50": partial(slices, name="resnet50"),
+    }
+    if bench.quick and not bench.options.workloads:
+        workloads = {name: workloads[name] for name in ("patches", "voxels of 2 mm", "resnet18")}
+    bench.run(workloads)

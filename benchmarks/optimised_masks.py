@@ -1,25 +1,18 @@
 """Optimised masks: a plain autograd loop, as published implementations have it, against one call for all settings.
 
-The network family of Thibeau-Sutre et al. (3D convolution, batch normalisation, leaky ReLU, max pooling, dropout, dense
-layers), four volumes of one group, four settings of the two penalties. The loop takes one setting after the other; its
-network is in evaluation mode and else as training left it; and the blur is a convolution in each step. Both
-run in turn in this process, and the objectives after the same number of steps are compared. Peak memory is that of a
-process of its own.
+The network family of Thibeau-Sutre et al. (3D convolution, batch normalisation, leaky ReLU, max pooling, dropout,
+dense layers), four volumes of one group, four settings of the two penalties. The loop takes one setting after the
+other; its network is in evaluation mode and else as training left it; and the blur is a convolution in each step.
+Both run in turn in this process, and the objectives after the same number of steps are compared.
 
     python benchmarks/optimised_masks.py            # several minutes on two cores
-    python benchmarks/optimised_masks.py --quick    # smaller volumes
 """
 
-import argparse
-import re
-import statistics
-import subprocess
-import sys
-import time
-from pathlib import Path
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from _harness import Bench, Size
 from torch import nn
 
 from xaitools.attribution import MaskSettings, optimise_masks
@@ -87,10 +80,12 @@ def plain_loop(net, volumes, target, one, deletion):
     return objectives
 
 
-def run(which, net, volumes, target, steps, deletion):
+def by_loop(net, volumes, target, steps, deletion):
     """Objectives of all settings at their last step."""
-    if which == "plain loop":
-        return [plain_loop(net, volumes, target, one, deletion)[-1] for one in settings(steps)]
+    return [plain_loop(net, volumes, target, one, deletion)[-1] for one in settings(steps)]
+
+
+def by_ours(net, volumes, target, steps, deletion):
     found = optimise_masks(
         net,
         volumes,
@@ -105,53 +100,26 @@ def run(which, net, volumes, target, steps, deletion):
     return found.history.query("iteration == @steps").objective.tolist()
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--quick", action="store_true", help="volumes of 32 x 40 x 32")
-    parser.add_argument("--cpu", action="store_true", help="seconds of the processor, on a busy machine")
-    parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    shape = (32, 40, 32) if options.quick else (61, 73, 61)
+def compare(bench, deletion):
+    shape = (61, 73, 61) if bench.size == 61 else (bench.size,) * 3
     net = network(shape)
     volumes = torch.rand(4, 1, *shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         target = int(net(volumes[:1]).argmax())
-    if options.only:
-        which, deletion = options.only
-        run(which, net, volumes, target, 1, deletion)
-        print(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-        return
-    clock = time.process_time if options.cpu else time.perf_counter
-    for deletion in ("white", "blur"):
-        seconds, ends = {"plain loop": [], "ours": []}, {}
-        for _ in range(options.repeats):
-            for which, times in seconds.items():
-                start = clock()
-                ends[which] = run(which, net, volumes, target, options.steps, deletion)
-                times.append(clock() - start)
-        apart = max(abs(a - b) / abs(a) for a, b in zip(ends["plain loop"], ends["ours"], strict=True))
-        if not apart < TOLERANCE:
-            raise SystemExit(f"{deletion}: objectives differ by {apart:.1e} of their value")
-        ratios = sorted(one / other for one, other in zip(*seconds.values(), strict=True))
-        memory = {which: peak(which, deletion, options.quick) for which in seconds}
-        theirs, ours = (statistics.median(times) for times in seconds.values())
-        print(
-            f"{deletion}: plain loop {theirs:.1f} s, ours {ours:.1f} s for {options.steps} steps, "
-            f"{statistics.median(ratios):.2f} times faster (from {ratios[0]:.2f} to {ratios[-1]:.2f}), "
-            f"objectives apart by {apart:.0e}; peak memory {memory['plain loop']} and {memory['ours']} MiB",
-            flush=True,
-        )
-
-
-def peak(which, deletion, quick):
-    """Peak memory in MiB of a process that does nothing else."""
-    command = [sys.executable, __file__, "--only", which, deletion, *(["--quick"] if quick else [])]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) // 1024
+    task = (net, volumes, target, bench.steps, deletion)
+    turns = bench.in_turn(
+        {"plain loop": partial(by_loop, *task), "ours": partial(by_ours, *task)}, memory={"steps": 1}
+    )
+    ends = zip(turns.results["plain loop"], turns.results["ours"], strict=True)
+    apart = max(abs(a - b) / abs(a) for a, b in ends)
+    assert apart < TOLERANCE, apart
+    setting = f"four settings of {bench.steps} steps, four volumes of {' x '.join(map(str, shape))}"
+    bench.ratio(turns, "plain loop", setting=setting, agreement=f"objectives {apart:.0e}")
 
 
 if __name__ == "__main__":
-    main()
+    Bench(
+        __doc__,
+        size=Size(61, quick=16, least=16, help="voxels of a side"),
+        steps=Size(10, quick=2, help="steps of each optimisation"),
+    ).run({deletion: partial(compare, deletion=deletion) for deletion in ("white", "blur")})

@@ -9,11 +9,14 @@ One brain of 182 x 218 x 182 voxels (the MNI template with noise) under one smoo
 - ipyniivue: the same volume and map as .nii.gz, moved by its own mouse wheel (its quickest way).
 
 "painted" is the time from the event until two animation frames after the drawing call (40 events, one after
-another); "frames" is in how many frames a drag of 60 events, one a frame, was drawn; "sent" is what the kernel sent
-to the page until it stood still; "visible" is the time from running the cell to the first
-picture, libraries and data loaded.
+another), 17 to 33 ms of which are the wait for those frames at 60 Hz; "one frame" is until what follows the first;
+"frames" is in how many frames a drag of 60 events, one a frame, was drawn; "sent" is what the kernel sent to the
+page until it stood still; "visible" is the time from running the cell to the first picture, libraries and data
+loaded.
 
-    python -m benchmarks.viewer [NAME ...]
+    python benchmarks/viewer.py [--viewers NAME ...]
+
+--quick opens an exported viewer of a small volume in the browser alone, without Jupyter and the others.
 """
 
 import shutil
@@ -21,11 +24,11 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
-
-from tests.widgets.jupyter import serve, write_notebook
+import numpy as np
+from _harness import Bench, Size
 
 DATA = """
 import tempfile
@@ -90,7 +93,10 @@ DRIVERS = {
         const canvas = document.querySelector(".xai-panes canvas");
         if (!input || !canvas?.hasAttribute("aria-valuenow")) return null;
         return {
-            act() { input.value = (Number(input.value) + 1) % 182; input.dispatchEvent(new Event("input")); },
+            act() {
+                input.value = (Number(input.value) + 1) % (Number(input.max) + 1);
+                input.dispatchEvent(new Event("input"));
+            },
             hook: (done) => new MutationObserver(done).observe(canvas, { attributeFilter: ["aria-valuenow"] }),
         };
     }""",
@@ -162,7 +168,7 @@ for (const name of ["drawArrays", "drawElements"]) {
 }
 """
 
-MEASURE = """async (makeDriver) => {
+MEASURE = """async ([makeDriver, events]) => {
     const driver = eval(makeDriver)();
     const frame = () => new Promise(requestAnimationFrame);
     const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -170,26 +176,31 @@ MEASURE = """async (makeDriver) => {
     let frames = new Set();
     let now = 0;
     driver.hook(() => { frames.add(now); drawn?.(); });
+    const channel = new MessageChannel();
+    const posted = () => new Promise((done) => { channel.port1.onmessage = done; channel.port2.postMessage(0); });
     const times = [];
-    for (let event = 0; event < 40; event++) {
+    const singles = [];
+    for (let event = 0; event < events; event++) {
         const start = performance.now();
         const done = new Promise((resolve) => { drawn = resolve; });
         driver.act();
         const answered = await Promise.race([done.then(() => true), pause(3000)]);
         if (!answered) throw new Error("nothing was drawn");
         await frame();
+        await posted();
+        singles.push(performance.now() - start);
         await frame();
         times.push(performance.now() - start);
         await pause(30 + 20 * Math.random());
     }
     await pause(500);
     frames.clear();
-    for (let event = 0; event < 60; event++) {
+    for (let event = 0; event < 1.5 * events; event++) {
         now = await frame();
         driver.act();
     }
     for (const end = performance.now() + 1500; performance.now() < end;) now = await frame();
-    return { times, frames: frames.size };
+    return { times, singles, frames: frames.size };
 }"""
 
 RUN_CELL = """async (index) => {
@@ -204,13 +215,30 @@ OPEN = """async (path) => {
 }"""
 
 
-def count_received(page: Page) -> list[int]:
-    received: list[int] = []
+@contextmanager
+def chromium():
+    """A page of headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not path:
+        sys.exit("no Chromium was found on the PATH: install one to measure the viewer")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.add_init_script(WATCH_GL)
+        yield page
+        browser.close()
+
+
+def count_received(page):
+    received = []
     page.on("websocket", lambda socket: socket.on("framereceived", lambda data: received.append(len(data))))
     return received
 
 
-def measure(page: Page, received: list[int], url: str, name: str) -> dict[str, float]:
+def measure(page, received, url, name, events):
+    """Times in ms, frames painted of a drag, MB sent and seconds until visible."""
     page.goto(f"{url}lab?reset")
     page.wait_for_function("window.jupyterapp")
     page.evaluate(OPEN, f"{name}.ipynb")
@@ -223,40 +251,58 @@ def measure(page: Page, received: list[int], url: str, name: str) -> dict[str, f
     run.dispose()
     page.wait_for_timeout(1500)
     sent = sum(received)
-    found = page.evaluate(MEASURE, DRIVERS[name])
+    return page.evaluate(MEASURE, [DRIVERS[name], events]) | {"sent": sent / 1e6, "visible": visible}
+
+
+def row(bench, name, found):
     times = sorted(found["times"])
-    return {
-        "painted": statistics.median(times),
-        "p90": times[int(0.9 * len(times))],
-        "frames": found["frames"],
-        "sent": sent / 1e6,
-        "visible": visible,
+    others = {
+        "one_frame_ms": statistics.median(found["singles"]),
+        "p90_ms": times[int(0.9 * len(times))],
+        "frames": f"{found['frames']} of {int(1.5 * bench.events)}",
+        "sent_MB": found.get("sent"),
+        "visible_s": found.get("visible"),
     }
+    bench.figure(times, "ms", name=name, setting="182 x 218 x 182, one volume and one map", details=others)
+    print(f"  {name}: median {statistics.median(times):.1f} ms, {others}")
 
 
-def main() -> None:
-    names = sys.argv[1:] or list(SOURCES)
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    print(f"{'':10} {'painted ms':>11} {'p90 ms':>7} {'frames of 60':>13} {'sent MB':>8} {'visible s':>10}")
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+def jupyter(bench):
+    """All viewers in one JupyterLab and one browser."""
+    from tests.widgets.jupyter import serve, write_notebook
+
+    names = bench.options.viewers or [name for name in SOURCES if name != "ipyniivue" or bench.has(name)]
+    with tempfile.TemporaryDirectory() as folder, chromium() as page:
         work = Path(folder) / "work"
         work.mkdir()
         for name in names:
             write_notebook(work / f"{name}.ipynb", DATA + IMPORTS[name], SOURCES[name])
         with serve("jupyterlab", Path(folder), work) as url:
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
-            page.add_init_script(WATCH_GL)
             received = count_received(page)
             for name in names:
-                row = measure(page, received, url, name)
-                print(
-                    f"{name:10} {row['painted']:11.1f} {row['p90']:7.1f} {row['frames']:13.0f} "
-                    f"{row['sent']:8.2f} {row['visible']:10.2f}",
-                    flush=True,
-                )
-            browser.close()
+                row(bench, name, measure(page, received, url, name, bench.events))
+
+
+def exported(bench):
+    """Ours alone, from a file."""
+    from xaitools.widgets import SliceViewer
+
+    volume = np.random.default_rng(0).random((1, 1, 16, 20, 16), dtype=np.float32)
+    with tempfile.TemporaryDirectory() as folder, chromium() as page:
+        path = Path(folder) / "viewer.html"
+        path.write_text(SliceViewer(volume, {"map": volume}).to_html(), encoding="utf-8")
+        page.goto(path.as_uri())
+        page.wait_for_function(DRIVERS["xaitools"], timeout=30_000, polling="raf")
+        row(bench, "xaitools", page.evaluate(MEASURE, [DRIVERS["xaitools"], bench.events]))
 
 
 if __name__ == "__main__":
-    main()
+    bench = Bench(
+        __doc__,
+        flags={
+            "--viewers": {"nargs": "+", "choices": list(SOURCES), "help": "only these, in JupyterLab (all)"}
+        },
+        events=Size(40, quick=4, least=4, help="movements of the slider"),
+    )
+    if bench.has("playwright"):
+        bench.run({"exported": exported} if bench.quick else {"jupyter": jupyter})
