@@ -11,7 +11,7 @@ VENV ?= .venv
 STUDY ?= ct_contrast
 PRESET ?= quick
 EXAMPLES ?= 2000
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo "$$p" && break; done)
 
 bin := $(VENV)/bin
