@@ -3,6 +3,7 @@
 # make reports  every study          make lab    JupyterLab on copies of the notebooks, in my-notebooks/
 # make check    what CI checks       make bench  the benchmarks
 # make fuzz     every loader on EXAMPLES files changed at random (2000 of each kind; make test does 40)
+# make voila    the notebooks as dashboards in the browser, without code
 # make matrix   docs/networks.md anew, from the tests of every method on every kind of network
 #
 # Everything goes into $(VENV). PYTHON=... picks the interpreter, 3.10 or newer.
@@ -18,7 +19,7 @@ bin := $(VENV)/bin
 notebooks := $(wildcard notebooks/*.ipynb notebooks/lessons/*.ipynb)
 studies := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 
-.PHONY: report reports test fuzz matrix lab lint check bench
+.PHONY: report reports test fuzz matrix lab voila lint check bench
 .DEFAULT_GOAL := report
 
 report: $(VENV)/installed
@@ -39,6 +40,9 @@ matrix: $(VENV)/installed-dev
 
 lab: $(VENV)/installed
 	$(bin)/xaitools lab
+
+voila: $(VENV)/installed
+	$(bin)/xaitools lab --voila
 
 lint: $(VENV)/installed-dev
 	$(bin)/ruff check .
