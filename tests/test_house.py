@@ -1,5 +1,6 @@
 """What holds for the package as a whole: layers, light imports, and what is installed."""
 
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 import xaitools
+import xaitools.study
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,6 +48,12 @@ def test_the_check_for_heavy_packages_can_fail():
 def test_every_lazy_name_exists(name):
     assert getattr(xaitools, name).__name__ == name
     assert name in dir(xaitools)
+
+
+@pytest.mark.parametrize("package", [xaitools, xaitools.study])
+def test_no_lazy_name_is_that_of_a_module_which_would_take_its_place(package):
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    assert {name for name in modules & set(package.__all__) if callable(getattr(package, name))} == set()
 
 
 def test_an_unknown_name_is_an_attribute_error():
