@@ -24,7 +24,7 @@ METHODS = {
     "lrp[alpha1_beta0]": "LRP",
     "layer_cam": "layer-CAM",
 }
-WINDOW, SIZE = (1000, 700), (800, 560)
+WINDOW, SIZE = (1000, 820), (800, 656)
 """Pixels of the browser's window, and of the animation."""
 SHORT, LONG = 350, 1200
 """Milliseconds: of a step, and of a picture to look at."""
@@ -40,7 +40,7 @@ def write_page(path: Path) -> None:
         patient.images[:],
         {METHODS[name]: values for name, values in maps.items()},
         masks=patient.masks[:],
-        mask_name="what the disease takes",
+        mask_name="atrophy",
         affine=brains.affine,
         threshold=12.0,
         voxel=[22, 40, 13],
@@ -115,8 +115,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_page(Path(folder) / "viewer.html")
         pictures, milliseconds = zip(*frames(Path(folder) / "viewer.html"), strict=True)
-    first, *others = (picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for picture in pictures)
-    first.save(PICTURE, save_all=True, append_images=others, duration=list(milliseconds), loop=0, optimize=True)
+    few = {"colors": 256, "method": Image.Quantize.FASTOCTREE, "dither": Image.Dither.NONE}
+    first, *others = (picture.quantize(**few) for picture in pictures)
+    first.save(
+        PICTURE, save_all=True, append_images=others, duration=list(milliseconds), loop=0, optimize=True
+    )
     print(f"{PICTURE}: {len(pictures)} pictures, {PICTURE.stat().st_size / 1e3:.0f} kB")
 
 

@@ -141,7 +141,9 @@ def methods() -> None:
     type=click.UNPROCESSED,
     metavar="[FOLDER] [OPTIONS OF JUPYTERLAB, as --no-browser]...",
 )
-@click.option("--voila", is_flag=True, help="Dashboards by Voila instead: text, pictures and widgets, no code.")
+@click.option(
+    "--voila", is_flag=True, help="Dashboards by Voila instead: text, pictures and widgets, no code."
+)
 def lab(arguments: tuple[str, ...], voila: bool) -> None:
     """Open JupyterLab on copies of the notebooks in FOLDER; my-notebooks by default.
 
