@@ -3,6 +3,7 @@
 # make reports  every study          make lab    JupyterLab on copies of the notebooks, in my-notebooks/
 # make check    what CI checks       make bench  the benchmarks, and benchmarks/RESULTS.md
 # make fuzz     every loader on EXAMPLES files changed at random (2000 of each kind; make test does 40)
+# make voila    the notebooks as dashboards in the browser, without code
 # make matrix   docs/networks.md anew, from the tests of every method on every kind of network
 #
 # Everything goes into $(VENV). PYTHON=... picks the interpreter, 3.10 or newer.
@@ -11,14 +12,14 @@ VENV ?= .venv
 STUDY ?= ct_contrast
 PRESET ?= quick
 EXAMPLES ?= 2000
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo "$$p" && break; done)
 
 bin := $(VENV)/bin
 notebooks := $(wildcard notebooks/*.ipynb notebooks/lessons/*.ipynb)
 studies := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 
-.PHONY: report reports test fuzz matrix lab lint check bench
+.PHONY: report reports test fuzz matrix lab voila lint check bench
 .DEFAULT_GOAL := report
 
 report: $(VENV)/installed
@@ -39,6 +40,9 @@ matrix: $(VENV)/installed-dev
 
 lab: $(VENV)/installed
 	$(bin)/xaitools lab
+
+voila: $(VENV)/installed
+	$(bin)/xaitools lab --voila
 
 lint: $(VENV)/installed-dev
 	$(bin)/ruff check .

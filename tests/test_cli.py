@@ -80,6 +80,11 @@ def test_lab_opens_copies_with_threads_that_sleep_while_they_wait(tmp_path, monk
     assert command[1:] == ["-m", "jupyterlab", str(tmp_path / "mine")]
     assert env["OMP_WAIT_POLICY"] == "PASSIVE"
     assert "ct_contrast.ipynb" in {file.name for file in (tmp_path / "mine").iterdir()}
+    assert call("lab", "--voila", tmp_path / "mine", "--port=9").exit_code == 3
+    (_, (command, env)) = calls
+    assert command[1:3] == ["-m", "voila"]
+    assert command[-2:] == [str(tmp_path / "mine"), "--port=9"]
+    assert env["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
 def test_sweep_prints_the_table_and_fails_if_a_run_did(tmp_path):

@@ -1,12 +1,10 @@
-"""What holds for the package as a whole: layers, light imports, what is installed and what is shipped."""
+"""What holds for the package as a whole: layers, light imports, and what is installed."""
 
-import os
 import pkgutil
 import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ import yaml
 
 import xaitools
 import xaitools.study
-from xaitools.study.notebooks import studies
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -86,35 +83,6 @@ def test_conda_and_pip_get_the_same_packages():
     given = requirements([*conda, *(line for line in nested["pip"] if line != "-e .")])
     assert given.pop("pip") == ""
     assert given == expected
-
-
-def test_the_wheel_brings_notebooks_presets_templates_and_scripts(tmp_path):
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, capture_output=True, check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "installed")
-    for folder in ("reports/template", "widgets/static"):
-        shipped = {path.name for path in (tmp_path / "installed" / "xaitools" / folder).rglob("*")}
-        assert shipped >= {path.name for path in (ROOT / "xaitools" / folder).rglob("*.*")}
-    notebooks = tmp_path / "installed" / "xaitools" / "notebooks"
-    shipped = {path.relative_to(notebooks) for path in notebooks.rglob("*.*")}
-    assert shipped == {
-        path.relative_to(ROOT / "notebooks")
-        for path in (ROOT / "notebooks").rglob("*.*")
-        if not {"output", ".ipynb_checkpoints"} & set(path.parts)
-    }
-
-    listing = "from xaitools.study.notebooks import studies; print(*studies())"
-    found = subprocess.run(
-        [sys.executable, "-c", listing],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert found.stdout.split() == studies()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

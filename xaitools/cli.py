@@ -169,7 +169,10 @@ def methods() -> None:
     type=click.UNPROCESSED,
     metavar="[FOLDER] [OPTIONS OF JUPYTERLAB, as --no-browser]...",
 )
-def lab(arguments: tuple[str, ...]) -> None:
+@click.option(
+    "--voila", is_flag=True, help="Dashboards by Voila instead: text, pictures and widgets, no code."
+)
+def lab(arguments: tuple[str, ...], voila: bool) -> None:
     """Open JupyterLab on copies of the notebooks in FOLDER; my-notebooks by default.
 
     Copies that are there already stay as they are. The notebooks that reports are made from are not touched.
@@ -181,7 +184,7 @@ def lab(arguments: tuple[str, ...]) -> None:
 
         for copy in copy_notebooks(folder):
             click.echo(f"Copied: {_short(copy)}")
-        raise click.exceptions.Exit(open_lab(folder, options))
+        raise click.exceptions.Exit(open_lab(folder, options, dashboards=voila))
 
 
 @main.command()

@@ -6,9 +6,9 @@ import pytest
 
 from xaitools.reports.parameters import read_preset
 from xaitools.study import method_table, read_published
-from xaitools.study.notebooks import find_notebook, read_parameters
+from xaitools.study.notebooks import find_notebook, read_parameters, studies
 
-STUDIES = ["ad_mask", "ad_retraining", "brain_mri", "ct_contrast", "fetal_hc", "sanity_checks"]
+STUDIES = studies()
 OF_METHODS = ["ad_retraining", "ct_contrast", "fetal_hc"]
 """Studies that compare methods by name; that of masks compares masks."""
 

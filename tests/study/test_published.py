@@ -5,11 +5,10 @@ import pytest
 import xaitools.study.published as published
 from xaitools.errors import DataError, ParameterError
 from xaitools.study import notebooks_dir, published_text, published_values, read_published
+from xaitools.study.notebooks import studies
 
-STUDIES = ["ad_mask", "ad_retraining", "ct_contrast", "fetal_hc", "sanity_checks"]
 
-
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", studies())
 def test_every_published_number_says_where_it_stands(study, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     table = read_published(study)

@@ -55,11 +55,23 @@ def serve(app, folder, work):
 @contextmanager
 def serve_voila(folder, notebook):
     """Start Voila on one notebook, which runs anew for whoever opens the address that this gives."""
+    with _serve_voila(["voila", notebook.name], folder, notebook.parent) as url:
+        yield url
+
+
+@contextmanager
+def serve_dashboards(folder, work):
+    """Start `xaitools lab --voila` on a folder; gives the address of its list of notebooks."""
+    with _serve_voila(["xaitools", "lab", "--voila", str(work)], folder, work) as url:
+        yield url
+
+
+@contextmanager
+def _serve_voila(command, folder, work):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = ["voila", notebook.name, "--no-browser", f"--port={port}"]
-    command += ["--Voila.ip=127.0.0.1", "--ServerApp.ip=127.0.0.1"]
-    with _start(command, folder, notebook.parent) as server:
+    command += ["--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1", "--ServerApp.ip=127.0.0.1"]
+    with _start(command, folder, work) as server:
         _wait_for(lambda: _listens(port), server)
         yield f"http://127.0.0.1:{port}/"
 

@@ -3,11 +3,12 @@
 import os
 from urllib.parse import urlsplit
 
+import nbformat
 import numpy as np
 import pytest
 
 from .conftest import Painted, expected_pixels
-from .jupyter import RUN_OPENED, serve, serve_voila, write_notebook
+from .jupyter import RUN_OPENED, serve, serve_dashboards, serve_voila, write_notebook
 
 SOURCE = """
 import numpy as np
@@ -84,3 +85,20 @@ def test_voila_draws_the_viewer_and_python_follows(notebook, tmp_path, browser, 
         icons = [address for address in browser.requests if not is_local(address)]
         assert all("fontawesome" in address for address in icons)
         assert [error for error in browser.errors if not error.startswith(VOILA_SAYS)] == []
+
+
+def test_dashboards_list_the_notebooks_and_show_no_code(notebook, tmp_path, page):
+    shown = nbformat.read(notebook, as_version=4)
+    for tag in ("notebook-only", "exercise", "solution"):
+        shown.cells.append(nbformat.v4.new_markdown_cell(f"for {tag}", metadata={"tags": [tag]}))
+    shown.cells.append(nbformat.v4.new_markdown_cell("for all"))
+    nbformat.write(shown, notebook)
+    with serve_dashboards(tmp_path, notebook.parent) as url:
+        page.goto(url)
+        page.get_by_text("ct_contrast.ipynb").wait_for()
+        page.goto(url + "voila/render/viewer.ipynb")
+        check(Painted(page), 1 - RAMP)
+        text = page.locator("body").inner_text()
+        assert "for all" in text
+        assert not [tag for tag in ("notebook-only", "exercise", "solution") if f"for {tag}" in text]
+        assert "np.linspace" not in text

@@ -14,8 +14,14 @@ from typing import Any
 
 from xaitools.errors import ParameterError
 from xaitools.files import replacing
+from xaitools.reports.front import NOTEBOOK_ONLY
 from xaitools.reports.kernel import patience
 from xaitools.study.notebooks import notebooks_dir
+
+_DASHBOARD = [
+    f"--TagRemovePreprocessor.remove_cell_tags={tag}" for tag in (NOTEBOOK_ONLY, "exercise", "solution")
+]
+"""What asks for code has no place where there is none."""
 
 
 def copy_notebooks(folder: str | Path) -> list[Path]:
@@ -46,14 +52,19 @@ def copy_notebooks(folder: str | Path) -> list[Path]:
     return made
 
 
-def open_lab(folder: str | Path, options: Sequence[str] = ()) -> int:
-    """JupyterLab on a folder with options of its own, until it is closed; what it returned."""
+def open_lab(folder: str | Path, options: Sequence[str] = (), *, dashboards: bool = False) -> int:
+    """JupyterLab on a folder with options of its own, until it is closed; what it returned.
+
+    As `dashboards`, Voila instead: a list of the notebooks, each of which runs when it is chosen, and shows text,
+    pictures and widgets without the code.
+    """
+    application = ["voila", *_DASHBOARD] if dashboards else ["jupyterlab"]
     command, environment = (
-        [sys.executable, "-m", "jupyterlab", str(folder), *options],
+        [sys.executable, "-m", *application, str(folder), *options],
         os.environ | patience(),
     )
     if os.name == "posix":
-        os.execve(sys.executable, command, environment)  # in our place, so that Ctrl-C is JupyterLab's own
+        os.execve(sys.executable, command, environment)  # in our place, so that Ctrl-C is its own
     return subprocess.run(command, env=environment, check=False).returncode
 
 
