@@ -105,8 +105,7 @@ ask(
         "That one stops what is negative; the epsilon rule keeps both signs.",
     ),
     Option(
-        "Integrated gradients from black.",
-        "In such a network the output grows in proportion to the image, so that they agree as well; but ask which one needs "
-        "a single backward pass and no path.",
+        "Integrated gradients from white.",
+        "A baseline plays no part in the rule: one backward pass at the image itself is all that it needs.",
     ),
 )
