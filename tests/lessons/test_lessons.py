@@ -125,7 +125,9 @@ def test_what_follows_an_exercise_does_not_need_it(name, executed):
     defined = set()
     for cell in read(name).cells:
         if "exercise" in tags(cell):
-            defined |= set(re.findall(r"(?m)^(?:def )?(\w+)(?: = \.\.\.|\(.*\):\n\s+return \.\.\.)", cell.source))
+            defined |= set(
+                re.findall(r"(?m)^(?:def )?(\w+)(?: = \.\.\.|\(.*\):\n\s+return \.\.\.)", cell.source)
+            )
     assert defined
     for cell in cells(name, "code"):
         assert not defined & set(re.findall(r"\w+", cell.source)), cell.source
@@ -152,7 +154,12 @@ def test_students_get_no_solution(tmp_path):
         assert not [cell for cell in copy.cells if "solution" in tags(cell)]
         text = "\n".join(cell.source for cell in copy.cells)
         lines = {line for source in solutions for line in source.splitlines() if len(line) > 12}
-        given = {line for cell in read(path.stem).cells if "solution" not in tags(cell) for line in cell.source.splitlines()}
+        given = {
+            line
+            for cell in read(path.stem).cells
+            if "solution" not in tags(cell)
+            for line in cell.source.splitlines()
+        }
         assert not [line for line in lines - given if line in text]
         assert not [cell for cell in copy.cells if cell.get("outputs")]
 
