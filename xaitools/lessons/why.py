@@ -114,8 +114,8 @@ ask(
     ),
     Option(
         "Something there tells the hospitals or devices apart, and how ill their patients are.",
-        "A shortcut: true in the training data, worthless elsewhere. Zech et al. (2018) and DeGrave et al. (2021) found "
-        "such networks by looking where they look.",
+        "A shortcut: true in the training data, worthless elsewhere. Zech et al. (2018) and DeGrave et al. (2021) "
+        "found such networks by looking where they look.",
         right=True,
     ),
     Option(
