@@ -141,17 +141,23 @@ def methods() -> None:
     type=click.UNPROCESSED,
     metavar="[FOLDER] [OPTIONS OF JUPYTERLAB, as --no-browser]...",
 )
-def lab(arguments: tuple[str, ...]) -> None:
-    """Open JupyterLab on copies of the notebooks in FOLDER; my-notebooks by default.
+@click.option("--lessons", is_flag=True, help="The lessons instead, without their solutions, in my-lessons.")
+@click.option("--solutions", is_flag=True, help="With --lessons: keep the solutions, folded, for teachers.")
+def lab(arguments: tuple[str, ...], lessons: bool, solutions: bool) -> None:
+    """Open JupyterLab on copies of the studies in FOLDER; my-notebooks by default.
 
     Copies that are there already stay as they are. The notebooks that reports are made from are not touched.
     """
+    if solutions and not lessons:
+        raise click.UsageError("--solutions belongs to the lessons: give it with --lessons")
+    usual = "my-lessons" if lessons else "my-notebooks"
     named = bool(arguments) and not arguments[0].startswith("-")
-    folder, options = Path(arguments[0] if named else "my-notebooks"), arguments[int(named) :]
+    folder, options = Path(arguments[0] if named else usual), arguments[int(named) :]
     with _plain_errors():
+        from xaitools.lessons.copies import student_copy
         from xaitools.reports.working_copy import copy_notebooks, open_lab
 
-        for copy in copy_notebooks(folder):
+        for copy in student_copy(folder, solutions=solutions) if lessons else copy_notebooks(folder):
             click.echo(f"Copied: {_short(copy)}")
         raise click.exceptions.Exit(open_lab(folder, options))
 

@@ -19,7 +19,7 @@ from xaitools.study.notebooks import notebooks_dir
 
 
 def copy_notebooks(folder: str | Path) -> list[Path]:
-    """Copy the shipped notebooks into `folder`, but for those that it has: what somebody wrote there stays.
+    """Copy the studies' notebooks into `folder`, but for those that it has: what somebody wrote there stays.
 
     Returns
     -------
@@ -37,9 +37,9 @@ def copy_notebooks(folder: str | Path) -> list[Path]:
             f"{folder} holds the notebooks that reports are made from; expected another folder, for copies to play with"
         )
     made = []
-    for notebook in sorted(source.rglob("*.ipynb")):
-        copy = target / notebook.relative_to(source)
-        if ".ipynb_checkpoints" not in notebook.parts and not copy.exists():
+    for notebook in sorted(source.glob("*.ipynb")):
+        copy = target / notebook.name
+        if not copy.exists():
             with replacing(copy) as temporary:
                 shutil.copyfile(notebook, temporary)
             made.append(copy)
