@@ -1,7 +1,7 @@
 """What checkers ask of answers: the usual ways in which a number or an array goes wrong, each with its hint."""
 
 import math
-import numbers
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -183,11 +183,11 @@ def _as_array(answer: Any) -> Any:
         return "Your answer is a function; expected {what}: call it."
     if hasattr(answer, "detach"):
         answer = answer.detach().cpu().numpy()
-    elif isinstance(answer, numbers.Number):
-        answer = complex(answer) if isinstance(answer, complex) else float(answer)
+    elif isinstance(answer, int) and abs(answer) > sys.float_info.max:
+        return "Your answer has hundreds of digits; expected {what}."
     try:
         array = np.asarray(answer)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RuntimeError):
         return f"Your answer is {_kind(answer)}; expected {{what}}."
     if array.dtype == object and array.size and all(hasattr(item, "detach") for item in array.flat):
         return "Your answer is a list of tensors; expected {what}: join them with torch.stack."

@@ -25,7 +25,7 @@ def load_lesson(key: str) -> None:
     ParameterError
         If the key names no lesson.
     """
-    number = key.partition(".")[0] if isinstance(key, str) else ""
+    number = key.partition(".")[0]
     if number not in map(str, range(1, len(LESSONS) + 1)):
         raise ParameterError(
             f'{key!r} names no lesson; expected its number, a point and the exercise, such as "2.1" or "2.a".'
