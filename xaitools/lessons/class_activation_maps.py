@@ -22,10 +22,16 @@ def cam(
     """Features weighed by those of a class in the last layer, (row, column)."""
     expected = _weighed(weights[TARGET], features)
     known = [
-        (_weighed(weights[1 - TARGET], features), "These are the weights of the other class: take weights[1]."),
+        (
+            _weighed(weights[1 - TARGET], features),
+            "These are the weights of the other class: take weights[1].",
+        ),
         (features.mean(dim=0), "This is the mean of the features: each channel has a weight of its own."),
         (features.sum(dim=0), "This is the sum of the features: each channel has a weight of its own."),
-        (expected.clamp(min=0), "Cells that speak against the class belong to a CAM too: leave the ReLU out."),
+        (
+            expected.clamp(min=0),
+            "Cells that speak against the class belong to a CAM too: leave the ReLU out.",
+        ),
         (
             expected / len(features),
             "This is the mean over the channels: add them up, as the last layer does.",
@@ -36,7 +42,9 @@ def cam(
         return "This is a map for each class: take the one of class 1."
     if getattr(answer, "shape", None) == features.shape:
         return "Every channel is still there: add them up over the first axis."
-    return array_hint(answer, expected, known=known, far="Multiply each channel by weights[1] and add them up.")
+    return array_hint(
+        answer, expected, known=known, far="Multiply each channel by weights[1] and add them up."
+    )
 
 
 @checker(
@@ -55,8 +63,14 @@ def grad_cam(
     products = (gradients * activations).sum(dim=0)
     by_cell = "You weighed each cell by its own gradient: Grad-CAM takes the mean of each channel's gradient first. "
     known = [
-        (signed, "Nearly: what speaks against the class is still there. Keep the positive part: .clamp(min=0)."),
-        (signed.abs(), "The absolute value turns what speaks against the class into support: use .clamp(min=0)."),
+        (
+            signed,
+            "Nearly: what speaks against the class is still there. Keep the positive part: .clamp(min=0).",
+        ),
+        (
+            signed.abs(),
+            "The absolute value turns what speaks against the class into support: use .clamp(min=0).",
+        ),
         (_weighed(weights, activations.clamp(min=0)).abs(), "The ReLU belongs after the sum, not before it."),
         (products, f"{by_cell}(That is HiResCAM.)"),
         (products.clamp(min=0), f"{by_cell}(That is HiResCAM.)"),
@@ -86,7 +100,7 @@ def _weighed(
 
 @checker(
     "5.3",
-    right="16 pixels, a quarter of the image: of a heart that is 20 pixels wide, the map can tell no more than its side.",
+    right="16 pixels, a quarter of the image: of a heart 20 pixels wide, the map can tell no more than its side.",
 )
 def cell_side(answer: Any) -> Hint:
     """Pixels along the side of one of 4 x 4 cells in an image of 64 x 64."""

@@ -13,7 +13,7 @@ from xaitools.lessons.questions import Option, ask
 
 @checker(
     "7.1",
-    right="B is the slice itself, D its edges, F blurred noise. If you were wrong by eye: so is everyone, now and then.",
+    right="B is the slice itself, D its edges, F blurred noise. Who was wrong by eye is in good company.",
 )
 def never_saw_the_network(answer: Any) -> Hint:
     """The letters of the control maps."""
@@ -24,7 +24,9 @@ def never_saw_the_network(answer: Any) -> Hint:
     "7.2",
     right="The same as localization(...)['auc'] computes, which sorts the values instead of comparing each with each.",
 )
-def auc(answer: Any, *, values: Float[np.ndarray, "row column"], mask: Bool[np.ndarray, "row column"]) -> Hint:
+def auc(
+    answer: Any, *, values: Float[np.ndarray, "row column"], mask: Bool[np.ndarray, "row column"]
+) -> Hint:
     """The ROC AUC of one map against its mask."""
     expected = float(localization(values[None], mask[None])["auc"][0])
     inside, outside = values[mask], values[~mask]
@@ -34,8 +36,14 @@ def auc(answer: Any, *, values: Float[np.ndarray, "row column"], mask: Bool[np.n
             float((inside[:, None] > outside).sum()),
             "That is the number of pairs: take the mean, so that it becomes a probability.",
         ),
-        (float((inside > outside.mean()).mean()), "You compared with the mean outside: compare each with each."),
-        (float(np.mean(inside.mean() > outside.mean())), "Compare single pixels, each with each, not the means."),
+        (
+            float((inside > outside.mean()).mean()),
+            "You compared with the mean outside: compare each with each.",
+        ),
+        (
+            float(np.mean(inside.mean() > outside.mean())),
+            "Compare single pixels, each with each, not the means.",
+        ),
         (float(inside.mean() - outside.mean()), "That is a difference of means, in the map's own unit."),
         (float(inside.mean() / outside.mean()), "That is a ratio of means: the AUC counts pairs."),
     ]
@@ -46,13 +54,16 @@ def auc(answer: Any, *, values: Float[np.ndarray, "row column"], mask: Bool[np.n
 
 @checker(
     "7.3",
-    right="By so much the probability lies below that of the untouched slice, on average. Compare it with random order.",
+    right="So far the probability lies below that of the untouched slice, on average. Compare random order.",
 )
 def aopc(answer: Any, *, curve: Float[np.ndarray, " step"]) -> Hint:
     """The mean of the falls, step 0 included."""
     falls = curve[0] - curve
     known = [
-        (float(curve.mean()), "That is the mean probability, the area under the curve: AOPC is the area over it."),
+        (
+            float(curve.mean()),
+            "That is the mean probability, the area under the curve: AOPC is the area over it.",
+        ),
         (
             float(falls[1:].mean()),
             "You left out k = 0. Its fall is 0, but the formula divides by L + 1, the number of all steps.",
@@ -63,7 +74,9 @@ def aopc(answer: Any, *, curve: Float[np.ndarray, " step"]) -> Hint:
     ]
     if getattr(answer, "shape", None) == curve.shape:
         return "That is a fall for each step: take their mean."
-    return number_hint(answer, float(falls.mean()), tolerance=1e-3, known=known, far="curve[0] - curve, then the mean.")
+    return number_hint(
+        answer, float(falls.mean()), tolerance=1e-3, known=known, far="curve[0] - curve, then the mean."
+    )
 
 
 ask(
@@ -81,7 +94,7 @@ ask(
     ),
     Option(
         "Either the map is wrong, or the network uses something else: the mask alone cannot tell.",
-        "Fidelity tells: hide what the map marks, and what the mask marks, and see which of the two the network misses.",
+        "Fidelity tells: hide what the map marks, then what the mask marks, and see which one the network misses.",
         right=True,
     ),
     Option(

@@ -11,9 +11,10 @@ from xaitools.lessons.checking import Hint, checker
 from xaitools.lessons.questions import Option, ask
 from xaitools.models import accuracy, predict
 
+
 @checker(
     "6.1",
-    right="That is occlusion: one such number a patch. The score of the check was no network, and it worked all the same.",
+    right="That is occlusion: one such number a patch. The score of the check was no network, and yet it worked.",
 )
 def fall(answer: Any) -> Hint:
     """A function (score, image, rows, columns): how far the score falls when a patch is hidden with 0.
@@ -33,10 +34,19 @@ def fall(answer: Any) -> Hint:
                 return "Your function changes the image that it was given: hide the patch in image.clone()."
             whole, part = float(score(image)), float((weights * image)[..., rows, columns].sum())
             known = [
-                (-part, "The sign is turned: a fall is score(image) - score(hidden), above 0 if hiding lowers it."),
-                (whole - part, "This is the score of the hidden image: how far does it lie below score(image)?"),
+                (
+                    -part,
+                    "The sign is turned: a fall is score(image) - score(hidden), above 0 if hiding lowers it.",
+                ),
+                (
+                    whole - part,
+                    "This is the score of the hidden image: how far does it lie below score(image)?",
+                ),
                 (whole, "All of the image was hidden: hide image[..., rows, columns] alone."),
-                (0.0, "Nothing was hidden. Was the patch of the copy set to 0, and the copy handed to score?"),
+                (
+                    0.0,
+                    "Nothing was hidden. Was the patch of the copy set to 0, and the copy handed to score?",
+                ),
                 (abs(part), "The absolute value hides whether the score fell or rose: leave it out."),
             ]
             return number_hint(value, part, tolerance=1e-3, known=known, far="score(image) - score(hidden).")
@@ -65,24 +75,32 @@ def share_without_marker(answer: Any, *, model: nn.Module, without: Samples, mar
         (expected * len(without), "That is how many are right: divide by the number of slices."),
     ]
     return number_hint(
-        answer, expected, known=known, far="accuracy(predict(model, images), labels) of the slices in without."
+        answer,
+        expected,
+        known=known,
+        far="accuracy(predict(model, images), labels) of the slices in without.",
     )
 
 
 @checker(
     "6.3",
-    right="256 answers for one map, where a gradient takes one pass forward and one back. In a volume it would be 4,096.",
+    right="256 answers for one map; a gradient takes one pass forward and one back. In a volume it would be 4,096.",
 )
 def hidden_copies(answer: Any) -> Hint:
     """Windows on a grid of 4 pixels in an image of 64 x 64."""
     known = [
         (64, "That is for patches side by side: here a new one begins every 4 pixels."),
-        (225, "Those are the patches that fit in whole: the last of each row and column stick out, and count too."),
+        (
+            225,
+            "Those are the patches that fit in whole: the last of each row and column stick out, and count too.",
+        ),
         (4096, "That would be a patch for each pixel."),
         (16, "That is one row of patches: there are as many rows."),
         (32, "That is one row and one column: each row goes with each column."),
     ]
-    return number_hint(answer, 256, tolerance=1e-6, known=known, far="Count the starts along a side: 0, 4, ..., 60.")
+    return number_hint(
+        answer, 256, tolerance=1e-6, known=known, far="Count the starts along a side: 0, 4, ..., 60."
+    )
 
 
 ask(
