@@ -22,7 +22,8 @@ def fall(answer: Any) -> Hint:
     It is tried with a score that is linear in the image, whose fall is the sum over the patch.
     """
     image = torch.linspace(0.2, 1, 8 * 12).reshape(1, 1, 8, 12)
-    weights = torch.linspace(-1, 2, 8 * 12).reshape(1, 1, 8, 12).sin()
+    weights = torch.linspace(0.5, 1.5, 8 * 12).reshape(1, 1, 8, 12)
+    weights[:, :, 4:] *= -1  # hiding a patch in the lower half makes the score rise
     passed = image.clone()
 
     def score(images: Tensor) -> Tensor:
@@ -34,6 +35,7 @@ def fall(answer: Any) -> Hint:
                 return "Your function changes the image that it was given: hide the patch in image.clone()."
             whole, part = float(score(image)), float((weights * image)[..., rows, columns].sum())
             known = [
+                (abs(part), "The absolute value hides whether the score fell or rose: leave it out."),
                 (
                     -part,
                     "The sign is turned: a fall is score(image) - score(hidden), above 0 if hiding lowers it.",
@@ -47,7 +49,6 @@ def fall(answer: Any) -> Hint:
                     0.0,
                     "Nothing was hidden. Was the patch of the copy set to 0, and the copy handed to score?",
                 ),
-                (abs(part), "The absolute value hides whether the score fell or rose: leave it out."),
             ]
             return number_hint(value, part, tolerance=1e-3, known=known, far="score(image) - score(hidden).")
 
