@@ -79,6 +79,24 @@ def test_lab_opens_copies_with_threads_that_sleep_while_they_wait(tmp_path, monk
     assert command[1:] == ["-m", "jupyterlab", str(tmp_path / "mine")]
     assert env["OMP_WAIT_POLICY"] == "PASSIVE"
     assert "ct_contrast.ipynb" in {file.name for file in (tmp_path / "mine").iterdir()}
+    assert not (tmp_path / "mine" / "lessons").exists()
+
+
+def test_lab_opens_the_lessons_for_students_or_teachers(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(
+        "xaitools.reports.working_copy.open_lab",
+        lambda folder, options: commands.append((str(folder), options)),
+    )
+    monkeypatch.chdir(tmp_path)
+    assert "2_gradient.ipynb" in call("lab", "--lessons").stdout
+    assert '"solution"' not in (tmp_path / "my-lessons" / "2_gradient.ipynb").read_text()
+    assert call("lab", "--lessons", "class", "--no-browser", "--solutions").exit_code == 0
+    assert '"solution"' in (tmp_path / "class" / "2_gradient.ipynb").read_text()
+    assert commands == [("my-lessons", ()), ("class", ("--no-browser",))]
+    refused = call("lab", "--solutions")
+    assert refused.exit_code == 2
+    assert "give it with --lessons" in refused.stderr
 
 
 def test_sweep_prints_the_table_and_fails_if_a_run_did(tmp_path):

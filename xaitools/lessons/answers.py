@@ -1,6 +1,7 @@
 """What checkers ask of answers: the usual ways in which a number or an array goes wrong, each with its hint."""
 
 import math
+import reprlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -81,7 +82,9 @@ def array_hint(
     if _close(got, wanted, tolerance):
         return None
     for wrong, hint in known:
-        if np.size(_as_array(wrong)) == got.size and _close(got, np.reshape(_as_array(wrong), got.shape), tolerance):
+        if np.size(_as_array(wrong)) == got.size and _close(
+            got, np.reshape(_as_array(wrong), got.shape), tolerance
+        ):
             return hint
     return _usual(got, wanted, tolerance) or f"The shape is right, the values are not. {far}".strip()
 
@@ -117,7 +120,7 @@ def function_hint(answer: Any, takes: str, cases: Sequence[tuple[tuple, Callable
         Arguments, and what judges the value that the function returns for them.
     """
     if not callable(answer):
-        return f"Your answer is {_kind(answer)}; expected a function of ({takes}): hand over its name, without brackets."
+        return f"Your answer is {_kind(answer)}; expected a function of ({takes}): give its name, without brackets."
     for arguments, judged in cases:
         try:
             value = answer(*arguments)
@@ -134,22 +137,22 @@ def function_hint(answer: Any, takes: str, cases: Sequence[tuple[tuple, Callable
 
 def choice_hint(answer: Any, expected: Any, hints: dict[Any, str]) -> Hint:
     """None if the answer is `expected`, a text or a whole number; else the hint of what was chosen."""
-    chosen = _plain(answer)
+    chosen, choices = _plain(answer), _listed([expected, *hints])
+    if not isinstance(chosen, (str, int, float)) or isinstance(chosen, bool) != isinstance(expected, bool):
+        return f"Your answer is {_kind(answer)}; expected one of {choices}."
     if chosen == _plain(expected):
         return None
-    if not isinstance(expected, (set, frozenset)) and isinstance(chosen, (set, list, tuple, dict)):
-        return f"Your answer is {_kind(answer)}; expected one of {_listed([expected, *hints])}."
     known = {_plain(key): hint for key, hint in hints.items()}
-    if isinstance(chosen, (str, int, float)) and chosen in known:
-        return known[chosen]
-    return f"Your answer is {answer!r}; expected one of {_listed([expected, *hints])}."
+    return known.get(chosen, f"Your answer is {reprlib.repr(answer)}; expected one of {choices}.")
 
 
 def set_hint(answer: Any, expected: set[str], among: set[str]) -> Hint:
     """None if a set of names is `expected`, else what is too much, or how many are missing."""
     if isinstance(answer, str):
         answer = {answer}
-    if not isinstance(answer, (set, frozenset, list, tuple)) or not all(isinstance(item, str) for item in answer):
+    if not isinstance(answer, (set, frozenset, list, tuple)) or not all(
+        isinstance(item, str) for item in answer
+    ):
         return f"Your answer is {_kind(answer)}; expected a set of names, such as {{{sorted(among)[0]!r}}}."
     got = {item.strip() for item in answer}
     if unknown := sorted(got - among):
@@ -157,7 +160,11 @@ def set_hint(answer: Any, expected: set[str], among: set[str]) -> Hint:
     if extra := sorted(got - expected):
         return f"{extra[0]!r} does not belong to them. Look again at what it shows."
     missing = len(expected - got)
-    return f"So far so good, but {missing} more {'belongs' if missing == 1 else 'belong'} to them." if missing else None
+    return (
+        f"So far so good, but {missing} more {'belongs' if missing == 1 else 'belong'} to them."
+        if missing
+        else None
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -196,7 +203,14 @@ def _as_array(answer: Any) -> Any:
 
 def _kind(answer: Any) -> str:
     """What an answer is, in words."""
-    words = {str: "a text", bool: "True or False", type(None): "None", dict: "a dict", list: "a list", set: "a set"}
+    words = {
+        str: "a text",
+        bool: "True or False",
+        type(None): "None",
+        dict: "a dict",
+        list: "a list",
+        set: "a set",
+    }
     return words.get(type(answer), f"of type {type(answer).__name__}")
 
 

@@ -131,7 +131,9 @@ class OpenAnswer(Exception):
 
 def _is_open(answer: Any) -> bool:
     """Whether dots were left, alone or among the items of a list, a tuple or a dict."""
-    items = answer.values() if isinstance(answer, dict) else answer if isinstance(answer, (list, tuple)) else ()
+    items = (
+        answer.values() if isinstance(answer, dict) else answer if isinstance(answer, (list, tuple)) else ()
+    )
     return answer is ... or any(item is ... for item in items)
 
 

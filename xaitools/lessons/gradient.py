@@ -23,7 +23,10 @@ def saliency(answer: Any, *, model: nn.Module, image: Tensor, target: int = 1) -
         )
     expected = _gradient(image, lambda x: model(x)[:, target])
     known = [
-        (image * expected, "This is image times gradient, a method of its own: the exercise asks for the gradient."),
+        (
+            image * expected,
+            "This is image times gradient, a method of its own: the exercise asks for the gradient.",
+        ),
         (_gradient(image, lambda x: model(x).sum(dim=1)), "This explains the sum of both outputs: pick one."),
         (_gradient(image, lambda x: model(x)[:, 1 - target]), "This explains the other class's output."),
         (
@@ -35,7 +38,9 @@ def saliency(answer: Any, *, model: nn.Module, image: Tensor, target: int = 1) -
     for times in (2, 3, 4):
         again = "The pattern is right, but {} times too large: backward() adds to image.grad. Begin with a fresh copy."
         known.append((times * expected, again.format(times)))
-    return array_hint(answer, expected, known=known, far="Explain model(image)[0, target], the output for contrast.")
+    return array_hint(
+        answer, expected, known=known, far="Explain model(image)[0, target], the output for contrast."
+    )
 
 
 def _gradient(image: Tensor, output: Any) -> Tensor:
@@ -46,7 +51,10 @@ def _gradient(image: Tensor, output: Any) -> Tensor:
 COPIES, SIGMA = 4000, 0.5
 
 
-@checker("2.2", right="That is SmoothGrad: new noise for each copy, and the mean of the gradients, not of the images.")
+@checker(
+    "2.2",
+    right="That is SmoothGrad: new noise for each copy, and the mean of the gradients, not of the images.",
+)
 def smoothgrad(answer: Any) -> Hint:
     """A function (gradient, image, sigma, copies): the mean gradient of noisy copies.
 
@@ -76,14 +84,19 @@ def smoothgrad(answer: Any) -> Hint:
         if abs(float(noise.std()) / SIGMA - 1) > 0.1:
             return f"The noise has a standard deviation of {float(noise.std()):.2g}; expected sigma, {SIGMA}."
         known = [
-            (COPIES * (image**2 + SIGMA**2), "This is the sum of all gradients: divide it by the number of copies."),
+            (
+                COPIES * (image**2 + SIGMA**2),
+                "This is the sum of all gradients: divide it by the number of copies.",
+            ),
             (image**2, "This is the gradient of the mean image: average the gradients instead."),
         ]
         return array_hint(value, image**2 + SIGMA**2, tolerance=0.05, known=known)
 
     def of_negative(value: Any) -> Hint:
         hint = "You averaged absolute values: SmoothGrad averages the signed gradients."
-        return array_hint(value, -torch.ones_like(image), tolerance=0.05, known=[(torch.ones_like(image), hint)])
+        return array_hint(
+            value, -torch.ones_like(image), tolerance=0.05, known=[(torch.ones_like(image), hint)]
+        )
 
     cases = [
         ((squared, image, SIGMA, COPIES), of_square),
@@ -92,7 +105,10 @@ def smoothgrad(answer: Any) -> Hint:
     return function_hint(answer, "gradient, image, sigma, copies", cases)
 
 
-@checker("2.3", right="Noise falls with the square root of the number of copies: a quarter of it costs sixteen times.")
+@checker(
+    "2.3",
+    right="Noise falls with the square root of the number of copies: a quarter of it costs sixteen times.",
+)
 def copies_needed(answer: Any) -> Hint:
     """From 10 copies to a quarter of the noise."""
     known = [

@@ -17,7 +17,10 @@ def total(answer: Any, *, model: nn.Module, image: Tensor, baseline: Tensor, tar
         here, there = model(image)[0], model(baseline)[0]
     expected = float(here[target] - there[target])
     known = [
-        (float(here[target]), "This is the output for the slice: take off what the network says to the baseline."),
+        (
+            float(here[target]),
+            "This is the output for the slice: take off what the network says to the baseline.",
+        ),
         (float(there[target]), "This is the output for the baseline alone."),
         (float(here[target] + there[target]), "You added the two outputs: subtract the baseline's."),
         (float(here[1 - target] - there[1 - target]), "This is the change of the other class's output."),
@@ -43,7 +46,7 @@ def integrated_gradients(answer: Any) -> Hint:
     Its integral is known: the image cubed minus the baseline cubed.
     """
     image = torch.linspace(0.4, 1.2, 12).reshape(1, 1, 3, 4)
-    baseline = torch.linspace(0.3, -0.1, 12).reshape(1, 1, 3, 4)
+    baseline = torch.linspace(0.9, -0.1, 12).reshape(1, 1, 3, 4)
     points: list[Tensor] = []
 
     def gradient(x: Tensor) -> Tensor:
@@ -59,8 +62,14 @@ def integrated_gradients(answer: Any) -> Hint:
             return f"Your function looked at {len(seen)} points; expected as many as steps says, {STEPS}."
         mean = (image**3 - baseline**3) / (image - baseline)
         known = [
-            (mean, "This is the mean gradient: multiply it by the way that each pixel goes, image - baseline."),
-            (mean * image, "You multiplied by the image; expected the way that each pixel goes, image - baseline."),
+            (
+                mean,
+                "This is the mean gradient: multiply it by the way that each pixel goes, image - baseline.",
+            ),
+            (
+                mean * image,
+                "You multiplied by the image; expected the way that each pixel goes, image - baseline.",
+            ),
             (
                 STEPS * (image**3 - baseline**3),
                 "This is the sum over the points: divide it by their number.",
@@ -85,7 +94,7 @@ def integrated_gradients(answer: Any) -> Hint:
 
 @checker(
     "3.3",
-    right="A white pixel has no way to go from white: image - baseline is zero there, whatever the network does with it.",
+    right="From white, a white pixel has no way to go: image - baseline is zero, whatever the network does.",
 )
 def blind_baseline(answer: Any) -> Hint:
     """Which baseline hides what is white."""
@@ -98,7 +107,7 @@ def blind_baseline(answer: Any) -> Hint:
 
 ask(
     "3.a",
-    "A network tells brains with a bleeding (bright) from others. You want integrated gradients. Which baseline leads astray?",
+    "A network tells brains with a bleeding (bright) from others. Which baseline of integrated gradients leads astray?",
     Option(
         "Brains without a bleeding, from the training set.",
         "These answer a sensible question: what makes this brain differ from those without a bleeding?",
@@ -109,7 +118,7 @@ ask(
     ),
     Option(
         "An image as bright as a bleeding everywhere.",
-        "Where the bleeding is, image and baseline are the same: it cannot get relevance, though it decides the answer.",
+        "Where the bleeding is, image and baseline are the same: it gets no relevance, though it decides.",
         right=True,
     ),
     Option(
