@@ -90,7 +90,7 @@ ask(
     ),
     Option(
         "The network is a Clever Hans.",
-        "Perhaps. But the map may also be wrong: lesson 5 had an AUC of this size from cells that were too coarse.",
+        "Perhaps. But the map may also be wrong: lesson 5 had AUCs of this size from cells that were too coarse.",
     ),
     Option(
         "Either the map is wrong, or the network uses something else: the mask alone cannot tell.",
