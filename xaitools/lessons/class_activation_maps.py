@@ -119,11 +119,12 @@ ask(
     Option(
         "The network believes that there is contrast agent in the heart.",
         "Look at its output: it says no. The ReLU has taken away what speaks against the class, and the viewer has "
-        "stretched the little that is left.",
+        "stretched what is left to full colour.",
     ),
     Option(
-        "Nothing yet: each map is scaled by its own largest value, and what speaks against the class was cut off.",
-        "Compare the values of maps, not their colours, and look at the output first.",
+        "Nothing about the answer: what speaks against the class was cut off, and the map was scaled by its largest "
+        "value.",
+        "Look at the output first. A map says where, not whether.",
         right=True,
     ),
     Option(
