@@ -40,6 +40,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "phantoms.brain": ["synthetic_brains"],
         "phantoms.chest": ["chest_slices"],
         "phantoms.fetal": ["fetal_heads"],
+        "phantoms.marker": ["mark_corner"],
         "reports.html": ["to_html"],
         "reports.runner": ["run_study"],
         "reports.sweep": ["sweep"],
