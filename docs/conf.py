@@ -17,6 +17,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "mathml",
+    "docstrings",
     "cards",
     "names",
     "tutorials",
@@ -33,6 +34,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "exclude-members": "__init__, __new__"}
 napoleon_google_docstring = False
+napoleon_use_ivar = True
+suppress_warnings = ["toc.empty_glob"]
 maximum_signature_line_length = 80
 python_display_short_literal_types = True
 

@@ -148,7 +148,7 @@ def right_on(page: str, method: str) -> list[str]:
 
 
 def _cells(row: str) -> list[str]:
-    return [cell.strip() for cell in row.strip("|\n").split("|")]
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", row.strip())[1:-1]]
 
 
 def sanity(last: float, all_layers: float) -> str:

@@ -1,5 +1,6 @@
 """What the cards show: maps of synthetic chest slices, and whether they notice that weights are drawn anew."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from xaitools.plots import DIVERGING, SEQUENTIAL
 
 SHOWN, ZOOM, GAP = 4, 2, 4
 STEPS = torch.linspace(0, 1, 256)
+logging.getLogger("xaitools").setLevel(logging.WARNING)
 
 
 class BrightSeeker(nn.Module):
