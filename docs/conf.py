@@ -34,8 +34,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "exclude-members": "__init__, __new__"}
 napoleon_google_docstring = False
-napoleon_use_ivar = True
-suppress_warnings = ["toc.empty_glob"]
+napoleon_attr_annotations = False
+napoleon_custom_sections = [("Attributes", "params_style")]
 maximum_signature_line_length = 80
 python_display_short_literal_types = True
 

@@ -17,11 +17,8 @@ from xaitools.cli import main
 from xaitools.study.notebooks import find_notebook, read_parameters, studies
 
 ROOT = Path(__file__).parents[1]
-MADE = ROOT / "docs" / "methods"  # by the site's build, from the registry
-PAGES = [
-    ROOT / "README.md",
-    *sorted(page for page in (ROOT / "docs").rglob("*.md") if MADE not in page.parents),
-]
+CARDS = set((ROOT / "docs" / "methods").glob("*.md"))  # made by the site's build, from the registry
+PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").rglob("*.md")) - CARDS)]
 
 
 def blocks(language):

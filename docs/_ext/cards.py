@@ -2,43 +2,17 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import phantom
+from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 from xaitools.attribution import METHODS, Method
 from xaitools.attribution.registry import KINDS
-from xaitools.evaluation.randomization import SAME_RANKS
-
-INDEX = """\
-# Methods
-
-A card for each: what it computes, when to use it, and what is known to go wrong. All are called alike,
-`attribute(model, images, target, methods=["NAME"])`, or by themselves.
-
-{lists}
-
-## What can be added to a name
-
-| Name | What it does |
-|---|---|
-| `NAME+smoothgrad` | mean over noisy copies of the image (Smilkov et al. 2017, arXiv:1706.03825): less noise, same sign |
-| `NAME+smoothgrad_squared` | mean of the squares (Hooker et al. 2019, arXiv:1806.10758): no sign left |
-| `NAME+vargrad` | variance over noisy copies (Adebayo et al. 2018, arXiv:1810.03307): no sign, and unlike the map itself |
-| `NAME+absolute` | absolute value: how much, not for or against |
-| `NAME@xrai` | segments of the image ranked by the map (Kapishnikov et al. 2019, arXiv:1906.02825): a region of the image, no finer than its edges |
-| `captum.Name` | captum's other methods, such as `captum.DeepLift` |
-
-Noise of `noise_level` times the image's range is added, `draws` times. They go together:
-`integrated_gradients[black+white]+smoothgrad_squared+absolute@xrai`.
-
-```{{toctree}}
-:hidden:
-
-{names}
-```
-"""
+from xaitools.evaluation import Check
 
 CARD = """\
 # {title}
@@ -79,24 +53,49 @@ ROLLOUT = (
     "A transformer set by hand to attend to bright patches of synthetic slices: the map shows them, bone as well as"
     " blood."
 )
+WRITTEN = {
+    "deep_taylor": "Deep Taylor",
+    "grad_cam": "Grad-CAM",
+    "grad_cam_plus_plus": "Grad-CAM++",
+    "guided_grad_cam": "Guided Grad-CAM",
+    "idgi": "IDGI",
+    "input_x_gradient": "Input × gradient",
+    "layer_cam": "LayerCAM",
+    "lrp": "LRP",
+}
+MATRIX = """\
+On how many [kinds of network](../networks.md) it is right, approximate, or says why it cannot be:
+
+| Name | Right | Approximate | Refused |
+|---|---|---|---|"""
+CHECKED = """\
+[On the network of the picture](../check_attribution.md), two slices:
+
+| Check | Value | Up to | Verdict |
+|---|---|---|---|"""
 SYMBOLS = {
     "path": "*R* is the map, *x* the image, *f* the output explained, *i* a pixel.",
     "rule": "*R* is what is passed back, at last the map; *a* are activations, *w* weights, *i* a neuron of the layer"
     " below *j*, *l* a layer.",
     "layer": "*R* is the map, *f* the output explained, *A* the layer's activations, *c* a channel, *k* a cell.",
     "perturbation": "*R* is the map, *x* the image, *f* the output explained, *W* a window that covers pixel *i*.",
-    "optimisation": "*m* is the mask, 1 where the image stays; the map is 1 - *m*. *x* is the image, x̃ what replaces it.",
+    "optimisation": "*m* is the mask, 1 where the image stays; the map is 1 - *m*. *x* is the image, x̃ what hides.",
 }
 
 
-def index() -> str:
-    """The page that lists all cards, kind by kind."""
-    lists = []
-    for kind, said in KINDS.items():
-        own = [method for method in METHODS.values() if method.kind == kind]
-        lines = [f"- [{label(method)}]({method.name}.md) `{method.name}`: {method.idea}" for method in own]
-        lists.append("\n".join([f"**{kind.capitalize()}**: {said}.\n", *lines]))
-    return INDEX.format(lists="\n\n".join(lists), names="\n".join(METHODS))
+class MethodList(SphinxDirective):
+    """Links to all cards, kind by kind."""
+
+    def run(self) -> list[nodes.Node]:
+        lines = []
+        for kind, said in KINDS.items():
+            own = [method for method in METHODS.values() if method.kind == kind]
+            lines += [f"**{kind.capitalize()}**: {said}.", ""]
+            lines += [
+                f"- [{title(method)}]({method.name}.md), `{method.name}`: {method.idea}" for method in own
+            ]
+            lines += [""]
+        return self.parse_text_to_nodes("\n".join(lines))
 
 
 def card(method: Method, evidence: str) -> str:
@@ -119,65 +118,55 @@ def card(method: Method, evidence: str) -> str:
     )
 
 
-def label(method: Method) -> str:
-    """Short label, such as IGB."""
-    return method.label(method.option.default if method.option else "")
-
-
 def title(method: Method) -> str:
-    """Its name in words."""
-    words = method.name.replace("_", " ").replace(" plus plus", "++")
-    for short in ("lrp", "idgi", "cam"):
-        words = words.replace(short, short.upper())
-    return words[:1].upper() + words[1:]
+    """Its name as the field writes it."""
+    return WRITTEN.get(method.name) or method.name.replace("_", " ").capitalize()
 
 
-def right_on(page: str, method: str) -> list[str]:
-    """A sentence for each column that the matrix has for a method: on how many networks it is right."""
+def matrix(page: str, method: str) -> str:
+    """A table of how many kinds of network each column of a method is right on, by the page of the matrix."""
     columns = dict(re.findall(r"^- \*\*(.+?)\*\*: `(.+?)`$", page, re.MULTILINE))
     signs = Counter()
     for head, *rows in (table.splitlines() for table in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)):
         for row in rows[1:]:
             signs.update(zip(_cells(head)[1:], _cells(row)[1:], strict=True))
-    return [
-        f"`{name}` is right on {signs[column, '✓']} kinds of network, approximate on {signs[column, '≈']},"
-        f" and says on {signs[column, '–']} why it cannot be: [](../networks.md)."
-        for column, name in columns.items()
-        if re.split(r"[\[+@]", name)[0] == method
-    ]
+    own = {column: name for column, name in columns.items() if re.split(r"[\[+@]", name)[0] == method}
+    counts = [f"| `{own[c]}` | {signs[c, '✓']} | {signs[c, '≈']} | {signs[c, '–']} |" for c in own]
+    return "\n".join([MATRIX, *counts])
 
 
 def _cells(row: str) -> list[str]:
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", row.strip())[1:-1]]
 
 
-def sanity(last: float, all_layers: float) -> str:
-    """What the network of the picture says about the sanity check."""
-    return (
-        "With the last layer of the picture's network drawn anew, the map's rank correlation with the first one is"
-        f" {last:.2f}, with all layers {all_layers:.2f}; up to {SAME_RANKS:.2f} the map counts as another"
-        " ([sanity check](../glossary.md#sanity-check))."
-    )
+def checked(rows: Iterable[Check]) -> str:
+    """A table of the checks on the network of the picture."""
+    lines = [
+        f"| {row.check} | {row.value:.2g} | {row.bound:.2g} | {row.verdict} |"
+        for row in rows
+        if row.value is not None
+    ]
+    return "\n".join([CHECKED, *lines])
 
 
 def write(app: Sphinx) -> None:
     """Write all cards with their pictures into the sources, where git ignores them."""
     folder = Path(app.srcdir, "methods")
-    folder.mkdir(exist_ok=True)
     epochs = app.config.cards_epochs
     network, slices, iterations = phantom.chest_network(epochs=epochs), phantom.shown_slices(), 10 * epochs
     convolutional = [name for name in METHODS if name != "attention_rollout"]
-    changes = phantom.changes(convolutional, network, slices, iterations=iterations)
+    checks = phantom.checks(convolutional, network, slices, iterations=iterations).rows
     page = Path(app.srcdir, "networks.md").read_text(encoding="utf-8")
-    (folder / "index.md").write_text(index(), encoding="utf-8")
     for name, method in METHODS.items():
         maps = phantom.maps_of(name, network, slices, iterations=iterations)
         phantom.picture(slices.images, maps, folder / f"{name}.png")
-        evidence = ([sanity(*changes[name])] if name in changes else []) + right_on(page, name)
+        own = [row for row in checks if row.method == name]
+        evidence = ([checked(own)] if own else []) + [matrix(page, name)]
         (folder / f"{name}.md").write_text(card(method, "\n\n".join(evidence)), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("cards_epochs", 30, "env", int)
+    app.add_directive("method-list", MethodList)
     app.connect("builder-inited", write)
     return {"parallel_read_safe": True}

@@ -1,21 +1,21 @@
-"""Docstrings are written to be read in Python; here the stars of their shapes, ``(n, *spatial)``, are kept as signs."""
+"""Docstrings are written to be read in Python; here their stars, ``(n, *spatial)``, and bars, ``|x|``, stay signs."""
 
 import re
 
 from sphinx.application import Sphinx
 
 LITERAL = re.compile(r"(``.+?``|`.+?`)")
-STAR = re.compile(r"(?<![\w*\\])\*(?=\w+[),\]])")
+STAR_OR_BAR = re.compile(r"(?<![\w*\\])\*(?=\w+[),\]])|\|(?=\w+\|)")
 
 
-def with_stars(line: str) -> str:
-    """The line with each star of a shape escaped, unless it stands in backticks."""
+def with_signs(line: str) -> str:
+    """The line with each star of a shape and bar of an absolute value escaped, unless it stands in backticks."""
     parts = LITERAL.split(line)
-    return "".join(part if k % 2 else STAR.sub(r"\\*", part) for k, part in enumerate(parts))
+    return "".join(part if k % 2 else STAR_OR_BAR.sub(r"\\\g<0>", part) for k, part in enumerate(parts))
 
 
 def process(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    lines[:] = map(with_stars, lines)
+    lines[:] = map(with_signs, lines)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

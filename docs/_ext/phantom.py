@@ -1,7 +1,8 @@
-"""What the cards show: maps of synthetic chest slices, and whether they notice that weights are drawn anew."""
+"""What the cards show: maps of synthetic chest slices, and what is measured of them."""
 
 import logging
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from plotly.colors import sample_colorscale, unlabel_rgb
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xaitools import Samples, attribute, chest_slices, model_randomization, train
+from xaitools import Samples, attribute, check_attribution, chest_slices, train
+from xaitools.evaluation import Checks
 from xaitools.plots import DIVERGING, SEQUENTIAL
 
 SHOWN, ZOOM, GAP = 4, 2, 4
-STEPS = torch.linspace(0, 1, 256)
+STEPS = torch.linspace(0, 1, 255)
 logging.getLogger("xaitools").setLevel(logging.WARNING)
 
 
@@ -35,7 +37,7 @@ def small_cnn() -> nn.Sequential:
     torch.manual_seed(0)
     widths = [1, 8, 16, 32, 32]
     layers: list[nn.Module] = []
-    for k, (channels, width) in enumerate(zip(widths, widths[1:], strict=False)):
+    for k, (channels, width) in enumerate(pairwise(widths)):
         layers += [nn.Conv2d(channels, width, 5 if k == 0 else 3, padding=2 if k == 0 else 1), nn.ReLU()]
         layers += [nn.MaxPool2d(2)] if k < 3 else [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], 2))
@@ -72,24 +74,13 @@ def maps_of(name: str, network: nn.Module, slices: Samples, *, iterations: int) 
     )[name]
 
 
-def changes(names: Sequence[str], network: nn.Module, slices: Samples, *, iterations: int) -> dict[str, tuple]:
-    """Rank correlation with the map after the last layer, and after all layers, have been drawn anew."""
-    layers = [name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+def checks(names: Sequence[str], network: nn.Module, slices: Samples, *, iterations: int) -> Checks:
+    """What `check_attribution` finds on two slices with contrast agent."""
     optimised = {name: {"iterations": iterations} for name in names if "perturbation" in name}
-    found = model_randomization(
-        network,
-        slices.images,
-        1,
-        list(names),
-        layers=[layers[-1:], layers[:-1]],
-        similarities=["spearman"],
-        absolute=[True],
-        references=slices.images,
-        options=optimised,
-        progress=False,
-    ).table
-    means = found.groupby(["method", "k"])["value"].mean()
-    return {name: (means[name, 1], means[name, 2]) for name in names}
+    images = slices.images[1::2]
+    return check_attribution(
+        network, images, 1, list(names), references=slices.images, options=optimised, progress=False
+    )
 
 
 def picture(images: Tensor, maps: Tensor, path: Path) -> None:
@@ -116,4 +107,4 @@ def _coloured(maps: Tensor) -> np.ndarray:
     shares = (values / peak).clamp(-1, 1)
     colours = sample_colorscale(DIVERGING if signed else SEQUENTIAL, STEPS.tolist())
     table = np.array([unlabel_rgb(colour) for colour in colours]).round().astype(np.uint8)
-    return table[(255 * ((shares + 1) / 2 if signed else shares)).round().long().numpy()]
+    return table[(254 * ((shares + 1) / 2 if signed else shares)).round().long().numpy()]

@@ -25,7 +25,7 @@ def explainable(network: Network) -> Tensor:
     "optimisation",
     label=lambda option: f"MP {option}",
     idea="what is the least that has to be hidden for the network to change its mind?",
-    equation=r"\min_m p(m \odot x + (1 - m) \odot \tilde{x}) + \lambda_1 \sum (1 - m) + \lambda_2 \sum |\nabla m|^{\beta}",
+    equation=r"\min_m p(m \odot x + (1 - m) \odot \tilde{x}) + \lambda \sum (1 - m) + \mu \sum |\nabla m|^\beta",
     use="To ask what is the least that has to change for another answer; for one image or a group of them.",
     failures=(
         "The mask depends on the settings, and another training of the network gives another mask "
