@@ -27,10 +27,10 @@ PAGES = [
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The built site, its pictures made by a network that was hardly trained."""
+    """The built site, a draft: its pictures are made by a network that was not trained."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(DOCS, folder / "docs", ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "-D", "cards_epochs=1"]
+    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "-D", "cards_epochs=0"]
     built = subprocess.run(
         [*command, "-q", "-b", "html", "docs", "html"],
         cwd=folder,
@@ -103,7 +103,7 @@ def test_each_method_has_a_card(name, site):
     page = (site / "methods" / f"{name}.html").read_text(encoding="utf-8")
     assert "<math" in page
     assert "kinds of network" in page
-    assert "batch independence" in page or name == "attention_rollout"
+    assert ("batch independence" in page) == (name == "gradient")
     picture = Image.open(site / "_images" / f"{name}.png").convert("RGB")
     assert len(set(picture.crop((0, picture.height // 2, *picture.size)).getdata())) > 20
 

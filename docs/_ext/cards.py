@@ -39,7 +39,7 @@ $$
 
 {evidence}
 
-**Needs** {needs}.{option}
+**Needs** {needs}.{option} **In figures** it is called {label}.
 
 **From** {reference}
 
@@ -114,6 +114,7 @@ def card(method: Method, evidence: str) -> str:
         needs=method.needs,
         option=f" **In brackets** {option.meaning}; `{option.default}` by default." if option else "",
         evidence=evidence,
+        label=method.label(option.default if option else ""),
         reference=" ".join(method.reference.split()),
     )
 
@@ -150,11 +151,15 @@ def checked(rows: Iterable[Check]) -> str:
 
 
 def write(app: Sphinx) -> None:
-    """Write all cards with their pictures into the sources, where git ignores them."""
+    """Write all cards with their pictures into the sources, where git ignores them.
+
+    Without epochs it is a draft: the network knows nothing, and only the gradient is checked.
+    """
     folder = Path(app.srcdir, "methods")
     epochs = app.config.cards_epochs
-    network, slices, iterations = phantom.chest_network(epochs=epochs), phantom.shown_slices(), 10 * epochs
-    convolutional = [name for name in METHODS if name != "attention_rollout"]
+    network, slices = phantom.chest_network(epochs=epochs), phantom.shown_slices()
+    iterations = 10 * epochs or 2
+    convolutional = [name for name in METHODS if name != "attention_rollout"] if epochs else ["gradient"]
     checks = phantom.checks(convolutional, network, slices, iterations=iterations).rows
     page = Path(app.srcdir, "networks.md").read_text(encoding="utf-8")
     for name, method in METHODS.items():
