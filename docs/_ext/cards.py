@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import phantom
@@ -69,10 +69,11 @@ On how many [kinds of network](../networks.md) it is right, approximate, or says
 | Name | Right | Approximate | Refused |
 |---|---|---|---|"""
 CHECKED = """\
-[On the network of the picture](../check_attribution.md), two slices:
+[On the network of the picture](../check_attribution.md), two slices. Where the gradient does not hold either, this says
+more about the little network than about the method.
 
-| Check | Value | Up to | Verdict |
-|---|---|---|---|"""
+| Check | Value | Of the gradient | Up to | Verdict |
+|---|---|---|---|---|"""
 SYMBOLS = {
     "path": "*R* is the map, *x* the image, *f* the output explained, *i* a pixel.",
     "rule": "*R* is what is passed back, at last the map; *a* are activations, *w* weights, *i* a neuron of the layer"
@@ -140,14 +141,19 @@ def _cells(row: str) -> list[str]:
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", row.strip())[1:-1]]
 
 
-def checked(rows: Iterable[Check]) -> str:
-    """A table of the checks on the network of the picture."""
+def checked(rows: Iterable[Check], gradient: Mapping[str, float | None]) -> str:
+    """A table of the checks on the network of the picture, beside the gradient's values."""
     lines = [
-        f"| {row.check} | {row.value:.2g} | {row.bound:.2g} | {row.verdict} |"
+        f"| {row.check} | {_number(row.value)} | {_number(gradient.get(row.check))} | {_number(row.bound)}"
+        f" | {row.verdict} |"
         for row in rows
         if row.value is not None
     ]
     return "\n".join([CHECKED, *lines])
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"
 
 
 def write(app: Sphinx) -> None:
@@ -161,12 +167,13 @@ def write(app: Sphinx) -> None:
     iterations = 10 * epochs or 2
     convolutional = [name for name in METHODS if name != "attention_rollout"] if epochs else ["gradient"]
     checks = phantom.checks(convolutional, network, slices, iterations=iterations).rows
+    gradient = {row.check: row.value for row in checks if row.method == "gradient"}
     page = Path(app.srcdir, "networks.md").read_text(encoding="utf-8")
     for name, method in METHODS.items():
         maps = phantom.maps_of(name, network, slices, iterations=iterations)
         phantom.picture(slices.images, maps, folder / f"{name}.png")
         own = [row for row in checks if row.method == name]
-        evidence = ([checked(own)] if own else []) + [matrix(page, name)]
+        evidence = ([checked(own, gradient)] if own else []) + [matrix(page, name)]
         (folder / f"{name}.md").write_text(card(method, "\n\n".join(evidence)), encoding="utf-8")
 
 
