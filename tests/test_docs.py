@@ -36,7 +36,7 @@ COMMANDS = [
     for line in code.splitlines()
     if line.strip()
 ]
-OTHERS = {"pip", "python", "papermill", "cp", ".venv/bin/pip"}
+OTHERS = {"pip", "python", "papermill", "cp", "dask", ".venv/bin/pip"}
 """Programs that are not ours."""
 SMALLER = {"(96, 96, 96)": "(8, 8, 8)"}
 """Sizes that would take minutes here."""
