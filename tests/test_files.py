@@ -1,6 +1,12 @@
+import os
+import subprocess
+import sys
+import time
+
 import pytest
 
-from xaitools.files import write_csv, write_text
+from xaitools import files
+from xaitools.files import abandoned, replacing, write_csv, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -14,3 +20,46 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
 def test_a_table_is_written_as_read_csv_reads_it(tmp_path):
     path = write_csv(tmp_path / "new" / "t.csv", ("a", "b"), [{"a": 'x,"y"', "b": 1}, {"a": "", "b": 0.5}])
     assert path.read_bytes() == b'a,b\n"x,""y""",1\n,0.5\n'
+
+
+HALF = """
+import os, signal, sys
+from xaitools.files import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_swept", set())
+    command = [sys.executable, "-c", HALF, str(tmp_path / "weights.safetensors")]
+    subprocess.run(command, check=False, timeout=60)
+    (left,) = tmp_path.iterdir()
+    assert left.suffix == ".safetensors"
+    assert list(abandoned(tmp_path)) == [left]
+    write_text(tmp_path / "other.txt", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
+
+
+def test_temporary_files_of_others_that_still_run_stay(tmp_path, monkeypatch):
+    with replacing(tmp_path / "a.txt") as mine:
+        mine.write_text("half")
+        assert list(abandoned(tmp_path)) == []
+    machine, process, rest = mine.name.removeprefix(".xaitools-").split("-", 2)
+    assert process == str(os.getpid())
+    elsewhere = tmp_path / f".xaitools-{'0' * 8}-999999999-{rest}"
+    parent = tmp_path / f".xaitools-{machine}-{os.getppid()}-{rest}"
+    users = tmp_path / ".xaitools-notes.txt"
+    for path in (elsewhere, parent, users):
+        path.write_text("half")
+    assert list(abandoned(tmp_path)) == []
+    two_days_ago = time.time() - 2 * 86400
+    for path in (elsewhere, parent, users):
+        os.utime(path, (two_days_ago, two_days_ago))
+    assert list(abandoned(tmp_path)) == [elsewhere]
+
+
+def test_names_of_any_length_are_written(tmp_path):
+    path = write_text(tmp_path / ("a" * 250 + ".txt"), "text")
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

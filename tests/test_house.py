@@ -1,6 +1,7 @@
 """What holds for the package as a whole: layers, light imports, what is installed and what is shipped."""
 
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 import xaitools
+import xaitools.study
 from xaitools.study.notebooks import studies
 
 if sys.version_info >= (3, 11):
@@ -49,6 +51,12 @@ def test_the_check_for_heavy_packages_can_fail():
 def test_every_lazy_name_exists(name):
     assert getattr(xaitools, name).__name__ == name
     assert name in dir(xaitools)
+
+
+@pytest.mark.parametrize("package", [xaitools, xaitools.study])
+def test_no_lazy_name_is_that_of_a_module_which_would_take_its_place(package):
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    assert {name for name in modules & set(package.__all__) if callable(getattr(package, name))} == set()
 
 
 def test_an_unknown_name_is_an_attribute_error():

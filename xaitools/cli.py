@@ -156,6 +156,66 @@ def lab(arguments: tuple[str, ...]) -> None:
         raise click.exceptions.Exit(open_lab(folder, options))
 
 
+@main.group(invoke_without_command=True)
+@click.pass_context
+def cache(context: click.Context) -> None:
+    """Show what the cache holds: trained weights and prepared volumes, by study, with size and age.
+
+    It lies where XAITOOLS_CACHE says, else in ~/.cache/xaitools. Whatever is deleted from it is made again when it is
+    needed.
+    """
+    if context.invoked_subcommand is None:
+        from xaitools.cache import cache_dir
+        from xaitools.kept import pieces, summary
+
+        with _plain_errors():
+            click.echo(summary(cache_dir(), pieces(cache_dir())))
+
+
+@cache.command()
+def verify() -> None:
+    """Read everything in the cache and compare it with its checksums; ends with 1 if anything is damaged.
+
+    Nothing is changed: a run makes what is damaged again.
+    """
+    from xaitools.cache import cache_dir
+    from xaitools.kept import pieces
+
+    with _plain_errors():
+        found = pieces(cache_dir())
+        damaged = [reason for piece in found if (reason := piece.damage())]
+    for reason in damaged:
+        click.echo(reason)
+    if damaged:
+        raise click.ClickException(
+            f"{len(damaged)} of {len(found)} pieces are made again when they are needed."
+        )
+    click.echo(f"All {len(found)} pieces are as they were written.")
+
+
+@cache.command()
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    metavar="DAYS",
+    help="Also what was made more days ago; 0 deletes all.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+def prune(older_than: float | None, dry_run: bool) -> None:
+    """Delete what no run can use: what is damaged, or was left by a run that was killed."""
+    from xaitools.cache import cache_dir
+    from xaitools.kept import in_words, pieces, useless
+
+    with _plain_errors():
+        freed = 0
+        for piece, reason in useless(pieces(cache_dir()), older_than):
+            click.echo(f"{reason}: {piece.kind}, {in_words(piece.size)}")
+            freed += piece.size
+            if not dry_run:
+                piece.delete()
+    click.echo(f"{'Would free' if dry_run else 'Freed'} {in_words(freed)}.")
+
+
 class _WrongParameter(click.ClickException):
     exit_code = 2
 

@@ -3,9 +3,14 @@
 import csv
 import hashlib
 import io
+import os
+import platform
+import re
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +18,17 @@ in_use: set[Path] = set()
 """The stored results that this process has read or written: what a run still needs when it is done."""
 
 
+_TEMPORARY = re.compile(r"\.xaitools-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}-.+")
+_DAY = 24 * 60 * 60
+_swept: set[Path] = set()
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file beside `path`, with its suffix, that takes its place when the block ends without an error.
 
-    Readers see the old file or the new one, never a part. The folder is made if needed.
+    Readers see the old file or the new one, never a part. The folder is made if needed. Temporary files that killed
+    processes left in it are deleted, once a process; those of processes that still run are not.
 
     ::
 
@@ -26,12 +37,56 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
+    if path.parent not in _swept:
+        _swept.add(path.parent)
+        for left in abandoned(path.parent):
+            with suppress(OSError):  # another process was faster, or it is another user's
+                left.unlink()
+    unique = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    temporary = path.with_name(f".xaitools-{unique}-{path.name[-40:]}")
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def abandoned(folder: Path) -> Iterator[Path]:
+    """Temporary files of :func:`replacing` in a folder whose process was killed.
+
+    Of this machine those whose process is gone; of others, that may share the folder, those more than a day old.
+    """
+    for path in folder.iterdir():
+        if named := _TEMPORARY.fullmatch(path.name):
+            is_ours = named[1] == _machine() and os.name == "posix"
+            try:
+                is_left = not _is_running(int(named[2])) if is_ours else _age(path) > _DAY
+            except FileNotFoundError:
+                continue  # its process has just put it in place
+            if is_left:
+                yield path
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
+
+
+@lru_cache
+def _machine() -> str:
+    """Digest of what process numbers are unique in: the machine, and the container there."""
+    processes = Path("/proc/self/ns/pid")
+    container = str(processes.readlink()) if processes.is_symlink() else ""
+    return digest([platform.node(), " ", container])[:8]
 
 
 def write_text(path: str | Path, text: str) -> Path:

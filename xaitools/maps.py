@@ -1,12 +1,11 @@
 """Maps on disk: one file a subject and method, with a JSON sidecar, so that a killed run goes on where it was.
 
-Files are named in the manner of BIDS derivatives: ``sub-003_desc-gradientSmoothgrad_map.npz`` for images,
-``.nii.gz`` with the affine for volumes. The sidecar holds the exact method name and the key under which the map was
-made; a map made under another key is made again.
+Files are named in the manner of BIDS derivatives: ``sub-003_desc-gradient_map.npz`` for images, ``.nii.gz`` with the
+affine for volumes. The sidecar holds the exact method name, the key under which the map was made, and the checksum of
+the map's file. A map made under another key, or whose file is not as it was written, is made again.
 """
 
 import json
-import logging
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,28 +15,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from xaitools.errors import DataError, ShapeError
-from xaitools.files import in_use, replacing, write_text
+from xaitools.errors import DataError, DataFileError, ShapeError
+from xaitools.files import digest, in_use, replacing
+from xaitools.seals import checksum, read_json, tell_made_again, write_json
 
 if TYPE_CHECKING:
     from xaitools.data.returning import Returned
     from xaitools.data.samples import Samples
 
-logger = logging.getLogger(__name__)
+LONGEST_LABEL = 80
 
 Array = Float[np.ndarray, "*spatial"]
 
 
 def map_path(folder: Path, name: str, method: str, *, volume: bool = False) -> Path:
-    """File of one map.
+    """File of one map; no two methods have the same, also where file systems take capitals for small letters.
+
+    The letters and digits of the method's name, as one word, are the label of the file. Where that says less than the
+    name, which is wherever the name is more than small letters, eight digits of the name's SHA-256 follow.
 
     Examples
     --------
+    >>> map_path(Path("maps"), "sub-003", "gradient").name
+    'sub-003_desc-gradient_map.npz'
     >>> map_path(Path("maps"), "sub-003", "integrated_gradients[black+white]+absolute@xrai").name
-    'sub-003_desc-integratedGradientsBlackWhiteAbsoluteXrai_map.npz'
+    'sub-003_desc-integratedGradientsBlackWhiteAbsoluteXraic16c84b8_map.npz'
     """
     words = re.findall(r"[A-Za-z0-9]+", method)
-    label = words[0] + "".join(word[0].upper() + word[1:] for word in words[1:])
+    label = "".join(word[0].upper() + word[1:] for word in words)
+    label = label[:1].lower() + label[1:]
+    if not re.fullmatch(rf"[a-z]{{1,{LONGEST_LABEL}}}", method):
+        label = f"{label[:LONGEST_LABEL]}{digest([method])[:8]}"
     return Path(folder) / f"{name}_desc-{label}_map{'.nii.gz' if volume else '.npz'}"
 
 
@@ -51,7 +59,7 @@ def save_map(
     affine: np.ndarray | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write one map (*spatial) and its sidecar; neither is ever half written.
+    """Write one map (*spatial) and its sidecar, which holds the map's checksum; neither is ever half written.
 
     Parameters
     ----------
@@ -89,9 +97,11 @@ def save_map(
         "method": method,
         "sample": name,
         "shape": list(array.shape),
+        "finite": bool(np.isfinite(values).all()),
         "key": dict(key),
+        "file": checksum(path),
     }
-    write_text(_sidecar(path), json.dumps(sidecar, indent=1, sort_keys=True))
+    write_json(_sidecar(path), sidecar)
     in_use.add(path.resolve())
     return path
 
@@ -199,17 +209,24 @@ def _write_returned(path: Path, returned: "Returned") -> Path:
 def load_map(
     folder: Path, name: str, method: str, *, key: Mapping[str, Any] | None = None, volume: bool = False
 ) -> np.ndarray | None:
-    """One map (*spatial), float32; None if there is none, it is damaged, or it was made under another `key`."""
+    """One map (*spatial), float32; None if there is none, it is damaged, or it was made under another `key`.
+
+    Damaged is what is not as :func:`save_map` wrote it, and a map of another shape than its sidecar says, or with NaN
+    or infinite values where its method gave none. The log says so by the file's name.
+    """
     path = map_path(folder, name, method, volume=volume)
-    if not (path.is_file() and _sidecar(path).is_file()):
+    reading = _sidecar(path)
+    if not (path.is_file() and reading.is_file()):
         return None
     try:
-        made_under = json.loads(_sidecar(path).read_text())["key"]
-        if key is not None and made_under != json.loads(json.dumps(dict(key))):
+        sidecar = read_json(reading)
+        same_key = key is None or sidecar["key"] == json.loads(json.dumps(dict(key)))
+        if not (same_key and (sidecar["method"], sidecar["sample"]) == (method, name)):
             return None
-        array = _read(path)
+        reading = path
+        array = _read(path, sidecar)
     except Exception as error:  # numpy's and nibabel's readers raise whatever a damaged file leads them to
-        logger.warning("%s is damaged (%s) and is made again.", path.name, error)
+        tell_made_again(reading, error)
         return None
     in_use.add(path.resolve())
     return array
@@ -251,16 +268,40 @@ def _sidecar(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".nii.gz").removesuffix(".npz") + ".json")
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path, sidecar: Mapping[str, Any]) -> np.ndarray:
+    """The map that a sidecar tells of; nothing is unpacked before file and shape are known to be those it names."""
+    if checksum(path) != sidecar["file"]:
+        raise DataFileError(f"{path} is not the file that its sidecar tells of")
+    read = _read_npz if path.suffix == ".npz" else _read_nifti
+    array = read(path, tuple(sidecar["shape"]))
+    if not np.isfinite(array).all() and sidecar["finite"]:
+        raise DataFileError(f"{path} has NaN or infinite values; expected finite ones")
+    return array
+
+
+def _read_npz(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     from xaitools.data.sizes import check_size
+
+    with path.open("rb") as stream, zipfile.ZipFile(stream) as archive, archive.open("map.npy") as entry:
+        version = np.lib.format.read_magic(entry)
+        read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
+        found, _, dtype = read_header(entry)
+        _check_shape(path, found, shape)
+        size = check_size(path, found, dtype.itemsize, path.stat().st_size, packed=True)
+        if dtype != np.float32 or archive.getinfo("map.npy").file_size != entry.tell() + size:
+            raise DataFileError(f"{path} unpacks to something else than its header says")
+        entry.seek(0)
+        return np.lib.format.read_array(entry, allow_pickle=False)
+
+
+def _read_nifti(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     from xaitools.data.volumes import load_nifti
 
-    if path.suffix == ".npz":
-        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive, archive.open("map.npy") as entry:
-            version = np.lib.format.read_magic(entry)
-            read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
-            shape, _, dtype = read_header(entry)
-            check_size(path, shape, dtype.itemsize, path.stat().st_size, packed=True)
-            entry.seek(0)
-            return np.lib.format.read_array(entry, allow_pickle=False)
-    return load_nifti(path).get_fdata(dtype=np.float32)
+    image = load_nifti(path)
+    _check_shape(path, image.shape, shape)
+    return image.get_fdata(dtype=np.float32)
+
+
+def _check_shape(path: Path, found: Sequence[int], expected: Sequence[int]) -> None:
+    if tuple(found) != tuple(expected):
+        raise DataFileError(f"{path} has the shape {tuple(found)}; its sidecar says {tuple(expected)}")

@@ -1,4 +1,6 @@
 import itertools
+import os
+import time
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import torch
 
 from xaitools.data.lazy import CachedArray, LazyTensor, cache_path, file_key, prepare
 from xaitools.errors import DataError, ShapeError
+from xaitools.seals import check_seal
 
 
 def make(number, calls):
@@ -103,6 +106,30 @@ def test_a_truncated_file_is_made_again(tmp_path, kept):
     whole = tensor[0]
     path = tensor.items[0].path
     path.write_bytes(path.read_bytes()[:kept])
+    assert torch.equal(tensor[0], whole)
+    assert calls == [0, 0]
+
+
+def test_a_whole_file_is_read_for_its_checksum_once_until_it_changes(tmp_path, monkeypatch):
+    checked = []
+
+    def counted(path):
+        checked.append(path.name)
+        check_seal(path)
+
+    monkeypatch.setattr("xaitools.data.lazy.check_seal", counted)
+    calls = []
+    tensor = lazy(tmp_path, calls, n=1)
+    whole, path = tensor[0], tensor.items[0].path
+    an_hour_ago = time.time() - 3600
+    os.utime(path, (an_hour_ago, an_hour_ago))
+    for _ in range(3):
+        assert torch.equal(tensor[0], whole)
+        tensor.digests()
+    assert checked == [path.name]
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
     assert torch.equal(tensor[0], whole)
     assert calls == [0, 0]
 

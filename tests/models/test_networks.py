@@ -1,4 +1,6 @@
+import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ from torchvision.models import ResNet18_Weights, VGG16_Weights, resnet18, vgg16
 
 from xaitools.errors import ParameterError, WeightsError
 from xaitools.models import NETWORKS, build_network, imagenet_reachable
+from xaitools.models.imagenet import imagenet_state
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if "cnn" not in name])
@@ -48,13 +51,26 @@ def test_unreachable_download_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch,
         build_network("resnet18", pretrained=True)
 
 
-def test_damaged_download_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_damaged_download_is_not_used_but_fetched_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = b"published weights"
+    name = f"resnet18-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    weights = SimpleNamespace(
+        url=f"https://host/{name}", get_state_dict=lambda **_: {"of": torch.tensor([*path.read_bytes()])}
+    )
+    monkeypatch.setattr("torchvision.models.get_weight", lambda _: weights)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    (folder / Path(ResNet18_Weights.IMAGENET1K_V1.url).name).write_bytes(b"not weights")
+    path = tmp_path / "hub" / "checkpoints" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert bytes(imagenet_state("resnet18")["of"].tolist()) == content
+    assert caplog.text == ""
+    path.write_bytes(b"published weightz")
     with pytest.raises(WeightsError, match="could not get the ImageNet weights of resnet18"):
-        build_network("resnet18", pretrained=True)
+        imagenet_state("resnet18")  # this one does not download
+    assert f"{name} is damaged, is now called {name}.damaged, and is fetched again" in caplog.text
+    assert [file.name for file in path.parent.iterdir()] == [f"{name}.damaged"]
 
 
 def test_unknown_names() -> None:

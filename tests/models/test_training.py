@@ -239,11 +239,31 @@ def test_checkpoint_of_another_training_is_refused(sets: Sets, tmp_path: Path) -
         run(nn.Sequential(nn.Flatten(), nn.Linear(256, 2)), sets, **options)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
-def test_damaged_checkpoint_is_refused(sets: Sets, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "last.ckpt").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"last\.ckpt is damaged or no checkpoint"):
-        run(network(), sets, checkpoint=tmp_path / "last.ckpt")
+def test_what_is_no_checkpoint_is_not_overwritten(sets: Sets, tmp_path: Path) -> None:
+    file = tmp_path / "last.ckpt"
+    for content in (b"not a checkpoint", bytes(10**4)):
+        file.write_bytes(content)
+        with pytest.raises(
+            WeightsError, match=r"last\.ckpt is damaged or no checkpoint .*, and is not overwritten"
+        ):
+            run(network(), sets, checkpoint=file)
+        assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("kept", [0, 5000, -1])
+def test_a_truncated_checkpoint_is_as_good_as_none(
+    sets: Sets, tmp_path: Path, kept: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = network()
+    expected = run(whole, sets, batch_size=20)
+    file = tmp_path / "state.pt"
+    with pytest.raises(Killed):
+        run(network(), sets, batch_size=20, augment=killing(5), checkpoint=file)
+    file.write_bytes(file.read_bytes()[:kept])
+    model = network()
+    assert run(model, sets, batch_size=20, checkpoint=file) == expected
+    assert torch.equal(weights(model), weights(whole))
+    assert "state.pt is damaged and is made again" in caplog.text
 
 
 def test_an_interrupt_reaches_the_user_and_keeps_what_was_done(sets: Sets, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from xaitools.models import (
     WeightsInfo,
     build_network,
     cached_weights,
+    fingerprint,
     load_model,
     load_weights,
     read_info,
@@ -200,3 +202,28 @@ def test_load_model_leaves_the_search_path(tmp_path: Path, monkeypatch: pytest.M
 def test_load_model_without_a_file_or_factory() -> None:
     with pytest.raises(WeightsError, match=r"no weights file at absent\.pt"):
         load_model("absent.pt", network="resnet10")
+
+
+@pytest.mark.parametrize("share", [0.02, 0.4, 0.6, 0.98])
+def test_weights_in_which_a_bit_changed_are_refused(share: float, tmp_path: Path) -> None:
+    path = save_weights(build_network("vgg8"), tmp_path / "a.safetensors", WeightsInfo("vgg8", 1, ("a", "b")))
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 4
+    path.write_bytes(content)
+    model = build_network("vgg8", seed=1)
+    before = fingerprint(model)
+    for load in (
+        lambda: load_weights(model, path),
+        lambda: load_model(str(path), network=""),
+        lambda: read_info(path),
+    ):
+        with pytest.raises(WeightsError, match=r"a\.safetensors is damaged: .*make or fetch it anew"):
+            load()
+    assert fingerprint(model) == before
+
+
+def test_weights_of_a_version_without_checksums_are_taken(tmp_path: Path) -> None:
+    model, path = build_network("vgg8"), tmp_path / "a.safetensors"
+    info = {"network": "vgg8", "in_channels": 1, "class_names": ["a", "b"]}
+    save_file(model.state_dict(), path, metadata={"xaitools": json.dumps(info)})
+    assert fingerprint(load_model(str(path), network="")) == fingerprint(model)

@@ -49,6 +49,7 @@ def test_the_answer_and_the_run_stand_in_front(page, browser):
         "Data", "CT labelled by a table (fingerprint aafed61c)", "Device", "cpu",
         "Duration", "1 h 3 min", "Warnings", "none", "Why it is done.",
     ]  # fmt: skip
+    assert opened.get_by_text("The network is").count() == 1, "not once more where the notebook says it"
     assert browser.errors == []
 
 

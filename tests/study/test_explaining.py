@@ -6,7 +6,7 @@ from torch import nn
 from xaitools.attribution import attribute
 from xaitools.data import Samples
 from xaitools.errors import XaitoolsError
-from xaitools.maps import load_map
+from xaitools.maps import load_map, map_path
 from xaitools.study import explain, explain_each
 from xaitools.study import explaining as module
 
@@ -37,7 +37,7 @@ def test_maps_are_those_of_attribute_under_their_full_names(samples, tmp_path):
 
 def test_a_second_call_computes_only_what_is_missing(samples, tmp_path, monkeypatch):
     first, _ = explain(network(), samples, METHODS, tmp_path, target=1)
-    (tmp_path / "sub-1_desc-gradientAbsolute_map.npz").unlink()
+    map_path(tmp_path, "sub-1", "gradient+absolute").unlink()
     asked = []
 
     def counting(model, images, target, methods, **settings):
@@ -118,8 +118,6 @@ def test_sidecars_name_the_layer_that_was_looked_at(samples, tmp_path):
     import json
 
     explain(network(), samples, ["grad_cam", "grad_cam[0]", "gradient"], tmp_path, target=1)
-    layers = {
-        path.stem.split("_desc-")[1]: json.loads(path.read_text()).get("layer")
-        for path in tmp_path.glob("sub-0_*.json")
-    }
-    assert layers == {"gradCam_map": "1", "gradCam0_map": "0", "gradient_map": None}
+    sidecars = [json.loads(path.read_text()) for path in tmp_path.glob("sub-0_*.json")]
+    layers = {sidecar["method"]: sidecar.get("layer") for sidecar in sidecars}
+    assert layers == {"grad_cam": "1", "grad_cam[0]": "0", "gradient": None}

@@ -2,7 +2,6 @@ import json
 
 import pytest
 
-from xaitools.errors import DataError
 from xaitools.study.manifest import read_manifest, without_paths, write_manifest
 
 
@@ -52,12 +51,19 @@ def test_facts_of_several_writers_are_merged_until_a_new_run_begins(tmp_path):
     assert set(read_manifest(tmp_path)) == {"status", "updated"}
 
 
-def test_a_damaged_manifest_is_named_and_a_new_run_replaces_it(tmp_path):
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(DataError, match=r"manifest\.json is damaged"):
-        read_manifest(tmp_path)
+def test_a_damaged_manifest_counts_as_none_and_a_new_run_replaces_it(tmp_path, caplog):
+    write_manifest(tmp_path, {"status": "done"})
+    path = tmp_path / "manifest.json"
+    path.write_text(path.read_text().replace("done", "dome"))
+    assert read_manifest(tmp_path) == {}
+    assert f"manifest.json in '{tmp_path.name}' is damaged" in caplog.text
     write_manifest(tmp_path, {"status": "running"}, fresh=True)
     assert read_manifest(tmp_path)["status"] == "running"
+
+
+def test_a_manifest_of_a_version_without_checksums_is_read(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"status": "done"}')
+    assert read_manifest(tmp_path) == {"status": "done"}
 
 
 @pytest.mark.parametrize(

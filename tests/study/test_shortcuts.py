@@ -10,8 +10,9 @@ from xaitools.interpretation import Surrogate
 from xaitools.phantoms import synthetic_heads
 from xaitools.study import words
 from xaitools.study.baselines import LINEAR, PLAIN, Compared
+from xaitools.study.cam_shares import MeanCams
 from xaitools.study.known_signal import KnownSignal
-from xaitools.study.preprocessing import PREPROCESSINGS, Judged, MeanCams
+from xaitools.study.preprocessing import PREPROCESSINGS, Judged
 
 NAMES = list(PREPROCESSINGS)
 AUCS = {"gradient+smoothgrad": 0.8, "grad_cam[features.6]": 0.6, "grad_cam[features.6], untrained": 0.9}

@@ -1,6 +1,7 @@
 """Tensors whose items lie in files, each made once: memory does not grow with the number of items."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from xaitools.cache import cache_dir
+from xaitools.cache import cache_dir, current_study
 from xaitools.errors import DataError, ShapeError
 from xaitools.files import digest, replacing
+from xaitools.seals import BLANK, SEAL, check_seal, seal, tell_made_again
 
 STEPS = 65535
 DTYPES = ("U16", "BOOL", "I64")
@@ -26,9 +28,9 @@ DTYPES = ("U16", "BOOL", "I64")
 class CachedArray:
     """An array that is made once and then read from a file.
 
-    Grey values in [0, 1] are kept in 65535 steps, which takes half the room of float32. A file that is missing,
-    truncated or damaged is made again. It is written in one step, so that a run that was killed goes on where it
-    stopped.
+    Grey values in [0, 1] are kept in 65535 steps, which takes half the room of float32. It is written in one step, so
+    that a run that was killed goes on where it stopped. The file carries a checksum, which a process compares when it
+    first reads it, and again when it has changed: a file that is missing or not as it was written is made again.
 
     Parameters
     ----------
@@ -45,16 +47,8 @@ class CachedArray:
 
     def prepare(self) -> None:
         """Make the file, unless it is there and whole."""
-        try:
-            with safe_open(self.path, framework="np") as file:
-                kept = file.metadata() or {}
-                whole = file.get_slice("array").get_dtype() in DTYPES and "sha256" in kept
-                if self.measure is not None:
-                    float(kept["measured"])
-        except (SafetensorError, OSError, KeyError, ValueError):
-            whole = False
-        if not whole:
-            self._write()
+        if not (self.path.is_file() and _stamp(self.path) in _found_whole):
+            self._check()
 
     def load(self) -> np.ndarray:
         """The array: float32, bool or int64."""
@@ -77,14 +71,36 @@ class CachedArray:
         with safe_open(self.path, framework="np") as file:
             return float(file.metadata()["measured"])
 
-    def _write(self) -> None:
+    def _check(self) -> None:
+        """Compare the file with its checksum, and make it again if it is another."""
+        if not self.path.is_file():
+            self.make_again()
+            return
+        try:
+            check_seal(self.path)
+            with safe_open(self.path, framework="np") as file:
+                kept = file.metadata()
+                if file.get_slice("array").get_dtype() not in DTYPES or "sha256" not in kept:
+                    raise DataError("another file than this")
+                if self.measure is not None:
+                    float(kept["measured"])
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            tell_made_again(self.path, error)
+            self.make_again()
+        else:
+            _remember(self.path)
+
+    def make_again(self) -> None:
+        """Make the file, whatever is there."""
         made = self.make()
         array = _encode(made)
-        metadata = {"sha256": digest([f"{array.dtype}{array.shape}", array.tobytes()])}
+        contents = digest([f"{array.dtype}{array.shape}", array.tobytes()])
+        metadata = {SEAL: BLANK, "study": current_study(), "sha256": contents}
         if self.measure is not None:
             metadata["measured"] = repr(float(self.measure(made)))
         with replacing(self.path) as temporary:
             save_file({"array": array}, temporary, metadata=metadata)
+            seal(temporary)
 
 
 class LazyTensor:
@@ -137,11 +153,14 @@ class LazyTensor:
         return [item.digest() for item in self.items]
 
     def _load(self, position: int) -> np.ndarray:
-        array = self.items[position].load()
+        item = self.items[position]
+        array = item.load()
+        if array.shape != self.shape[2:]:
+            item.make_again()
+            array = item.load()
         if array.shape != self.shape[2:]:
             raise ShapeError(
-                f"item {position}: {array.shape} voxels, expected {tuple(self.shape[2:])}; "
-                f"remove {self.items[position].path} from the cache"
+                f"item {position}: {array.shape} voxels; expected {tuple(self.shape[2:])}: load the images anew"
             )
         return array
 
@@ -189,6 +208,21 @@ def file_key(path: Path | None) -> list[Any] | None:
         return None
     status = path.stat()
     return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+
+
+_found_whole: set[tuple[Any, ...]] = set()
+
+
+def _stamp(path: Path) -> tuple[Any, ...]:
+    """What changes with a file."""
+    status = path.stat()
+    return path, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _remember(path: Path) -> None:
+    """Take a file for whole until it changes, which is seen from a second after the last change on."""
+    if time.time_ns() - path.stat().st_mtime_ns > 10**9:
+        _found_whole.add(_stamp(path))
 
 
 def _encode(array: np.ndarray) -> np.ndarray:

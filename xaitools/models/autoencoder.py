@@ -1,8 +1,7 @@
 """A convolutional autoencoder, whose encoder initialises a classifier."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,17 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xaitools.errors import DataError, ParameterError, UnsupportedModelError
-from xaitools.files import write_text
 from xaitools.models.checkpoint import Checkpoint
 from xaitools.models.devices import resolve_device
 from xaitools.models.history import History
 from xaitools.models.images import ImageStack, digest
+from xaitools.models.kept import keep_training, kept_history, kept_model
 from xaitools.models.loop import Loop
 from xaitools.models.networks import build_network
 from xaitools.models.prediction import outputs_of
 from xaitools.models.settings import TrainingSettings
 from xaitools.models.tasks import Task
-from xaitools.models.weights import WeightsInfo, cached_weights, load_weights, save_weights
+from xaitools.models.weights import WeightsInfo, cached_weights
 
 POOL = 2
 """Factor by which the features are pooled before they are decoded: without, the code could hold the image as it is."""
@@ -174,14 +173,13 @@ def pretrain_autoencoder(
         {"seed": options.seed, "shape": [channels, *size], **settings},
         digest(images, validation),
     )
-    record, place = path.with_suffix(".json"), resolve_device(device)
-    cached = path.exists() and record.exists()
-    if cached:
-        load_weights(model, path)
-        history = History(**{name: tuple(own) for name, own in json.loads(record.read_text()).items()})
+    place, known = resolve_device(device), kept_history(path)
+    kept = kept_model(path, lambda: model) if known else None
+    history = known or History()
+    if kept is not None:
         model.to(place).eval()
     else:
-        checkpoint = Checkpoint(path.with_suffix(".checkpoint.pt"), {"key": path.stem})
+        checkpoint = Checkpoint(path.with_suffix(".checkpoint.pt"), {"key": path.stem}, cached=True)
         none, unknown = torch.zeros(len(images)), torch.zeros(len(validation))
         loop = Loop(
             model,
@@ -192,8 +190,8 @@ def pretrain_autoencoder(
             place,
         )
         history = loop.run(checkpoint, progress)
-        write_text(record, json.dumps(asdict(history)))
-        save_weights(model, path, WeightsInfo(f"{network}_autoencoder", channels, input_size=size))
+        info = WeightsInfo(f"{network}_autoencoder", channels, input_size=size)
+        keep_training(path, model, info, history)
         checkpoint.remove()
     error = float(outputs_of(model, validation, batch_size=options.batch_size).double().mean())
     encoder = {
@@ -201,7 +199,7 @@ def pretrain_autoencoder(
         for name, value in model.state_dict().items()
         if name.startswith("features.")
     }
-    return Pretrained(encoder, history, error, mean_error, cached)
+    return Pretrained(encoder, history, error, mean_error, kept is not None)
 
 
 def mean_image(images: ImageStack) -> Float[Tensor, "channel x y z"]:

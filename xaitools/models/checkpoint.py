@@ -1,5 +1,7 @@
 """The state of a training on disk, for going on after it was killed."""
 
+import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +13,10 @@ from torch import Tensor, nn
 from xaitools.errors import WeightsError
 from xaitools.files import replacing
 from xaitools.models.history import History
+from xaitools.seals import BLANK, SEAL, check_seal, is_sealed, seal, tell_made_again
+
+KIND = "xaitools training"
+"""The first words in a checkpoint."""
 
 
 @dataclass
@@ -37,14 +43,18 @@ class Checkpoint:
         The file.
     identity
         Names and plain values that tell this training from others.
+    cached
+        Whether it lies in the cache, where a file of that name can be nothing else.
     """
 
     path: Path
     identity: Mapping[str, Any]
+    cached: bool = False
 
     def save(self, state: TrainingState) -> None:
         """Replace the file by this state."""
         content = {
+            "kind": KIND,
             "identity": dict(self.identity),
             "model": state.model.state_dict(),
             "optimizer": state.optimizer.state_dict(),
@@ -53,28 +63,32 @@ class Checkpoint:
         }
         with replacing(self.path) as temporary:
             torch.save(content, temporary)
+            with zipfile.ZipFile(temporary, "a") as archive:
+                archive.comment = json.dumps({SEAL: BLANK}).encode()
+            seal(temporary)
 
     def restore(self, state: TrainingState) -> None:
-        """Bring the state to that of the file, if there is one.
+        """Bring the state to that of the file, if there is one; a damaged one is as good as none, and the log says so.
 
         Raises
         ------
         WeightsError
-            If the file is damaged, or of another training.
+            If the file is of another training, or something else than a checkpoint, which is not to be overwritten.
         """
         if not self.path.exists():
             return
-        remedy = "delete it to start the training anew, or choose another file"
         try:
-            if not self.path.is_file():  # a FIFO never ends
-                raise OSError("no file")
-            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            saved = self._read()
             theirs, history = dict(saved["identity"]), History(**saved["history"])
             model, optimizer, best = (saved[part] for part in ("model", "optimizer", "best"))
         except Exception as error:  # torch's reader raises whatever a damaged file leads it to
-            raise WeightsError(
-                f"{self.path} is damaged or no checkpoint ({type(error).__name__}): {remedy}."
-            ) from error
+            if not (self.cached or self._is_ours()):
+                raise WeightsError(
+                    f"{self.path} is damaged or no checkpoint ({type(error).__name__}), and is not overwritten: "
+                    "delete it to start the training anew, or choose another file."
+                ) from error
+            tell_made_again(self.path, error)
+            return
         differences = [
             f"{name} {theirs.get(name)} instead of {own}"
             for name, own in self.identity.items()
@@ -82,17 +96,34 @@ class Checkpoint:
         ]
         if differences:
             raise WeightsError(
-                f"{self.path} is of another training, with {', '.join(differences)}: {remedy}."
+                f"{self.path} is of another training, with {', '.join(differences)}: delete it to start the training "
+                "anew, or choose another file."
             )
         try:
             state.model.load_state_dict(model)
             state.optimizer.load_state_dict(optimizer)
         except Exception as error:
             raise WeightsError(
-                f"{self.path} does not fit its own training ({type(error).__name__}): {remedy}."
+                f"{self.path} does not fit its own training ({type(error).__name__}): delete it to start the training "
+                "anew, or choose another file."
             ) from error
         state.history, state.best = history, best
 
     def remove(self) -> None:
         """Delete the file: its training is done."""
         self.path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any]:
+        check_seal(self.path)
+        return dict(torch.load(self.path, map_location="cpu", weights_only=True))
+
+    def _is_ours(self) -> bool:
+        """Whether nothing but a checkpoint is lost where the file is overwritten: it has its marks, or is empty."""
+        try:
+            if not self.path.is_file():
+                return False
+            with self.path.open("rb") as file:
+                head = file.read(2**12)
+        except OSError:
+            return False
+        return not head or KIND.encode() in head or is_sealed(self.path)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from xaitools.errors import WeightsError
 from xaitools.files import replacing
+from xaitools.seals import BLANK, SEAL, check_seal, seal, tell_made_again
 
 _NAME = re.compile(r"epoch-(\d{4,})\.safetensors")
 _REMEDY = "train with keep_epochs=FOLDER, in fit or train, and give that folder"
@@ -20,7 +21,8 @@ def save_epoch(model: nn.Module, folder: str | Path, epoch: int, key: str = "") 
     path = Path(folder) / f"epoch-{epoch:04d}.safetensors"
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing(path) as temporary:
-        save_file(state, temporary, metadata={"key": key})
+        save_file(state, temporary, metadata={"key": key, SEAL: BLANK})
+        seal(temporary)
     return path
 
 
@@ -62,6 +64,7 @@ def load_epoch(path: str | Path) -> Mapping[str, Tensor]:
         If the file is missing or damaged.
     """
     try:
+        check_seal(Path(path))
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(
@@ -70,7 +73,7 @@ def load_epoch(path: str | Path) -> Mapping[str, Tensor]:
 
 
 def has_epochs(folder: str | Path, n_epochs: int, key: str) -> bool:
-    """Whether the folder holds all `n_epochs` epochs of the training of that key, and no more."""
+    """Whether the folder holds all `n_epochs` epochs of the training of that key, each as written, and no more."""
     found = _found(folder)
     return sorted(found) == list(range(1, n_epochs + 1)) and all(_key(path) == key for path in found.values())
 
@@ -83,7 +86,9 @@ def _found(folder: str | Path) -> dict[int, Path]:
 
 def _key(path: Path) -> str | None:
     try:
+        check_seal(path)
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("key")
-    except SafetensorError:
+    except (OSError, SafetensorError) as error:
+        tell_made_again(path, error)
         return None

@@ -1,8 +1,6 @@
 """A trained network for given data: from the cache if it is there, else trained and put there."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,22 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from xaitools.errors import WeightsError
-from xaitools.files import write_text
 from xaitools.models.checkpoint import Checkpoint
 from xaitools.models.devices import resolve_device
 from xaitools.models.epochs import has_epochs
 from xaitools.models.history import History
 from xaitools.models.images import LabelledImages, digest
+from xaitools.models.kept import keep_training, kept_history, kept_model
 from xaitools.models.networks import build_network
 from xaitools.models.settings import TrainingSettings
 from xaitools.models.training import checked_loop
-from xaitools.models.weights import (
-    WeightsInfo,
-    cached_weights,
-    fingerprint_of,
-    load_weights,
-    save_weights,
-)
+from xaitools.models.weights import WeightsInfo, cached_weights, fingerprint_of
 
 
 def fit(
@@ -44,7 +36,8 @@ def fit(
     """Train a network by name, or take it from the cache if it was trained so before.
 
     A training that was killed or interrupted goes on from its last finished epoch when the call is made again, and
-    ends with the same weights: its state lies beside the cached weights until it is done.
+    ends with the same weights: its state lies beside the cached weights until it is done. What is damaged in the cache
+    is made again, and the log says so.
 
     Parameters
     ----------
@@ -99,22 +92,24 @@ def fit(
         },
         digest(training.images, training.labels, validation.images, validation.labels),
     )
-    record = path.with_suffix(".json")
-    if path.exists() and record.exists() and _kept(keep_epochs, record):
-        model = build()
-        load_weights(model, path)
-        return model.to(resolve_device(device)).eval(), _read_history(record), True
+    known = kept_history(path)
+    if known and (keep_epochs is None or has_epochs(keep_epochs, len(known), path.stem)):
+        trained = kept_model(path, build)
+        if trained is not None:
+            return trained.to(resolve_device(device)).eval(), known, True
     model = build(pretrained=pretrained, seed=options.seed)
     _fill(model, start or {}, network)
-    checkpoint = Checkpoint(path.with_suffix(".checkpoint.pt"), {"key": path.stem})
+    checkpoint = Checkpoint(path.with_suffix(".checkpoint.pt"), {"key": path.stem}, cached=True)
     loop = checked_loop(model, training, validation, options, device)
     if keep_epochs is not None:
         loop.keep_epochs, loop.key = Path(keep_epochs), path.stem
     history = loop.run(checkpoint, progress)
-    write_text(record, json.dumps(asdict(history)))
-    save_weights(model, path, info)
+    keep_training(path, model, info, history)
     checkpoint.remove()
-    return model, history, False
+    again = kept_model(
+        path, build
+    )  # so that the layout in memory, and with it the last bits, are those of later runs
+    return (model if again is None else again.to(resolve_device(device)).eval()), history, False
 
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor], network: str) -> None:
@@ -127,11 +122,3 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor], network: str) -> None:
             "layers: pre-train the same network with images of the same channels."
         )
     model.load_state_dict({**own, **state})
-
-
-def _kept(folder: str | Path | None, record: Path) -> bool:
-    return folder is None or has_epochs(folder, len(_read_history(record)), record.stem)
-
-
-def _read_history(record: Path) -> History:
-    return History(**{name: tuple(values) for name, values in json.loads(record.read_text()).items()})

@@ -1,11 +1,13 @@
 """ImageNet weights for torchvision's networks, carried over to images of any number of channels."""
 
 import logging
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from xaitools.errors import WeightsError
+from xaitools.seals import checksum
 
 logger = logging.getLogger(__name__)
 
@@ -17,17 +19,18 @@ IMAGENET_WEIGHTS = {
 
 
 def imagenet_state(name: str) -> dict[str, Tensor]:
-    """Published weights of a network; torchvision downloads them once.
+    """Published weights of a network; torchvision downloads them once, and again if the copy on disk is damaged.
 
     Raises
     ------
     WeightsError
-        If they can not be downloaded, or the copy on disk is damaged.
+        If they can not be downloaded.
     """
     import torchvision
 
     weights = torchvision.models.get_weight(IMAGENET_WEIGHTS[name])
     try:
+        _set_aside_if_damaged(weights.url)
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except Exception as error:  # the network's errors, or what a damaged copy leads torch's reader to
         folder = f"{torch.hub.get_dir()}/checkpoints"
@@ -36,6 +39,14 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
             f"({type(error).__name__}: {error}); either put that file into {folder} by hand, in place of any "
             "damaged copy, or set pretrained=False to start from random weights"
         ) from error
+
+
+def _set_aside_if_damaged(url: str) -> None:
+    """Rename the copy of a published file that is not the one its name says: it ends with digits of its SHA-256."""
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    if path.is_file() and not checksum(path).startswith(path.stem.rpartition("-")[2]):
+        logger.warning("%s is damaged, is now called %s.damaged, and is fetched again.", path.name, path.name)
+        path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def imagenet_reachable(name: str) -> bool:

@@ -54,7 +54,8 @@ def train(
         Show a progress bar.
     checkpoint
         File for the state after every epoch. A training that was killed or interrupted goes on from it when the
-        call is made again, and ends with the same weights; once done, the file is deleted.
+        call is made again, and ends with the same weights; once done, the file is deleted. A damaged one is as good
+        as none, and the log says so.
     keep_epochs
         Folder in which the weights after each epoch stay, ``epoch-0001.safetensors`` on, for
         :func:`xaitools.interpretation.training_influence`. Those of another training in it are deleted. A network
@@ -78,7 +79,7 @@ def train(
     DivergedError
         If the validation loss is never finite.
     WeightsError
-        If the checkpoint is damaged, or of another training.
+        If the checkpoint is of another training, or no checkpoint, which is not to be overwritten.
     """
     options = TrainingSettings(**settings)
     loop = checked_loop(model, training, validation, options, device)

@@ -18,9 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xaitools.cache import cache_dir
-from xaitools.errors import ParameterError, WeightsError
+from xaitools.errors import DataFileError, ParameterError, WeightsError
 from xaitools.files import digest, replacing
 from xaitools.models.networks import build_network
+from xaitools.seals import BLANK, SEAL, NoSealError, check_seal, seal
 
 HEADER = "xaitools"
 LONGEST, MOST_VOXELS = 2**16, 2**30
@@ -62,6 +63,8 @@ class WeightsInfo:
 def save_weights(model: nn.Module, path: str | Path, info: WeightsInfo) -> Path:
     """Write the model's weights as safetensors, in one step: readers see the whole file or none.
 
+    The file carries a checksum, so that :func:`load_weights` finds any bit that changes later.
+
     Parameters
     ----------
     model
@@ -78,18 +81,20 @@ def save_weights(model: nn.Module, path: str | Path, info: WeightsInfo) -> Path:
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing(path) as temporary:
-        save_file(state, temporary, metadata={HEADER: json.dumps(asdict(info))})
+        save_file(state, temporary, metadata={HEADER: json.dumps(asdict(info)), SEAL: BLANK})
+        seal(temporary)
     return Path(path)
 
 
 def read_info(path: str | Path) -> WeightsInfo:
-    """What a file written by :func:`save_weights` says of itself.
+    """What a file written by :func:`save_weights` says of itself; all of it is read, to compare its checksum.
 
     Raises
     ------
     WeightsError
         If the file is missing, damaged, or was not written by :func:`save_weights`.
     """
+    _check_whole(path)
     with _opened(path) as file:
         header = (file.metadata() or {}).get(HEADER)
     if header is None:
@@ -135,10 +140,15 @@ def load_weights(model: nn.Module, path: str | Path) -> WeightsInfo:
         then the model is unchanged.
     """
     info = read_info(path)
+    fill_model(model, path)
+    return info
+
+
+def fill_model(model: nn.Module, path: str | Path) -> None:
+    """As :func:`load_weights`, of a file that is known to be whole."""
     with _opened(path) as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     _fill(model, state, path)
-    return info
 
 
 def cached_weights(network: str, settings: Mapping[str, Any], data: str) -> Path:
@@ -242,8 +252,19 @@ def load_model(
         )
     size = info.input_size or input_size
     model = build_network(info.network, in_channels=in_channels, n_outputs=n_outputs, input_size=size)
-    load_weights(model, spec)
+    fill_model(model, spec)
     return model.eval()
+
+
+def _check_whole(path: str | Path) -> None:
+    """Raise WeightsError if a file is not as it was written, as far as it carries a checksum."""
+    try:
+        if Path(path).is_file():
+            check_seal(Path(path))
+    except NoSealError:
+        return  # of a version that wrote none
+    except DataFileError as error:
+        raise WeightsError(f"{path} is damaged: {error}; make or fetch it anew") from error
 
 
 @contextmanager

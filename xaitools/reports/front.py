@@ -34,14 +34,18 @@ def make_room_in_front(node: NotebookNode) -> None:
     node.cells.insert(0, new_markdown_cell("", metadata={"front": True}))
 
 
-def answer(node: NotebookNode) -> str:
-    """The text, in Markdown, of the last output that begins with ``In short.``; empty if there is none."""
-    said = [
-        text
-        for output in _outputs(node)
-        if (text := output.get("data", {}).get("text/markdown", "")).startswith(ANSWER)
-    ]
-    return said[-1].removeprefix(ANSWER).strip() if said else ""
+def take_answer(node: NotebookNode) -> str:
+    """The text, in Markdown, of the last output that begins with ``In short.``; empty if there is none.
+
+    The output is taken out, in place: the box in front says it.
+    """
+    for cell in reversed(node.cells):
+        for output in reversed(cell.get("outputs", [])):
+            text = output.get("data", {}).get("text/markdown", "")
+            if text.startswith(ANSWER):
+                cell.outputs.remove(output)
+                return str(text).removeprefix(ANSWER).strip()
+    return ""
 
 
 def facts(manifest: Mapping[str, Any], node: NotebookNode) -> list[tuple[str, str]]:

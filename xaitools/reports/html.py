@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
 from xaitools.files import write_text
-from xaitools.reports.front import answer, facts, leave_out, make_room_in_front
+from xaitools.reports.front import facts, leave_out, make_room_in_front, take_answer
 from xaitools.reports.hiding import hide, parameters_as_run
 from xaitools.study.manifest import without_paths
 from xaitools.study.notebooks import parse_parameters
@@ -65,7 +65,7 @@ def to_html(notebook: str | Path, path: str | Path, *, manifest: Mapping[str, An
                 "title": title(node) or Path(path).stem,
                 "contents": contents(node),
                 "parameters": parameters,
-                "answer": answer(node),
+                "answer": take_answer(node),
                 "facts": facts(manifest or {}, node),
                 "plotly_js": _plotly_js() if has_plots else "",
                 "highlight_css": HtmlFormatter().get_style_defs(".highlight"),

@@ -1,7 +1,7 @@
 """The manifest of a run: what was run, on what, with which versions, and how it ended."""
 
 import importlib.metadata
-import json
+import logging
 import os
 import platform
 import re
@@ -10,9 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from xaitools.errors import DataError
-from xaitools.files import write_text
+from xaitools.seals import read_json, write_json
 from xaitools.study.privacy import Private
+
+logger = logging.getLogger(__name__)
 
 _PART = r"[^\s\\/'\",;()<>][^\n\r\\/'\",;()<>]*"  # of a path; blanks stand within it
 _ABSOLUTE_PATH = re.compile(
@@ -48,25 +49,24 @@ def write_manifest(
     manifest = ({} if fresh else read_manifest(output_dir)) | without_paths(shown) | {"updated": now()}
     if manifest.get("status") in ("running", "done"):
         manifest.pop("error", None)
-    return write_text(output_dir / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    return write_json(output_dir / "manifest.json", manifest)
 
 
 def read_manifest(output_dir: Path) -> dict[str, Any]:
-    """The manifest of an output folder; empty if there is none.
+    """The manifest of an output folder; empty if there is none, or it is damaged, which the log says.
 
-    Raises
-    ------
-    DataError
-        If the file is not valid JSON.
+    A run without a manifest counts as not made, and is made again.
     """
     path = output_dir / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}): delete it and run the study again") from error
-    return manifest
+    try:
+        return read_json(path, unsealed=True)
+    except FileNotFoundError:  # it is just being moved
+        return {}
+    except OSError:
+        logger.warning("manifest.json in '%s' is damaged: its run counts as not made.", output_dir.name)
+        return {}
 
 
 def ending(error: BaseException) -> dict[str, str]:

@@ -13,8 +13,8 @@ from jaxtyping import Float32
 from xaitools.attribution import MaskSettings, optimise_masks
 from xaitools.data import Volumes
 from xaitools.errors import ParameterError
-from xaitools.files import write_text
 from xaitools.maps import load_map, map_path, save_map
+from xaitools.seals import read_json, tell_made_again, write_json
 from xaitools.study.contexts import Contexts
 from xaitools.study.network import Trained
 
@@ -168,9 +168,12 @@ def _read(folder: Path, name: str, own: str, key: Mapping[str, Any]) -> Read | N
     if mask is None or not course.exists():
         return None
     try:
-        known = json.loads(course.read_text())
+        known = read_json(course)
+        if known["key"] != json.loads(json.dumps(dict(key))):
+            return None
         return mask, known["report"], pd.DataFrame(known["history"])
-    except (ValueError, KeyError):
+    except (OSError, ValueError, KeyError) as error:
+        tell_made_again(course, error)
         return None
 
 
@@ -179,8 +182,8 @@ def _write(folder: Path, name: str, own: str, key: Mapping[str, Any], read: Read
     plain = {
         column: value.item() if isinstance(value, np.generic) else value for column, value in report.items()
     }
-    course = {"report": plain, "history": history.to_dict("list")}
-    write_text(_course(folder, name, own), json.dumps(course))
+    course = {"key": dict(key), "report": plain, "history": history.to_dict("list")}
+    write_json(_course(folder, name, own), course)
     save_map(folder, name, f"mask {own}", mask, key=key, affine=affine)
 
 

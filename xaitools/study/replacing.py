@@ -17,19 +17,13 @@ def make_room(folder: Path) -> None:
 
     A run that was done moves into the folder ``previous`` there, report, numbers and figures together; what another
     one left is deleted. Maps stay, for each tells what it was made from. Nothing else in the folder is touched.
-
-    Raises
-    ------
-    DataError
-        If the manifest is damaged.
     """
     manifest, previous = read_manifest(folder), folder / PREVIOUS
     if manifest.get("status") != "done":
         for path in _files(folder, manifest):
             path.unlink()
         return
-    if read_manifest(previous):
-        shutil.rmtree(previous)
+    drop_previous(folder)
     for path in _files(folder, manifest):
         place = previous / path.relative_to(folder)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +33,7 @@ def make_room(folder: Path) -> None:
 
 def drop_previous(folder: Path) -> None:
     """Delete the earlier run that `make_room` kept."""
-    if read_manifest(folder / PREVIOUS):
+    if (folder / PREVIOUS / "manifest.json").exists():
         shutil.rmtree(folder / PREVIOUS)
 
 
@@ -64,7 +58,8 @@ def replaced(folder: Path, parameters: Mapping[str, Any]) -> str:
 
 def drop_unused_maps(folder: Path) -> None:
     """Delete the stored maps that this process has neither read nor written, if it has others."""
-    maps = [path for path in folder.rglob("*_desc-*_map.*") if path.name.endswith((".npz", ".nii.gz"))]
+    found = (path for path in folder.rglob("*_desc-*_map.*") if path.name.endswith((".npz", ".nii.gz")))
+    maps = [path for path in found if not path.name.startswith(".")]  # which another run is writing
     unused = [path for path in maps if path.resolve() not in in_use]
     if len(unused) == len(maps):
         return  # a notebook that uses no maps has no say in them
@@ -76,7 +71,7 @@ def drop_unused_maps(folder: Path) -> None:
 
 def _files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Path]:
     """What the run that wrote `manifest` wrote, but for the manifest itself and maps."""
-    if not manifest:
+    if not (folder / "manifest.json").exists():
         return
     names = ["metrics.csv", "per_image.csv"]
     if "key" in manifest:  # written by what runs a notebook, which also writes these

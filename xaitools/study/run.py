@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex
 
 from xaitools import study as shared
+from xaitools.cache import set_study
 from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.files import write_csv, write_text
+from xaitools.seals import tell_made_again
 from xaitools.study.manifest import ending, now, read_manifest, surroundings, write_manifest
 from xaitools.study.notebooks import run_parameters
 from xaitools.study.privacy import Private
@@ -62,6 +64,7 @@ class Run:
         for folder in (self.maps_dir, self.figures_dir):
             folder.mkdir(parents=True, exist_ok=True)
         self._study = study
+        set_study(study)
         self._private = Private({**parameters, "output_dir": str(output_dir)})
         self._metrics: list[dict[str, Any]] = []
         self._seconds: dict[str, float] = {}
@@ -190,11 +193,8 @@ class Run:
 
         figure = self._without_paths(figure)
         page = figure.to_html(config=CONFIG, include_plotlyjs="plotly.min.js", include_mathjax=False)
-        script = self.figures_dir / "plotly.min.js"
-        if not script.exists():
-            from plotly.offline import get_plotlyjs
-
-            write_text(script, get_plotlyjs())
+        if not self._figures:
+            self._write_script()
         still = self.figures_dir / f"{name}.svg"
         still.unlink(missing_ok=True)  # one of an earlier run would be another figure
         self._figures[still] = figure
@@ -215,6 +215,17 @@ class Run:
         self._save(status="done")
         if self._is_alone:
             drop_previous(self.output_dir)
+
+    def _write_script(self) -> None:
+        """Put plotly's script beside the figures, unless it is there and whole."""
+        from plotly.offline import get_plotlyjs
+
+        path, script = self.figures_dir / "plotly.min.js", get_plotlyjs()
+        if path.is_file() and path.read_bytes() == script.encode():
+            return
+        if path.exists():
+            tell_made_again(path)
+        write_text(path, script)
 
     def _without_paths(self, figure: Any) -> Any:
         text = figure.to_json()

@@ -1,7 +1,6 @@
 """Sanity checks of a run: every redrawn network is kept, so that a run that was stopped repeats none."""
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,14 +25,12 @@ from xaitools.evaluation import (
 )
 from xaitools.evaluation._checks import SAME_RANKS
 from xaitools.evaluation.randomization import CONTROL, Keep, Step
-from xaitools.files import write_text
 from xaitools.models import Network
+from xaitools.seals import read_json, tell_made_again, write_json
 from xaitools.study.contexts import permuted_labels
 from xaitools.study.explaining import explain
 from xaitools.study.network import Trained, train_or_load
 from xaitools.study.run import Run
-
-logger = logging.getLogger(__name__)
 
 TESTS: dict[str, Callable[..., Randomization]] = {
     "top-down": model_randomization,
@@ -136,7 +133,7 @@ def kept(folder: Path, name: str, key: Mapping[str, Any]) -> Keep:
         found = _read(path, wanted)
         if found is None:
             found = make()
-            write_text(path, json.dumps({"key": wanted, "found": found}))
+            write_json(path, {"key": wanted, "found": found})
         return found
 
     return keep
@@ -147,11 +144,11 @@ def _read(path: Path, key: Mapping[str, Any]) -> Step | None:
     if not path.is_file():
         return None
     try:
-        known = json.loads(path.read_text())
+        known = read_json(path)
         found: Step = known["found"]
         return found if known["key"] == key else None
-    except (ValueError, KeyError, TypeError) as error:
-        logger.warning("%s is damaged (%s) and is made again.", path.name, error)
+    except (OSError, KeyError) as error:
+        tell_made_again(path, error)
         return None
 
 

@@ -13,11 +13,13 @@ from xaitools.evaluation import paired_difference, verdict
 from xaitools.models import log_odds, predict_values
 from xaitools.study import words
 from xaitools.study.baselines import PLAIN, Compared
+from xaitools.study.cam_shares import MeanCams
 from xaitools.study.contexts import Contexts
 from xaitools.study.known_signal import KnownSignal
 from xaitools.study.network import train_or_load
-from xaitools.study.preprocessing import RESIZED, Judged, MeanCams, Preprocessing, score_against
+from xaitools.study.preprocessing import RESIZED, Judged, Preprocessing
 from xaitools.study.run import Run
+from xaitools.study.size_controls import score_against
 
 SMOOTHGRAD, GRAD_CAM = "gradient+smoothgrad", "grad_cam"
 WHOLE, STRIPPED, OPTIMAL = "none", "skull stripped", "skull stripped, optimal scaling"

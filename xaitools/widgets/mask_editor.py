@@ -1,6 +1,7 @@
 """A widget to draw the region that an expert expects a map to highlight, and files of such masks."""
 
 import gzip
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import traitlets
+from IPython.display import HTML, display
 from nibabel.filebasedimages import ImageFileError
 from PIL import Image
 
@@ -33,7 +35,8 @@ from xaitools.widgets.layers import (
     encode_map,
     encode_mask,
 )
-from xaitools.widgets.viewer import STATIC
+from xaitools.widgets.standalone import note_to_save
+from xaitools.widgets.viewer import STATIC, is_interactive
 
 MODULES = ("data.js", "paint.js", "controls.js", "wheel.js", "editor.js")
 STYLES = ("viewer.css", "editor.css")
@@ -118,6 +121,7 @@ class MaskEditor(anywidget.AnyWidget):
     layers: traitlets.List = traitlets.List(read_only=True).tag(sync=True)
     colormaps: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
     scores: traitlets.Dict = traitlets.Dict(read_only=True).tag(sync=True)
+    token = traitlets.Unicode(read_only=True).tag(sync=True)
     # Gzipped levels 0 and 1 in the order of the layers; a few hundred bytes for a hundred slices.
     drawing = traitlets.Bytes().tag(sync=True, from_json=lambda sent, _: bytes(sent))
 
@@ -148,12 +152,27 @@ class MaskEditor(anywidget.AnyWidget):
         grid = encode_grid(self._shape[1:], affine)
         layers = [encode_images(arrays, grid)]
         layers += [encode_map(name, values, grid) for name, values in self._maps.items()]
-        sent = {"names": names, "grid": grid, "layers": layers, "colormaps": encode_colormaps()}
+        sent = {
+            "token": uuid.uuid4().hex,
+            "names": names,
+            "grid": grid,
+            "layers": layers,
+            "colormaps": encode_colormaps(),
+        }
         for name, value in sent.items():
             self.set_trait(name, value)
         self._draw(np.zeros(self._shape, dtype=bool) if mask is None else mask)
         center = [size // 2 for size in grid["shape"]]
         super().__init__(**{"voxel": center, **state})
+
+    def _ipython_display_(self) -> None:
+        if not is_interactive():
+            raise NotImplementedError  # IPython then asks for `_repr_mimebundle_`
+        display((self._repr_mimebundle_() or ({},))[0], raw=True)
+        text = (
+            "The mask editor needs a running kernel: run this cell again. What `save` wrote is in its folder."
+        )
+        display(HTML(note_to_save(text, self.token, script=_read("saved.js"))))
 
     @property
     def masks(self) -> np.ndarray:

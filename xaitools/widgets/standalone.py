@@ -41,13 +41,9 @@ def standalone(state: Mapping[str, Any], *, script: str, style: str, saved: bool
     )
 
 
-def too_large_to_save(size: int, limit: int, token: str, *, script: str) -> str:
-    """What stands in a saved notebook instead of a viewer of more bytes than the limit."""
+def note_to_save(text: str, token: str, *, script: str) -> str:
+    """What stands in a saved notebook, in words, where the widget of that `token` is not live."""
     name = f"xai-{uuid.uuid4().hex}"
-    text = (
-        f"This viewer is not saved with the notebook, as it takes {size / 2**20:.1f} MiB (limit: "
-        f"{limit / 2**20:.0f} MiB). Run the cell again, or keep it as a page: viewer.to_html('viewer.html')."
-    )
     show = 'el.querySelector("p").hidden = false'
     return (
         f'<div id="{name}" class="xai-saved"><p>{text}</p></div>\n'

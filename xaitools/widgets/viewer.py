@@ -36,7 +36,7 @@ from xaitools.widgets.layers import (
     encode_map,
     encode_mask,
 )
-from xaitools.widgets.standalone import standalone, too_large_to_save, write_page
+from xaitools.widgets.standalone import note_to_save, standalone, write_page
 
 STATIC = Path(__file__).parent / "static"
 MODULES = ("data.js", "paint.js", "controls.js", "wheel.js", "panes.js", "viewer.js")
@@ -239,7 +239,12 @@ class SliceViewer(anywidget.AnyWidget):
         page = standalone(self._state(), script=script, style=self._css, saved=True)
         if len(page) <= self.max_saved:
             return page
-        return too_large_to_save(len(page), self.max_saved, self.token, script=_read("saved.js"))
+        text = (
+            f"This viewer is not saved with the notebook, as it takes {len(page) / 2**20:.1f} MiB (limit: "
+            f"{self.max_saved / 2**20:.0f} MiB). Run the cell again, or keep it as a page: "
+            "viewer.to_html('viewer.html')."
+        )
+        return note_to_save(text, self.token, script=_read("saved.js"))
 
     def _state(self) -> dict[str, Any]:
         """All that a browser needs."""

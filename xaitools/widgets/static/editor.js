@@ -401,7 +401,9 @@ async function render({ model, el }) {
     element("div", { className: "xai-controls" }, ...controls.map((control) => control.node)),
     ...(methods.length ? [table.node] : []), makeHelp());
   const picture = element("div", { className: "xai-picture" }, canvas, readout);
-  el.append(element("div", { className: "xai-viewer xai-editor" }, picture, side));
+  const root = element("div", { className: "xai-viewer xai-editor" }, picture, side);
+  root.dataset.token = model.get("token");
+  el.append(root);
 
   function draw() {
     const current = slice();
