@@ -4,6 +4,7 @@
 # make check    what CI checks       make bench  the benchmarks, and benchmarks/RESULTS.md
 # make fuzz     every loader on EXAMPLES files changed at random (2000 of each kind; make test does 40)
 # make voila    the notebooks as dashboards in the browser, without code
+# make docs     the documentation, in output/docs/: the studies that have not been run yet are run for it
 # make matrix   docs/networks.md anew, from the tests of every method on every kind of network
 #
 # Everything goes into $(VENV). PYTHON=... picks the interpreter, 3.10 or newer.
@@ -19,7 +20,7 @@ bin := $(VENV)/bin
 notebooks := $(wildcard notebooks/*.ipynb notebooks/lessons/*.ipynb)
 studies := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 
-.PHONY: report reports test fuzz matrix lab voila lint check bench
+.PHONY: report reports docs test fuzz matrix lab voila lint check bench
 .DEFAULT_GOAL := report
 
 report: $(VENV)/installed
@@ -27,6 +28,12 @@ report: $(VENV)/installed
 
 reports: $(VENV)/installed
 	@set -e; for study in $(studies); do $(bin)/xaitools report $$study --preset $(PRESET); done
+
+docs: $(VENV)/installed-docs
+	@set -e; for study in $(studies); do \
+		test -f output/$$study/quick/$$study.html || $(bin)/xaitools report $$study --preset quick; done
+	$(bin)/python -m sphinx --fail-on-warning --keep-going -b html docs output/docs
+	@echo "Documentation: output/docs/index.html"
 
 test: $(VENV)/installed-dev
 	$(bin)/python -m pytest --numprocesses auto --dist loadfile

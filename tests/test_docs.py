@@ -3,6 +3,7 @@
 import ast
 import builtins
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -13,15 +14,31 @@ import torch
 from torch import nn
 
 import xaitools
+from xaitools.cli import main
+from xaitools.study.notebooks import find_notebook, read_parameters, studies
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [
-    pytest.param(code, id=f"{page.name}:{page.read_text(encoding='utf-8')[: found.start()].count(chr(10)) + 1}")
-    for page in PAGES
-    for found in re.finditer(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    for code in [found[1]]
-]  # fmt: skip
+CARDS = set((ROOT / "docs" / "methods").glob("*.md"))  # made by the site's build, from the registry
+PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").rglob("*.md")) - CARDS)]
+
+
+def blocks(language):
+    """Code and where it stands, of every block of a language."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for found in re.finditer(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            yield found[1], f"{page.relative_to(ROOT)}:{text[: found.start()].count(chr(10)) + 1}"
+
+
+BLOCKS = [pytest.param(code, id=place) for code, place in blocks("python")]
+COMMANDS = [
+    pytest.param(line, id=f"{place} {line}")
+    for code, place in blocks("sh")
+    for line in code.splitlines()
+    if line.strip()
+]
+OTHERS = {"pip", "python", "papermill", "cp", "dask", ".venv/bin/pip"}
+"""Programs that are not ours."""
 SMALLER = {
     "(96, 96, 96)": "(8, 8, 8)",
     '{"seed": [0, 1]}': '{"seed": [0]}',
@@ -90,3 +107,26 @@ def test_the_first_example_needs_nothing_but_itself():
     known |= {node.id for node in names if isinstance(node.ctx, ast.Store)} | set(dir(builtins))
     assert {node.id for node in names if isinstance(node.ctx, ast.Load)} <= known
     assert "torchvision" in BLOCKS[0].values[0]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_of_the_documentation_exist(line):
+    """They are read as the shell and click read them; their studies and parameters are there."""
+    program, *arguments = shlex.split(line, comments=True)
+    if program == "make":
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(arguments) <= set(targets)
+        return
+    if Path(program).name != "xaitools":
+        assert program in OTHERS
+        return
+    command = main.commands[arguments[0]]
+    given = command.make_context(arguments[0], arguments[1:]).params
+    study = given.get("study")
+    if study in studies():
+        names = {name for name, _ in given["parameters"]}
+        names |= {item.partition("=")[0] for item in given.get("grid", ())}
+        assert names <= set(read_parameters(find_notebook(study)))
+        assert given["preset"] in (None, "quick", "paper")
+    else:
+        assert study is None or study.endswith(".ipynb")

@@ -26,6 +26,15 @@ _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
     "rule",
     label="rollout",
     idea="where does attention, followed through all layers, look?",
+    equation=r"R = \prod_l \tfrac{1}{2} \left( \bar{A}^l + I \right)",
+    use="To see from where information can have come in a vision transformer.",
+    failures=(
+        "It does not depend on the class, on what is attended, or on any layer but attention: it "
+        "cannot tell evidence for from evidence against.",
+        "In deep networks all patches get nearly the same.",
+        "Attention need not explain: other attention can give the same answer (Jain and Wallace 2019,"
+        " arXiv:1902.10186).",
+    ),
     reference="Abnar and Zuidema 2020, arXiv:2005.00928, section 3.",
     needs="softmax attention among all tokens of one grid, as in a vision transformer",
 )

@@ -18,6 +18,16 @@ TRUNCATE = 4.0
     "path",
     label="BlurIG",
     idea="which pixels moved the answer while the image came into focus?",
+    equation=r"R_i = \int_{s}^{0} \frac{\partial f(L)}{\partial L_i} \frac{\partial L_i}{\partial \sigma} \, d\sigma",
+    use=(
+        "Where edges and texture matter, and no baseline should bring in what the image does not "
+        "show. L is the image under a blur of σ pixels."
+    ),
+    failures=(
+        "The brightness of a wide even area hardly changes under blur, so it gets little, and its "
+        "border gets much.",
+        "Outside of its border the image is taken as 0, which draws a rim where it does not fade to black.",
+    ),
     reference="Xu et al. 2020, arXiv:2004.03383, equations 4 and 5.",
 )
 def blur_integrated_gradients(setting: Setting, *, steps: int = 50, max_sigma: float | None = None) -> Plan:

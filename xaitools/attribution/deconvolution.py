@@ -15,6 +15,13 @@ def _keep_positive(plain: Tensor, incoming: Tensor) -> Tensor:
     "rule",
     label="D",
     idea="what would the answer say back, if only signals for it passed each ReLU?",
+    equation=r"R^{l} = \max\left(0, R^{l+1}\right) \quad \text{at each ReLU}",
+    use="To repeat published comparisons; as a picture of what a network's filters can see.",
+    failures=(
+        "It restores the image more than it explains the answer, and hardly depends on the class (Nie"
+        " et al. 2018, arXiv:1805.07039).",
+        "It is independent of the weights of later layers (Sixt et al. 2020, arXiv:1912.09818).",
+    ),
     reference="Zeiler and Fergus 2014, arXiv:1311.2901, section 2.1; as a gradient rule: Springenberg et al. 2015,\n"
     "arXiv:1412.6806, section 3.4.",
     needs="ReLUs, and besides them only max pooling and what is linear in the image",

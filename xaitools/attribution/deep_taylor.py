@@ -13,6 +13,13 @@ from xaitools.attribution.registry import Setting, method
     "rule",
     label="DT",
     idea="how much of the answer came from this pixel, if every neuron is explained by what turns it on?",
+    equation=r"R_i = \sum_j \frac{a_i w_{ij}^+}{\sum_k a_k w_{kj}^+} \, R_j",
+    use="Where a smooth map of one sign is wanted, and pixel values have a known least and greatest value.",
+    failures=(
+        "It is independent of the weights of later layers: two classes get nearly the same map (Sixt "
+        "et al. 2020, arXiv:1912.09818).",
+        "It has one sign, so that evidence against the answer is never seen.",
+    ),
     reference="Montavon et al. 2017, Pattern Recognition 65, 211-222, arXiv:1512.02479, sections 4.1 and 4.2.",
     needs="what lrp needs, without attention, products and normalisation by statistics of the image",
 )

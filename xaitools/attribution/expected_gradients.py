@@ -14,6 +14,13 @@ from xaitools.errors import MethodError, ShapeError
     "path",
     label="EG",
     idea="the same as integrated gradients, on ways from randomly chosen reference images",
+    equation=r"R_i = \mathbb{E}_{x', a} \left[ (x_i - x'_i) \frac{\partial f(x' + a (x - x'))}{\partial x_i} \right]",
+    use="Where no single image means that nothing is there: the training set stands for what is usual.",
+    failures=(
+        "It is drawn at random: with few `steps` the map is noisy, and another seed gives another.",
+        "Other references are another question: with patients among them, what all patients share is "
+        "not seen.",
+    ),
     reference="Erion et al. 2021, Nature Machine Intelligence 3, 620-631, equation 2.",
     needs="a gradient with respect to the image; and reference images (references=)",
 )

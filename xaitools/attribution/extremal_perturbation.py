@@ -25,6 +25,14 @@ def _read(option: str) -> dict[str, float]:
     "optimisation",
     label=lambda option: f"EP {option}",
     idea="which part of this size, when it is hidden, makes the answer fall the most?",
+    equation=r"\min_m \; f(m \odot x + (1 - m) \odot \tilde{x}), \quad \tfrac{1}{n} \sum_i (1 - m_i) = a",
+    use="Where masks are to be compared at one size: which part of this area matters most?",
+    failures=(
+        "The area has to be said: it always fills it, though less would do.",
+        "Hundreds of passes an image; and as of any optimisation, nobody knows that this mask is the "
+        "best one.",
+        "What replaces hidden parts decides, as for meaningful perturbation.",
+    ),
     reference="Fong, Patrick and Vedaldi 2019, arXiv:1910.08485, equations 2 and 5.",
     option=Option("0.05", "share of the image to hide", _read),
     check=explainable,

@@ -16,6 +16,17 @@ def mean_gradients(activations: Tensor, gradients: Tensor) -> Tensor:
     "layer",
     label=lambda option: f"GC {option}".strip(),
     idea="where are the features of a late layer that speak for the answer?",
+    equation=r"R = \max(0, \sum_c g_c A^c), \quad g_c = \frac{1}{n} \sum_k \frac{\partial f}{\partial A^c_k}",
+    use=(
+        "For a first coarse answer to where, on convolutional networks; it passes the sanity checks "
+        "in most settings."
+    ),
+    failures=(
+        "It is no sharper than the layer's grid, and in 3D that grid is often a few cells wide.",
+        "The mean of the gradient can mark cells that the network does not use, if what follows the "
+        "layer is not a mean (Draelos and Carin 2020, arXiv:2011.08891).",
+        "Cells that speak against the answer are 0; for a regression give `relu=False`.",
+    ),
     reference="Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2.",
     option=LAYER,
 )

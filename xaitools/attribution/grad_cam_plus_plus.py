@@ -23,6 +23,13 @@ def weighted_positive_gradients(activations: Tensor, gradients: Tensor) -> Tenso
     "layer",
     label=lambda option: f"GC++ {option}".strip(),
     idea="where are all the features of a late layer that speak for the answer, however small?",
+    equation=r"R = \max(0, \sum_c g_c A^c), \quad g_c = \sum_k \alpha^c_k \max(0, \frac{\partial f}{\partial A^c_k})",
+    use="Where an image shows the same thing several times, and Grad-CAM shows one of them.",
+    failures=(
+        "In practice it is Grad-CAM with positive gradients only (Lerma and Lucas 2022, "
+        "arXiv:2205.10838): channels that speak against the answer do not count.",
+        "It is no sharper than the layer's grid.",
+    ),
     reference="Chattopadhay et al. 2018, arXiv:1710.11063, equations 5 and 19.",
     option=LAYER,
 )

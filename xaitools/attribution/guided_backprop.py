@@ -16,6 +16,13 @@ def keep_positive_where_on(plain: Tensor, incoming: Tensor) -> Tensor:
     "rule",
     label="GB",
     idea="what would the answer say back, if only signals for it passed each ReLU that was on?",
+    equation=r"R^{l} = [a^{l} > 0] \, \max\left(0, R^{l+1}\right) \quad \text{at each ReLU}",
+    use="To repeat published comparisons; as a sharp picture of the features that are on.",
+    failures=(
+        "It fails the sanity check: with upper layers drawn anew the map stays (Adebayo et al. 2018, "
+        "arXiv:1810.03292).",
+        "It restores the image more than it explains the answer (Nie et al. 2018, arXiv:1805.07039).",
+    ),
     reference="Springenberg et al. 2015, arXiv:1412.6806, section 3.4 and figure 1.",
     needs="ReLUs, and besides them only max pooling and what is linear in the image",
 )

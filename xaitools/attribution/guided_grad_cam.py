@@ -14,6 +14,12 @@ from xaitools.attribution.registry import Setting, method
     "rule",
     label=lambda option: f"GGC {option}".strip(),
     idea="which details belong to the features of a late layer that speak for the answer?",
+    equation=r"R = R^{\text{guided backprop}} \odot R^{\text{Grad-CAM}}",
+    use="To repeat published comparisons.",
+    failures=(
+        "Its details are those of guided backpropagation, which fails the sanity check, and so does "
+        "this map (Adebayo et al. 2018, arXiv:1810.03292).",
+    ),
     reference="Selvaraju et al. 2017, arXiv:1610.02391, section 3.2.",
     option=LAYER,
     needs="what guided_backprop and grad_cam need",

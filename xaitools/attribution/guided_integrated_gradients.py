@@ -25,6 +25,16 @@ CLOSE = 1e-9
     "path",
     label=lambda option: "GIG" + "".join(part[0].upper() for part in option.split("+") if part),
     idea="how did the answer change on a way from a baseline image that keeps off steep gradients, by which pixels?",
+    equation=r"R_i = \int_0^1 \frac{\partial f(\gamma(a))}{\partial \gamma_i} \, \frac{d\gamma_i(a)}{da} \, da",
+    use=(
+        "Where integrated gradients are noisy because their straight path crosses steep places; γ "
+        "moves pixels of small gradients first."
+    ),
+    failures=(
+        "The path depends on the network, so that maps of two networks are not made alike.",
+        "Even with many steps the sum misses some of the output's change.",
+        "Steps follow each other, so that one image takes long; it has a baseline, with the doubts about it.",
+    ),
     reference="Kapishnikov et al. 2021, arXiv:2106.09788, algorithm 1; anchored: section 3.3.",
     option=Option("black", "names of baselines joined by +, as black+white", lambda text: {"baseline": text}),
 )

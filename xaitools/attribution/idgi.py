@@ -22,6 +22,16 @@ from xaitools.models.network import gradients_of
     "path",
     label=lambda option: "IDGI-" + "".join(part[0].upper() for part in option.split("+") if part),
     idea="how did the answer change on the way from a baseline image, counted along the gradient only?",
+    equation=r"R_i = \sum_j \left( f(x_{j+1}) - f(x_j) \right) \frac{g_i(x_j)^2}{\sum_k g_k(x_j)^2}",
+    use=(
+        "Where integrated gradients are noisy, and few steps are to add up to the output's change. g"
+        " is the gradient."
+    ),
+    failures=(
+        "Squares have no sign: where the output rises all along the path, evidence against it cannot "
+        "be seen.",
+        "It has a baseline, and the same doubts about it as integrated gradients.",
+    ),
     reference="Yang et al. 2023, arXiv:2303.14242, theorem 1 and algorithm 1.",
     option=Option("black", "names of baselines joined by +, as black+white", lambda text: {"baseline": text}),
 )

@@ -10,6 +10,14 @@ from xaitools.attribution.registry import Setting, method
     "path",
     label="I*G",
     idea="how would the answer change if this pixel became brighter, times how bright it is?",
+    equation=r"R_i = x_i \, \frac{\partial f(x)}{\partial x_i}",
+    use="Where 0 means that there is nothing, and a share of the output is wanted in one backward pass.",
+    failures=(
+        "Black pixels get 0, whatever they tell the network.",
+        "Mostly the image shines through: such a map can look right for any network (Adebayo et al. "
+        "2018, arXiv:1810.03292, section 5).",
+        "Its sum misses the output by what biases do.",
+    ),
     reference="Shrikumar et al. 2016, arXiv:1605.01713, section 2.",
 )
 def input_x_gradient(setting: Setting) -> Plan:

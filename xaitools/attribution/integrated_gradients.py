@@ -26,6 +26,18 @@ def _label(option: str) -> str:
     "path",
     label=_label,
     idea="how did the answer change on the way from a baseline image to this one, and by which pixels?",
+    equation=r"R_i = (x_i - x'_i) \int_0^1 \frac{\partial f(x' + a (x - x'))}{\partial x_i} \, da",
+    use=(
+        "Where some image x' means that nothing is there, and values are to add up to the output's "
+        "change from it."
+    ),
+    failures=(
+        "A pixel that equals the baseline gets 0: with black, dark evidence is not seen. "
+        "`black+white` is the usual way out.",
+        "Another baseline asks another question and gives another map.",
+        "The images on the way are like none that the network was trained on, and their gradients are"
+        " as noisy as any.",
+    ),
     reference="Sundararajan et al. 2017, arXiv:1703.01365, equation 1; completeness: proposition 1.",
     option=Option("black", "names of baselines joined by +, as black+white", lambda text: {"baseline": text}),
 )

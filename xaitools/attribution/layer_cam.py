@@ -16,6 +16,13 @@ def positive_gradients(activations: Tensor, gradients: Tensor) -> Tensor:
     "layer",
     label=lambda option: f"LC {option}".strip(),
     idea="which cells of a layer, early or late, speak for the answer?",
+    equation=r"R = \max\left(0, \sum_c A^c \max\left(0, \frac{\partial f}{\partial A^c}\right)\right)",
+    use="Where a map of an early layer, with its finer grid, is wanted.",
+    failures=(
+        "Maps of early layers show edges, whatever the answer.",
+        "Values of different layers cannot be compared.",
+        "Only positive gradients count.",
+    ),
     reference="Jiang et al. 2021, doi:10.1109/TIP.2021.3089943, equations 5 to 7.",
     option=LAYER,
 )

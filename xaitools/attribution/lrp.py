@@ -19,6 +19,16 @@ def _label(option: str) -> str:
     "rule",
     label=_label,
     idea="how much of the answer came from this pixel, if every layer shares it out among its inputs?",
+    equation=r"R_i = \sum_j \frac{a_i w_{ij}}{z_j \pm \epsilon} R_j, \quad z_j = \sum_i a_i w_{ij} + b_j",
+    use=(
+        "Where the output is to be shared out among pixels, layer by layer, in one backward pass; "
+        "also for transformers."
+    ),
+    failures=(
+        "Each rule is another map. `epsilon` is input times gradient on networks of ReLUs; "
+        "`alpha1_beta0` hardly depends on later layers (Sixt et al. 2020, arXiv:1912.09818).",
+        "Biases and the stabiliser keep a part of the output: look at the relevance gap.",
+    ),
     reference="Bach et al. 2015, PLoS ONE 10(7) e0130140, equations 58 and 60; Montavon et al. 2019, LNCS 11700,\n"
     "193-209. The composites: Anders et al. 2021, arXiv:2106.13200. Attention: Achtibat et al. 2024, arXiv:2402.05602.",
     option=Option(

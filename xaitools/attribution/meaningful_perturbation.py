@@ -25,6 +25,14 @@ def explainable(network: Network) -> Tensor:
     "optimisation",
     label=lambda option: f"MP {option}",
     idea="what is the least that has to be hidden for the network to change its mind?",
+    equation=r"\min_m p(m \odot x + (1 - m) \odot \tilde{x}) + \lambda \sum (1 - m) + \mu \sum |\nabla m|^\beta",
+    use="To ask what is the least that has to change for another answer; for one image or a group of them.",
+    failures=(
+        "The mask depends on the settings, and another training of the network gives another mask "
+        "(Thibeau-Sutre et al. 2020, the study `ad_mask`).",
+        "A mask can fool the network as an adversarial example does; a coarse and smooth mask does so less.",
+        "What replaces hidden parts decides: blur hides edges, not brightness.",
+    ),
     reference="Fong and Vedaldi 2017, arXiv:1704.03296, equations 3 to 5.",
     option=Option("blur", f"what is hidden becomes: {', '.join(DELETIONS)}", lambda text: {"deletion": text}),
     check=explainable,

@@ -37,6 +37,17 @@ def _read(option: str) -> dict[str, int]:
     "perturbation",
     label="OCC",
     idea="how far does the answer fall when this part of the image is hidden?",
+    equation=r"R_i = \operatorname{mean}_{W \ni i} \left[ f(x) - f(x \text{ with } W \text{ hidden}) \right]",
+    use=(
+        "On any network, differentiable or not, when a question is wanted that one can explain to a doctor."
+    ),
+    failures=(
+        "The patch decides what is seen: evidence wider than it, or twice in the image, survives the "
+        "hiding of one part.",
+        "An image with a grey square is like none that the network was trained on; the fall can come "
+        "from the square itself.",
+        "Of a sure network probabilities do not fall: explain the logit.",
+    ),
     reference="Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014, section 4.2;\n"
     "overlapping windows as in captum's ``Occlusion``; regions: Rieke et al., Visualizing convolutional networks for\n"
     "MRI-based diagnosis of Alzheimer's disease, 2018, section 2.4.",

@@ -2,7 +2,7 @@
 
 A method is a function that makes a plan, decorated with `method`::
 
-    @method("path", label="BP", idea="how would the answer change if this pixel became brighter?", reference="...")
+    @method("path", label="BP", idea="how would the answer change if this pixel became brighter?", reference="...", ...)
     def gradient(setting: Setting) -> Plan:
         \"\"\"Gradient of the target output with respect to each pixel. ...\"\"\"
         return Plan(setting.gradients, {"gradient": AT_THE_IMAGE})
@@ -134,6 +134,12 @@ class Method:
         The question that it answers, in one line.
     reference
         Where it was published.
+    equation
+        What it computes, as LaTeX: the map R of an image x, f being the target's output and A a layer's activations.
+    use
+        When to use it, in a sentence.
+    failures
+        What is known to go wrong, a sentence or two each.
     needs
         What it needs of a network, in one line.
     option
@@ -150,6 +156,9 @@ class Method:
     label: Callable[[str], str]
     idea: str
     reference: str
+    equation: str
+    use: str
+    failures: tuple[str, ...]
     needs: str
     option: Option | None
     keywords: tuple[str, ...]
@@ -214,6 +223,9 @@ def method(
     label: str | Callable[[str], str],
     idea: str,
     reference: str,
+    equation: str = "",
+    use: str = "",
+    failures: tuple[str, ...] = (),
     needs: str = "",
     option: Option | None = None,
     check: Callable[[Network], object] | None = None,
@@ -222,7 +234,7 @@ def method(
 
     Parameters
     ----------
-    kind, label, idea, reference, option
+    kind, label, idea, reference, equation, use, failures, option
         As in `Method`.
     needs
         As in `Method`; by default that of its kind.
@@ -237,6 +249,9 @@ def method(
             label=label,
             idea=idea,
             reference=reference,
+            equation=equation,
+            use=use,
+            failures=failures,
             needs=needs,
             option=option,
             check=check,
@@ -253,6 +268,9 @@ def method_of(
     label: str | Callable[[str], str],
     idea: str,
     reference: str,
+    equation: str = "",
+    use: str = "",
+    failures: tuple[str, ...] = (),
     needs: str = "",
     name: str = "",
     option: Option | None = None,
@@ -270,6 +288,9 @@ def method_of(
         label if callable(label) else lambda _: label,
         idea,
         reference,
+        equation,
+        use,
+        failures,
         needs or NEEDS[kind],
         option,
         tuple(own),

@@ -43,6 +43,8 @@ class Run:
     seed : int, optional
         The seed that every random draw of the run comes from.
 
+    Examples
+    --------
     ::
 
         run = Run(output_dir, study="ct_contrast", parameters={"seed": 0}, seed=0)
