@@ -114,7 +114,8 @@ def growth(rows: dict[str, dict[str, Any]], folder: Path) -> str:
             sentences.append(f"{kind} grows with the power {exponent:.2f}, {word} ({unit} at {at})")
         picture = f"growth_{name}.svg"
         shown = f"\n\n![Cost against {name}]({folder.name}/{picture})" if (folder / picture).exists() else ""
-        parts.append(f"**{name.capitalize()}**: {'; '.join(sentences)}.{shown}")
+        load = f"Measured once at each size, at a load of {row['machine']['load']:.0f}."
+        parts.append(f"**{name.capitalize()}**: {'; '.join(sentences)}. {load}{shown}")
     return "\n\n".join(parts) or "Not measured."
 
 

@@ -46,9 +46,15 @@ class Counter(TorchDispatchMode):
         self.seconds = 0.0
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        out = operation(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
         count = flop_registry.get(operation.overloadpacket)
-        flops = count(*args, **(kwargs or {}), out_val=out) if count else 0
+        if count is None:  # inference mode hands over operations that are made of others
+            with self:
+                out = operation.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = operation(*args, **kwargs)
+        flops = count(*args, **kwargs, out_val=out) if count else 0
         moved = 0 if operation.is_view else _bytes(args) + _bytes(out)
         self.flops += flops
         self.bytes += moved
