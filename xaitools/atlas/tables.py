@@ -136,10 +136,12 @@ def regions_touched(atlas: Atlas, mask: Shaped[np.ndarray, "..."], *, share: flo
 
 
 def _voxels(atlas: Atlas) -> tuple[np.ndarray, np.ndarray]:
-    """Flat positions of the voxels in a region, and the rank of that region among the atlas's."""
+    """Flat positions of the voxels in a region, region by region, and the rank of each one's among the atlas's."""
     flat = atlas.labels.ravel()
     voxels = np.flatnonzero(flat)
-    return voxels, np.searchsorted(list(atlas.names), flat[voxels])
+    region = np.searchsorted(list(atlas.names), flat[voxels])
+    order = np.argsort(region, kind="stable")
+    return voxels[order], region[order]
 
 
 def _sums(
@@ -160,7 +162,8 @@ def _sums(
         )
     if not len(stack):
         raise DataError("there is no map; expected at least one patient's, and one of the controls")
-    sums = np.empty((len(stack), len(atlas.names)))
+    present, starts = np.unique(region, return_index=True)
+    sums = np.zeros((len(stack), len(atlas.names)))
     for index, values in enumerate(stack):
         if not np.isfinite(values).all():
             raise DataError(
@@ -168,5 +171,6 @@ def _sums(
             )
         inside = values.ravel()[voxels]
         weights = np.abs(inside) if absolute else inside
-        sums[index] = np.bincount(region, weights, minlength=len(atlas.names))
+        if len(present):
+            sums[index, present] = np.add.reduceat(weights, starts, dtype=np.float64)
     return sums
