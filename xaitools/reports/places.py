@@ -203,7 +203,10 @@ def _free(path: Path) -> int:
 
 
 def _left(path: Path) -> str:
-    return f"the disk of {path} is full ({in_bytes(_free(path))} free)"
+    free = _free(path)
+    return (
+        f"the disk of {path} {'is full' if free < _FULL else 'has too little room'} ({in_bytes(free)} free)"
+    )
 
 
 def _no_folder_on(path: Path) -> Path:
