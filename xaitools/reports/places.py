@@ -117,7 +117,8 @@ def failure(error: OSError, folder: Path, wanted: int | None = None) -> str:
     wanted : int, optional
         Bytes that were to be written.
     """
-    said = reason(error, Path(error.filename) if isinstance(error.filename, str) else folder)
+    full = next((place for place in _written_to(folder) if _free(place) < _FULL), folder)
+    said = reason(error, full if error.errno in _SHORT_OF_SPACE else folder)
     if error.errno not in _SHORT_OF_SPACE:
         return said
     asked = f", {in_bytes(wanted)} were wanted" if wanted else ""
@@ -165,9 +166,7 @@ def in_words(text: str, folder: Path) -> str:
     left; of a full disk, sometimes not even that, so that the disks themselves are asked.
     """
     if (found := _CODE.search(text) or _RUST.search(text)) and int(found[1]) in _SHORT_OF_SPACE:
-        path = found.groupdict().get("path")
-        full = next((place for place in _written_to(folder) if _free(place) < _FULL), folder)
-        return failure(OSError(int(found[1]), "", path or str(full)), folder)
+        return failure(OSError(int(found[1]), "", found.groupdict().get("path")), folder)
     if found and found.groupdict().get("path"):
         error = OSError(int(found[1]), found["said"], found["path"])
         text = text[: found.start()] + reason(error, folder) + text[found.end() :]
@@ -203,7 +202,10 @@ def _free(path: Path) -> int:
 
 
 def _left(path: Path) -> str:
-    return f"the disk of {path} is full ({in_bytes(_free(path))} free)"
+    free = _free(path)
+    return (
+        f"the disk of {path} {'is full' if free < _FULL else 'has too little room'} ({in_bytes(free)} free)"
+    )
 
 
 def _no_folder_on(path: Path) -> Path:
