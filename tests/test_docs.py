@@ -72,7 +72,7 @@ def reader(tmp_path, monkeypatch):
     model, images = network(), torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(2, 1, 32, 32, dtype=torch.bool)
     masks[..., 5:15, 5:15] = True
-    names = ("one", "two")
+    names = ("sub-001", "sub-002")
     two = xaitools.Samples(images, torch.tensor([0, 1]), names, names, class_names=("no", "yes"))
     return {
         "training": two,

@@ -56,6 +56,17 @@ def test_a_missing_run_does_not_look_like_an_effect_of_another_axis():
     assert table[["mean", "n"]].to_numpy().tolist() == [[1.5, 2], [11.5, 2]]  # of the seeds 1 and 2
 
 
+def test_a_network_that_is_swept_is_compared_and_no_name_of_a_row(tmp_path):
+    rows = metrics([(1, "resnet18", 1), (1, "vgg8", 2)], model=["resnet18", "vgg8"])
+    table = along(rows, "grid_noise", ["grid_seed", "grid_noise"], ["grid_seed"])
+    assert table[["grid_noise", "model", "mean"]].to_numpy().tolist() == [
+        ["resnet18", "", 1],
+        ["vgg8", "", 2],
+    ]
+    rows = metrics([(1, "resnet18", 1), (1, "resnet18", 2)], model=["resnet18", "another"])
+    assert list(compare(rows, ["grid_noise"], ["grid_seed"])["model"]) == ["resnet18", "another"]
+
+
 @pytest.fixture
 def page(tmp_path):
     """A function that writes a page of a sweep over seeds, noises and networks, in which one run failed."""

@@ -1,5 +1,7 @@
 """Numbers along a parameter that was swept."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -8,6 +10,7 @@ from xaitools.plots.style import PALETTE, SYMBOLS, checked_table, plain, titled
 
 MOST_LINES = 7
 """More lines than colours cannot be told apart: each name then has a row of its own."""
+_LONG = 30  # characters
 
 
 def axis_plot(table: pd.DataFrame, *, axis: str, metric: str, title: str, finding: str = "") -> go.Figure:
@@ -32,6 +35,8 @@ def axis_plot(table: pd.DataFrame, *, axis: str, metric: str, title: str, findin
     table = table if is_numeric else table.assign(at=table["at"].map(plain))
     table = checked_table(table, "axis_plot", ["name"], ["value"], ["name", "at"])
     by_name = table["name"].nunique() <= MOST_LINES
+    table = table if by_name else table.assign(name=table["name"].map(_folded))
+    lines = 1 + int(table["name"].str.count("<br>").max())
     fig = go.Figure()
     for number, (key, own) in enumerate(table.groupby("name" if by_name else "at", sort=False)):
         interval = {
@@ -62,8 +67,16 @@ def axis_plot(table: pd.DataFrame, *, axis: str, metric: str, title: str, findin
     else:
         fig.update_xaxes(title=metric)
         fig.update_yaxes(autorange="reversed", type="category")
-        fig.update_layout(height=170 + 22 * names, showlegend=True, legend={"title": {"text": axis}})
+        fig.update_traces(orientation="h").update_layout(scattermode="group", scattergap=0.4)
+        fig.update_layout(
+            height=170 + (6 + 16 * lines) * names, showlegend=True, legend={"title": {"text": axis}}
+        )
     return titled(fig, title, finding)
+
+
+def _folded(name: str) -> str:
+    """A long name in lines that begin with its "+" and "@", but for those within brackets."""
+    return name if len(name) <= _LONG else re.sub(r"(?=[+@])(?![^\[]*\])", "<br>", name)
 
 
 def _length(values: pd.Series) -> list[float | None]:

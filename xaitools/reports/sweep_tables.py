@@ -131,9 +131,19 @@ def _numbers(metrics: pd.DataFrame, grid: Sequence[str]) -> pd.DataFrame:
             for fold, run in zip(metrics["fold"], metrics["run"], strict=True)
         ],
     )
+    numbers["model"] = _without_swept(metrics, grid)
     is_bound = metrics["metric"].str.endswith(_BOUNDS)
     numbers = numbers[np.isfinite(numbers["value"]) & ~is_bound]
     return numbers.groupby([*grid, *OF], sort=False, as_index=False)["value"].mean()
+
+
+def _without_swept(metrics: pd.DataFrame, grid: Sequence[str]) -> pd.Series:
+    """The models, but for metrics whose model is a value of the grid: else nothing could be compared along it."""
+    models = metrics["model"]
+    for name in grid:
+        is_swept = (models == metrics[name]).groupby(metrics["metric"]).transform("all")
+        models = models.mask(is_swept, "")
+    return models
 
 
 def _intervals(numbers: pd.DataFrame, of: Sequence[str]) -> pd.DataFrame:
