@@ -8,7 +8,6 @@ from xaitools.errors import ParameterError
 from xaitools.lessons.checking import box
 from xaitools.lessons.contents import load_lesson
 
-
 _STYLE = (
     "<style>.xai-question label{height:auto!important;line-height:1.45!important;padding-left:26px;white-space:normal}"
     ".xai-question label input{margin-left:-24px!important}</style>"
