@@ -49,7 +49,7 @@ def executed(tmp_path_factory):
         if name not in done:
             notebook = deepcopy(read(name))
             resources = {"metadata": {"path": str(tmp_path_factory.mktemp(name))}}
-            done[name] = NotebookClient(notebook, timeout=120, resources=resources).execute().cells
+            done[name] = NotebookClient(notebook, timeout=600, resources=resources).execute().cells
         return done[name]
 
     return execute

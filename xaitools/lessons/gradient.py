@@ -128,7 +128,7 @@ ask(
         "vessel may change everything: the output is saturated.",
     ),
     Option(
-        "A small change of its brightness hardly changes the output; how much the vessel matters is left open.",
+        "A small change of it changes little; how much it matters is left open.",
         "A gradient speaks of small changes about this one image. Lesson 3 follows a whole path of changes.",
         right=True,
     ),

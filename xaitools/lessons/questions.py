@@ -8,6 +8,12 @@ from xaitools.errors import ParameterError
 from xaitools.lessons.checking import box
 from xaitools.lessons.contents import load_lesson
 
+_STYLE = (
+    "<style>.xai-question label{height:auto!important;line-height:1.45!important;padding-left:26px;white-space:normal}"
+    ".xai-question label input{margin-left:-24px!important}</style>"
+)
+"""Long answers go on in a second line, which ipywidgets has no room for."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -80,10 +86,13 @@ def question(key: str) -> Any:
         value=None,
         layout={"width": "auto", "max_width": "48em"},
     )
+    choices.add_class("xai-question")
     told = ipywidgets.HTML()
 
     def tell(change: dict[str, Any]) -> None:
         told.value = "" if change["new"] is None else asked.feedback(change["new"])
 
     choices.observe(tell, "value")
-    return ipywidgets.VBox([ipywidgets.HTML(f"<strong>{html.escape(asked.text)}</strong>"), choices, told])
+    return ipywidgets.VBox(
+        [ipywidgets.HTML(f"{_STYLE}<strong>{html.escape(asked.text)}</strong>"), choices, told]
+    )
