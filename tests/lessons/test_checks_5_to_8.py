@@ -51,18 +51,22 @@ HANS = {"model": ReadsTheCorner(), "without": samples([0] * 6 + [1, 1]), "marked
 
 @pytest.fixture(scope="module")
 def redrawn():
-    """Two methods that stay alike when the first layer is redrawn, one that does not, and noise."""
+    """Two methods that stay alike when the first layer is redrawn, one that does not, one unclear, and noise."""
+    kept = {
+        "deaf": [0.95] * 3,
+        "edges": [0.8] * 3,
+        "wavering": [0.95, 0.9, 0.3],
+        "telling": [0.4] * 3,
+        "random": [0.0] * 3,
+    }
+    about = {"order": "cascading", "direction": "top-down", "explained": "fixed", "similarity": "spearman"}
+    about |= {"absolute": True, "draw": 0, "layer": ""}
     rows = [
-        {
-            "method": method, "order": "cascading", "direction": "top-down", "explained": "fixed", "k": k,
-            "layer": "", "similarity": "spearman", "absolute": True, "draw": 0, "image": image, "value": value,
-        }
-        for method, values in {
-            "deaf": (1, 0.95, 0.9), "edges": (1, 0.8, 0.2), "telling": (1, 0.4, 0.1), "random": (0.9, 0.9, 0.9),
-        }.items()
-        for k, value in enumerate(values)
-        for image in range(3)
-    ]  # fmt: skip
+        {"method": method, **about, "k": k, "image": image, "value": value}
+        for method, values in kept.items()
+        for k, of_images in enumerate([[1.0] * 3, values, [0.1] * 3])
+        for image, value in enumerate(of_images)
+    ]
     return {"result": Randomization(pd.DataFrame(rows), {})}
 
 
@@ -264,6 +268,7 @@ def test_who_does_not_notice(redrawn):
     assert is_right("8.2", {"deaf", "edges"}, **redrawn)
     assert "1 more" in hint("8.2", {"deaf"}, **redrawn)
     assert "'telling'" in hint("8.2", {"deaf", "edges", "telling"}, **redrawn)
+    assert "'wavering' is not clear" in hint("8.2", {"deaf", "edges", "wavering"}, **redrawn)
 
 
 def test_robust_or_deaf():

@@ -8,12 +8,10 @@ from scipy.stats import kendalltau, pearsonr, spearmanr
 from torch import Tensor
 
 from xaitools.evaluation import Randomization
-from xaitools.evaluation.randomization import CONTROL
+from xaitools.evaluation.randomization import CONTROL, FAILS, UNDECIDED
 from xaitools.lessons.answers import choice_hint, number_hint, set_hint
 from xaitools.lessons.checking import Hint, checker
 from xaitools.lessons.questions import Option, ask
-
-ALIKE = 0.71
 
 
 @checker(
@@ -48,10 +46,13 @@ def similarity(answer: Any, *, first: Tensor, second: Tensor) -> Hint:
     right="Their maps hardly notice that the network no longer knows its classes: they cannot explain a class.",
 )
 def unaware(answer: Any, *, result: Randomization) -> Hint:
-    """The methods whose maps stay alike when the output layer is redrawn."""
-    curves = result.summary()
-    after = curves[(curves["k"] == 1) & (curves["method"] != CONTROL)].set_index("method")["mean"]
-    return set_hint(answer, set(after.index[after > ALIKE]), set(after.index))
+    """The methods whose maps stay alike beyond doubt when the output layer is redrawn."""
+    verdicts = result.verdicts(last=1).set_index("method").drop(CONTROL)
+    fails = set(verdicts.index[verdicts["verdict"] == FAILS])
+    unclear = set(verdicts.index[verdicts["verdict"] == UNDECIDED])
+    if isinstance(answer, set | frozenset | list | tuple) and (named := sorted(unclear.intersection(answer))):
+        return f"{named[0]!r} is not clear: its interval reaches from one side of 0.71 to the other."
+    return set_hint(answer, fails, set(verdicts.index))
 
 
 @checker(
