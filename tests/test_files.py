@@ -3,10 +3,12 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from xaitools import files
 from xaitools.files import abandoned, replacing, write_csv, write_text
+from xaitools.processes import token
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -43,13 +45,14 @@ def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path, monkeypat
 
 
 def test_temporary_files_of_others_that_still_run_stay(tmp_path, monkeypatch):
+    place = token().rpartition(".")[2]
+    parents = f"{os.getppid():x}.{int(psutil.Process(os.getppid()).create_time()):x}.{place}"
     with replacing(tmp_path / "a.txt") as mine:
         mine.write_text("half")
         assert list(abandoned(tmp_path)) == []
-    machine, process, rest = mine.name.removeprefix(".xaitools-").split("-", 2)
-    assert process == str(os.getpid())
-    elsewhere = tmp_path / f".xaitools-{'0' * 8}-999999999-{rest}"
-    parent = tmp_path / f".xaitools-{machine}-{os.getppid()}-{rest}"
+    assert token() in mine.name
+    elsewhere = tmp_path / mine.name.replace(token()[-6:], "0" * 6)
+    parent = tmp_path / mine.name.replace(token(), parents)
     users = tmp_path / ".xaitools-notes.txt"
     for path in (elsewhere, parent, users):
         path.write_text("half")

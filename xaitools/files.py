@@ -3,22 +3,21 @@
 import csv
 import hashlib
 import io
-import os
-import platform
 import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from xaitools.processes import is_gone, is_of_another_machine, token
 
 in_use: set[Path] = set()
 """The stored results that this process has read or written: what a run still needs when it is done."""
 
 
-_TEMPORARY = re.compile(r"\.xaitools-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}-.+")
+_TEMPORARY = re.compile(r"\.xaitools-([0-9a-f]+\.[0-9a-f]+\.[0-9a-f]+)-[0-9a-f]{8}-.+")
 _DAY = 24 * 60 * 60
 _swept: set[Path] = set()
 
@@ -42,7 +41,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         for left in abandoned(path.parent):
             with suppress(OSError):  # another process was faster, or it is another user's
                 left.unlink()
-    unique = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    unique = f"{token()}-{uuid.uuid4().hex[:8]}"
     temporary = path.with_name(f".xaitools-{unique}-{path.name[-40:]}")
     try:
         yield temporary
@@ -58,35 +57,16 @@ def abandoned(folder: Path) -> Iterator[Path]:
     """
     for path in folder.iterdir():
         if named := _TEMPORARY.fullmatch(path.name):
-            is_ours = named[1] == _machine() and os.name == "posix"
             try:
-                is_left = not _is_running(int(named[2])) if is_ours else _age(path) > _DAY
+                left = _age(path) > _DAY if is_of_another_machine(named[1]) else is_gone(named[1])
             except FileNotFoundError:
                 continue  # its process has just put it in place
-            if is_left:
+            if left:
                 yield path
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _age(path: Path) -> float:
     return time.time() - path.stat().st_mtime
-
-
-@lru_cache
-def _machine() -> str:
-    """Digest of what process numbers are unique in: the machine, and the container there."""
-    processes = Path("/proc/self/ns/pid")
-    container = str(processes.readlink()) if processes.is_symlink() else ""
-    return digest([platform.node(), " ", container])[:8]
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -62,8 +62,8 @@ def told(cell):
 
 
 def test_a_lesson_is_a_notebook_and_a_module():
-    modules = [number for number, name in enumerate(LESSONS, 1) if (PACKAGE / f"{name}.py").is_file()]
-    assert [f"{number}_{LESSONS[number - 1]}" for number in modules] == NAMES
+    assert [f"{number}_{name}" for number, name in enumerate(LESSONS, 1)] == NAMES
+    assert all((PACKAGE / f"{name}.py").is_file() for name in LESSONS)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,8 +10,7 @@ import pytest
 
 from xaitools.errors import DataError, ParameterError, XaitoolsError
 from xaitools.reports.runner import run_study
-from xaitools.study.alive import was_killed
-from xaitools.study.manifest import read_manifest
+from xaitools.study.manifest import read_manifest, was_killed
 from xaitools.study.notebooks import find_notebook, read_parameters, studies
 
 

@@ -5,6 +5,7 @@ from xaitools.study.notebooks import (
     find_notebook,
     notebooks_dir,
     parse_parameters,
+    read_from,
     read_parameters,
     run_parameters,
     studies,
@@ -91,3 +92,23 @@ def test_without_ipython_they_are_those_of_the_study_that_are_set():
         run_parameters("ct_contrast", {"seed": 1})
     with pytest.raises(ParameterError, match="study 'nothing' is unknown"):
         run_parameters("nothing", {"In": ["", "seed = 1"], "seed": 1})
+
+
+def test_links_of_a_notebook_lead_to_the_same_files_from_another_folder(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "glossary.md").write_text("# Glossary")
+    notebook = tmp_path / "notebooks" / "lessons" / "a.ipynb"
+    notebook.parent.mkdir(parents=True)
+    notebook.write_text(
+        "See the [glossary](../../docs/glossary.md#mask), [more](../../docs/gone.md), [web](https://a.b/c)."
+    )
+    copy = read_from(notebook, tmp_path / "mine")
+    assert copy == "See the [glossary](../docs/glossary.md#mask), more, [web](https://a.b/c)."
+    assert read_from(notebook, notebook.parent) == notebook.read_text().replace(
+        "[more](../../docs/gone.md)", "more"
+    )
+
+
+@pytest.mark.parametrize("notebook", sorted(notebooks_dir().rglob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_shipped_notebook_leads_to_the_glossary(notebook):
+    assert "[glossary](" in read_from(notebook, notebook.parent)

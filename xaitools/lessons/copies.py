@@ -6,7 +6,7 @@ import nbformat
 
 from xaitools.errors import ParameterError
 from xaitools.files import write_text
-from xaitools.study.notebooks import notebooks_dir
+from xaitools.study.notebooks import notebooks_dir, read_from
 
 SOLUTION = "solution"
 """Tag of the cells that students' copies lack: solutions of exercises, answers to questions for discussion."""
@@ -44,7 +44,7 @@ def student_copy(folder: str | Path, *, solutions: bool = False) -> list[Path]:
     for lesson in sorted(source.glob("*.ipynb")):
         copy = target / lesson.name
         if not copy.exists():
-            text = lesson.read_text(encoding="utf-8")
+            text = read_from(lesson, target)
             write_text(copy, text if solutions else without_solutions(text))
             made.append(copy)
     return made

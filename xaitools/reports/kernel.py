@@ -16,8 +16,8 @@ from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 
 from xaitools.errors import StorageError
+from xaitools.processes import is_gone, token
 from xaitools.reports.places import can_write
-from xaitools.study import alive
 
 _WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -153,10 +153,10 @@ def kernels() -> Iterator[Kernels]:
 
 
 def _new_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{alive.token()}-"))
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{token()}-"))
 
 
 def _drop_left_behind() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*.*.*-*"):
-        if alive.is_gone(folder.name.removeprefix(_PREFIX).rsplit("-", 1)[0]):
+        if is_gone(folder.name.removeprefix(_PREFIX).rsplit("-", 1)[0]):
             shutil.rmtree(folder, ignore_errors=True)

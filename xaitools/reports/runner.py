@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from xaitools import errors
 from xaitools.errors import ParameterError, StorageError, XaitoolsError
 from xaitools.files import digest, write_text
+from xaitools.processes import token
 from xaitools.reports.execution import execute
 from xaitools.reports.hiding import hide
 from xaitools.reports.html import to_html
@@ -25,8 +26,7 @@ from xaitools.reports.parameters import check_parameters, read_preset, usual_pre
 from xaitools.reports.places import check_places, failure, in_words, plain_failures
 from xaitools.reports.promises import promises
 from xaitools.reports.signals import Heard, deferred
-from xaitools.study import alive
-from xaitools.study.manifest import ending, read_manifest, without_paths, write_manifest
+from xaitools.study.manifest import ending, read_manifest, was_killed, without_paths, write_manifest
 from xaitools.study.notebooks import find_notebook, read_parameters
 from xaitools.study.privacy import Private
 from xaitools.study.replacing import drop_previous, make_room, replaced
@@ -150,7 +150,7 @@ def _run(
         logger.warning("%s", said)
     _tell_if_killed(folder)
     make_room(folder)
-    begins = {"study": notebook.stem, "status": "running", "process": alive.token()}
+    begins = {"study": notebook.stem, "status": "running", "process": token()}
     write_manifest(folder, begins, fresh=True)
     place = f"{SCHEME}{uuid.uuid4()}/{notebook.name}"
     try:
@@ -223,7 +223,7 @@ def _failure(notebook: Path, executed: Path, error: PapermillExecutionError) -> 
 
 def _tell_if_killed(folder: Path) -> None:
     manifest = read_manifest(folder)
-    if alive.was_killed(manifest):
+    if was_killed(manifest):
         when = str(manifest.get("updated", "an unknown date"))[:16].replace("T", " ")
         logger.warning(
             "The run in '%s' that was last heard of at %s UTC was killed; this one goes on from what it left.",

@@ -5,7 +5,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from xaitools.errors import ParameterError
-from xaitools.files import replacing
+from xaitools.files import write_text
 from xaitools.reports.front import NOTEBOOK_ONLY
 from xaitools.reports.kernel import patience
-from xaitools.study.notebooks import notebooks_dir
+from xaitools.study.notebooks import notebooks_dir, read_from
 
 _DASHBOARD = [
     f"--TagRemovePreprocessor.remove_cell_tags={tag}" for tag in (NOTEBOOK_ONLY, "exercise", "solution")
@@ -46,8 +45,7 @@ def copy_notebooks(folder: str | Path) -> list[Path]:
     for notebook in sorted(source.glob("*.ipynb")):
         copy = target / notebook.name
         if not copy.exists():
-            with replacing(copy) as temporary:
-                shutil.copyfile(notebook, temporary)
+            write_text(copy, read_from(notebook, target))
             made.append(copy)
     return made
 

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from xaitools.processes import is_gone
 from xaitools.seals import read_json, write_json
 from xaitools.study.privacy import Private
 
@@ -124,3 +125,11 @@ def without_paths(value: Any) -> Any:
     if re.match(r"[\\/]|[A-Za-z]:[\\/]", text) and "\n" not in text and not re.search(r": |[,;] ", text):
         return re.split(r"[\\/]+", text.rstrip("\\/"))[-1] or text
     return _ABSOLUTE_PATH.sub(r"\1", text)
+
+
+def was_killed(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest says "running" of a run whose process has ended, so that it could not say how.
+
+    That is known of a run through `run_study` on this machine since it was last started.
+    """
+    return manifest.get("status") == "running" and is_gone(str(manifest.get("process", "")))

@@ -4,6 +4,8 @@ import ast
 import contextlib
 import difflib
 import io
+import os
+import re
 import tokenize
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,12 +15,30 @@ from xaitools.errors import ParameterError
 from xaitools.study.typed import Parameter, typed
 
 _PACKAGE = Path(__file__).parents[1]
+_LINK_UP = re.compile(r"\[(?P<text>[^\]\[\"]+)\]\((?P<file>\.\./[\w./-]+)(?P<place>#[\w-]+)?\)")
 
 
 def notebooks_dir() -> Path:
     """The folder of the studies' notebooks: of the checkout if there is one, else inside the package."""
     checkout = _PACKAGE.parent / "notebooks"
     return checkout if (_PACKAGE.parent / "pyproject.toml").is_file() else _PACKAGE / "notebooks"
+
+
+def read_from(notebook: Path, folder: Path) -> str:
+    """The text of a notebook's file as it has to be in another folder: links to files above it lead there from there.
+
+    Where such a file is not there, as beside an installed package, its name stays without a link.
+    """
+
+    def moved(link: re.Match[str]) -> str:
+        file = (notebook.parent / link["file"]).resolve()
+        try:
+            path = Path(os.path.relpath(file, folder.resolve())).as_posix()
+        except ValueError:  # another drive
+            path = file.as_posix()
+        return f"[{link['text']}]({path}{link['place'] or ''})" if file.exists() else link["text"]
+
+    return _LINK_UP.sub(moved, notebook.read_text(encoding="utf-8"))
 
 
 def studies() -> list[str]:

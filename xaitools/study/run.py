@@ -14,9 +14,9 @@ from xaitools import study as shared
 from xaitools.cache import set_study
 from xaitools.errors import ParameterError, XaitoolsError
 from xaitools.files import write_csv, write_text
+from xaitools.processes import token
 from xaitools.seals import tell_made_again
-from xaitools.study import alive
-from xaitools.study.manifest import ending, now, read_manifest, surroundings, write_manifest
+from xaitools.study.manifest import ending, now, read_manifest, surroundings, was_killed, write_manifest
 from xaitools.study.notebooks import run_parameters
 from xaitools.study.privacy import Private
 from xaitools.study.replacing import drop_previous, drop_unused_maps, make_room
@@ -81,8 +81,8 @@ class Run:
             **surroundings(),
         }
         before = read_manifest(self.output_dir)
-        self._is_alone = before.get("status") != "running" or alive.was_killed(before)
-        facts["process"] = alive.token() if self._is_alone else before.get("process", "")
+        self._is_alone = before.get("status") != "running" or was_killed(before)
+        facts["process"] = token() if self._is_alone else before.get("process", "")
         if self._is_alone:  # else a runner keeps the folder
             make_room(self.output_dir)
         write_manifest(self.output_dir, facts, private=self._private, fresh=True)

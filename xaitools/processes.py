@@ -1,13 +1,11 @@
 """Whether the process that began something still lives, told by a word that names neither user nor machine."""
 
+import hashlib
 import os
-from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import psutil
-
-from xaitools.files import digest
 
 _CLOCK = 5  # seconds by which the start of a process may seem to move when the clock is set
 
@@ -36,14 +34,12 @@ def is_gone(word: str) -> bool:
         return False
 
 
-def was_killed(manifest: Mapping[str, Any]) -> bool:
-    """Whether a manifest says "running" of a run whose process has ended, so that it could not say how.
-
-    That is known of a run through `run_study` on this machine since it was last started.
-    """
-    return manifest.get("status") == "running" and is_gone(str(manifest.get("process", "")))
+def is_of_another_machine(word: str) -> bool:
+    """Whether a :func:`token` was made on another machine or container, or before this one was started last."""
+    return not word.endswith(f".{_place()}")
 
 
+@lru_cache
 def _place() -> str:
     """Where numbers of processes mean the same: one start of one machine, and there one container."""
     try:
@@ -51,4 +47,4 @@ def _place() -> str:
         container = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         began, container = str(round(psutil.boot_time() / 60)), ""
-    return digest([began, container])[:6]
+    return hashlib.sha256(f"{began}{container}".encode()).hexdigest()[:6]

@@ -3,12 +3,13 @@ import sys
 
 import pytest
 
-from xaitools.study.alive import is_gone, token, was_killed
+from xaitools.processes import is_gone, is_of_another_machine, token
+from xaitools.study.manifest import was_killed
 
 
 @pytest.fixture(scope="module")
 def of_the_dead():
-    print_it = "from xaitools.study.alive import token; print(token())"
+    print_it = "from xaitools.processes import token; print(token())"
     return subprocess.run(
         [sys.executable, "-c", print_it], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -31,6 +32,8 @@ def test_what_is_no_token_is_not_known_to_be_gone(word):
 
 def test_of_another_machine_nothing_is_known(of_the_dead):
     assert not is_gone(of_the_dead[:-6] + "abcdef")
+    assert is_of_another_machine(of_the_dead[:-6] + "abcdef")
+    assert not is_of_another_machine(of_the_dead)
 
 
 def test_only_a_run_that_says_running_was_killed(of_the_dead):
