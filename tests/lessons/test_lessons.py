@@ -15,6 +15,7 @@ from xaitools.lessons import lessons_dir, student_copy
 from xaitools.lessons.checking import DOTS, EXERCISES
 from xaitools.lessons.contents import LESSONS, load_lesson
 from xaitools.lessons.questions import QUESTIONS
+from xaitools.study.notebooks import read_from
 
 PACKAGE = Path(__file__).parents[2] / "xaitools" / "lessons"
 NAMES = [path.stem for path in sorted(lessons_dir().glob("*.ipynb"))]
@@ -166,7 +167,9 @@ def test_students_get_no_solution(tmp_path):
 
 def test_teachers_keep_the_solutions_and_what_was_written_stays(tmp_path):
     made = student_copy(tmp_path, solutions=True)
-    assert [path.read_bytes() for path in made] == [(lessons_dir() / path.name).read_bytes() for path in made]
+    assert [path.read_text() for path in made] == [
+        read_from(lessons_dir() / path.name, tmp_path) for path in made
+    ]
     made[0].write_text("mine")
     made[1].unlink()
     assert student_copy(tmp_path) == made[1:2]

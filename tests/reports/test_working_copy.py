@@ -7,7 +7,7 @@ import pytest
 from xaitools.errors import ParameterError
 from xaitools.reports import working_copy
 from xaitools.reports.working_copy import copy_notebooks, is_changed
-from xaitools.study.notebooks import find_notebook, notebooks_dir, studies
+from xaitools.study.notebooks import find_notebook, notebooks_dir, read_from, studies
 
 
 @pytest.fixture
@@ -38,11 +38,7 @@ def as_run(cells):
 def test_all_notebooks_are_copied_once_and_what_was_written_there_stays(tmp_path):
     made = copy_notebooks(tmp_path / "mine")
     assert {copy.name for copy in made} >= {f"{study}.ipynb" for study in studies()}
-    assert all(
-        copy.read_bytes() == (notebooks_dir() / copy.name).read_bytes()
-        for copy in made
-        if copy.parent == tmp_path / "mine"
-    )
+    assert all(copy.read_text() == read_from(notebooks_dir() / copy.name, copy.parent) for copy in made)
     made[0].write_text("mine")
     made[1].unlink()
     assert copy_notebooks(tmp_path / "mine") == made[1:2]
