@@ -24,10 +24,14 @@ install_import_hook("xaitools", "beartype.beartype(conf=beartype.BeartypeConf(is
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _hears_ctrl_c() -> None:
-    """A suite that was started in the background ignores SIGINT, and so would all that it starts."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def _hears_signals() -> None:
+    """A suite that was started in the background ignores SIGINT, or SIGHUP, and so would all that it starts."""
+    usual = {signal.SIGINT: signal.default_int_handler}
+    if os.name == "posix":
+        usual[signal.SIGHUP] = signal.SIG_DFL
+    for number, handler in usual.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

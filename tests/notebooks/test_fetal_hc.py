@@ -160,7 +160,9 @@ def test_a_classifier_is_refused(tmp_path: Path, monkeypatch) -> None:
         "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(16384, 2))\n"
     )
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(XaitoolsError, match="2 outputs, as a classifier has"):
+    with pytest.raises(
+        XaitoolsError, match=r"gives 2 outputs for an image of shape \(1, 128, 128\); expected 1"
+    ):
         run_study(
             "fetal_hc",
             parameters={**TINY, "model": "my_classifier:build"},
