@@ -4,9 +4,8 @@ from pathlib import Path
 
 import nbformat
 
-from xaitools.errors import ParameterError
-from xaitools.files import write_text
-from xaitools.study.notebooks import notebooks_dir, read_from
+from xaitools.reports.working_copy import copied
+from xaitools.study.notebooks import notebooks_dir
 
 SOLUTION = "solution"
 """Tag of the cells that students' copies lack: solutions of exercises, answers to questions for discussion."""
@@ -37,17 +36,7 @@ def student_copy(folder: str | Path, *, solutions: bool = False) -> list[Path]:
     ParameterError
         If the folder is that of the shipped lessons.
     """
-    source, target = lessons_dir().resolve(), Path(folder).resolve()
-    if target == source:
-        raise ParameterError(f"{folder} holds the lessons that copies are made from; expected another folder")
-    made = []
-    for lesson in sorted(source.glob("*.ipynb")):
-        copy = target / lesson.name
-        if not copy.exists():
-            text = read_from(lesson, target)
-            write_text(copy, text if solutions else without_solutions(text))
-            made.append(copy)
-    return made
+    return copied(lessons_dir(), folder, (lambda text: text) if solutions else without_solutions)
 
 
 def without_solutions(text: str) -> str:

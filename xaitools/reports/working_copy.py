@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,21 @@ def copy_notebooks(folder: str | Path) -> list[Path]:
     ParameterError
         If the folder is that of the shipped notebooks.
     """
-    source, target = notebooks_dir().resolve(), Path(folder).resolve()
+    return copied(notebooks_dir(), folder, lambda text: text)
+
+
+def copied(source: Path, folder: str | Path, changed: Callable[[str], str]) -> list[Path]:
+    """Copy the notebooks of `source`, each as `changed` makes its text; see `copy_notebooks` for the rest."""
+    source, target = source.resolve(), Path(folder).resolve()
     if target == source:
         raise ParameterError(
-            f"{folder} holds the notebooks that reports are made from; expected another folder, for copies to play with"
+            f"{folder} holds the notebooks that copies are made from; expected another folder, for copies to play with"
         )
     made = []
     for notebook in sorted(source.glob("*.ipynb")):
         copy = target / notebook.name
         if not copy.exists():
-            write_text(copy, read_from(notebook, target))
-            made.append(copy)
+            made.append(write_text(copy, changed(read_from(notebook, target))))
     return made
 
 
