@@ -164,13 +164,15 @@ def _sums(
         raise DataError("there is no map; expected at least one patient's, and one of the controls")
     present, starts = np.unique(region, return_index=True)
     sums = np.zeros((len(stack), len(atlas.names)))
+    inside = np.empty(len(voxels), dtype=stack.dtype)
     for index, values in enumerate(stack):
         if not np.isfinite(values).all():
             raise DataError(
                 f"map {index + 1} of {len(stack)} has NaN or infinite values; the method that made it failed there"
             )
-        inside = values.ravel()[voxels]
-        weights = np.abs(inside) if absolute else inside
+        np.take(values.ravel(), voxels, out=inside, mode="clip")  # they are all within; "raise" would copy `out`
+        if absolute:
+            np.abs(inside, out=inside)
         if len(present):
-            sums[index, present] = np.add.reduceat(weights, starts, dtype=np.float64)
+            sums[index, present] = np.add.reduceat(inside, starts, dtype=np.float64)
     return sums
