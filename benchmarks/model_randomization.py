@@ -5,6 +5,8 @@ redrawn one; they are computed as its users do, by captum. Ours: one call. Both 
 other and compare by Spearman's correlation of absolute maps. The weights that they draw differ, so equal similarities
 are checked on equal maps: all of ours are given to Quantus' similarity.
 
+Three sets of five: methods that share their gradients, methods that share little, and one with occlusion.
+
     python benchmarks/model_randomization.py
     python benchmarks/model_randomization.py --images 2 --repeats 1
 """
@@ -15,7 +17,7 @@ from functools import partial
 import numpy as np
 import torch
 from _harness import Bench, Size
-from captum.attr import GuidedBackprop, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
+from captum.attr import GuidedBackprop, InputXGradient, IntegratedGradients, NoiseTunnel, Occlusion, Saliency
 
 from xaitools.attribution import attribute
 from xaitools.evaluation import map_similarity, model_randomization
@@ -59,6 +61,12 @@ def guided(model, images, target, bench):
     return GuidedBackprop(model).attribute(images, target)
 
 
+def occlusion(model, images, target, bench):
+    return Occlusion(model).attribute(
+        images, (1, 8, 8), strides=(1, 4, 4), target=target, perturbations_per_eval=BATCH
+    )
+
+
 SETS = {
     "shared": {
         "gradient": saliency,
@@ -73,6 +81,13 @@ SETS = {
         "guided_backprop": guided,
         "integrated_gradients[black]": integrated,
         "gradient+smoothgrad": smoothing("smoothgrad"),
+    },
+    "with occlusion": {
+        "gradient": saliency,
+        "guided_backprop": guided,
+        "integrated_gradients[black]": integrated,
+        "gradient+smoothgrad": smoothing("smoothgrad"),
+        "occlusion[8:4]": occlusion,
     },
 }
 

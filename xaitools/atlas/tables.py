@@ -170,7 +170,9 @@ def _sums(
             raise DataError(
                 f"map {index + 1} of {len(stack)} has NaN or infinite values; the method that made it failed there"
             )
-        np.take(values.ravel(), voxels, out=inside, mode="clip")  # they are all within; "raise" would copy `out`
+        np.take(
+            values.ravel(), voxels, out=inside, mode="clip"
+        )  # they are all within; "raise" would copy `out`
         if absolute:
             np.abs(inside, out=inside)
         if len(present):

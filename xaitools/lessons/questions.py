@@ -1,6 +1,7 @@
 """Multiple-choice questions: radio buttons, and what each choice is told."""
 
 import html
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +43,11 @@ QUESTIONS: dict[str, Question] = {}
 
 
 def ask(key: str, text: str, *options: Option) -> None:
-    """Register a question: a module of a lesson does so when it is imported."""
-    QUESTIONS[key] = Question(text, options)
+    """Register a question: a module of a lesson does so when it is imported.
+
+    The options are shown in an order drawn by the key, as whoever writes them puts the right one in a usual place.
+    """
+    QUESTIONS[key] = Question(text, tuple(random.Random(key).sample(options, len(options))))
 
 
 def find_question(key: str) -> Question:
