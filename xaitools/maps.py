@@ -252,7 +252,8 @@ def load_or_compute(
     Returns
     -------
     dict
-        Map (*spatial) of each method, float32.
+        Map (*spatial) of each method, float32, in C order whether it was made or read, as the last bits of sums depend
+        on the order.
     """
     found = {method: load_map(folder, name, method, key=key, volume=affine is not None) for method in methods}
     missing = [method for method, array in found.items() if array is None]
@@ -260,7 +261,7 @@ def load_or_compute(
         for method, array in compute(missing).items():
             told = facts(method) if facts else None
             save_map(folder, name, method, array, key=key, affine=affine, facts=told)
-            found[method] = np.asarray(array, dtype=np.float32)
+            found[method] = np.ascontiguousarray(array, dtype=np.float32)
     return {method: array for method, array in found.items() if array is not None}
 
 
@@ -299,7 +300,7 @@ def _read_nifti(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
     image = load_nifti(path)
     _check_shape(path, image.shape, shape)
-    return image.get_fdata(dtype=np.float32)
+    return np.ascontiguousarray(image.get_fdata(dtype=np.float32))
 
 
 def _check_shape(path: Path, found: Sequence[int], expected: Sequence[int]) -> None:
