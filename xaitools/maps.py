@@ -277,7 +277,7 @@ def _read(path: Path, sidecar: Mapping[str, Any]) -> np.ndarray:
     array = read(path, tuple(sidecar["shape"]))
     if not np.isfinite(array).all() and sidecar["finite"]:
         raise DataFileError(f"{path} has NaN or infinite values; expected finite ones")
-    return array
+    return np.ascontiguousarray(array)
 
 
 def _read_npz(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -300,7 +300,7 @@ def _read_nifti(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
     image = load_nifti(path)
     _check_shape(path, image.shape, shape)
-    return np.ascontiguousarray(image.get_fdata(dtype=np.float32))
+    return image.get_fdata(dtype=np.float32)
 
 
 def _check_shape(path: Path, found: Sequence[int], expected: Sequence[int]) -> None:
