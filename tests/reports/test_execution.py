@@ -142,7 +142,7 @@ def test_folders_of_kernels_that_were_killed_are_deleted(temporary, monkeypatch)
     dead, alive, foreign = ("xaitools-1.2.abcdef-x", "xaitools-3.4.abcdef-y", "xaitools-things")
     for name in (dead, alive, foreign):
         (temporary / name).mkdir()
-    monkeypatch.setattr(kernel.alive, "is_gone", lambda token: token == "1.2.abcdef")
+    monkeypatch.setattr(kernel, "is_gone", lambda token: token == "1.2.abcdef")
     with kernel.kernels():
         names = {folder.name for folder in temporary.iterdir()}
     assert dead not in names
