@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xaitools.files import digest
+from xaitools.seals import checksum
 from xaitools.study.replacing import own_files
 
 
@@ -24,10 +24,7 @@ def promises(folder: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, A
         ``files``: SHA-256 of numbers, figures, report and executed notebook by path; ``maps``: size in bytes by path,
         for there may be gigabytes of them, and a damaged one is found out and made again by whoever reads it.
     """
-    files = {
-        path.relative_to(folder).as_posix(): digest([path.read_bytes()])
-        for path in own_files(folder, manifest)
-    }
+    files = {path.relative_to(folder).as_posix(): checksum(path) for path in own_files(folder, manifest)}
     maps = {
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in (folder / "maps").rglob("*")
@@ -46,7 +43,7 @@ def broken(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
 def _broken(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     for name, content in manifest["files"].items():
         try:
-            if digest([(folder / name).read_bytes()]) != content:
+            if checksum(folder / name) != content:
                 yield f"{name} is damaged or was changed"
         except OSError:
             yield f"{name} is missing"
