@@ -1,5 +1,6 @@
 """What a contributor meets: the same checks before a commit, here and in the workflow; forms that are valid."""
 
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ else:
 ROOT = Path(__file__).parents[1]
 GITHUB = ROOT / ".github"
 FORMS = sorted(path for path in (GITHUB / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
+OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")  # what a make above hands down
 PAGES = [ROOT / "CONTRIBUTING.md", GITHUB / "pull_request_template.md", *FORMS]
 
 
@@ -32,9 +34,14 @@ def project():
 
 
 def steps_of_lint():
-    """The commands of `make lint`, as make would run them."""
+    """The commands of `make lint`, as make would run them: the same when make runs these tests."""
     shown = subprocess.run(
-        ["make", "--dry-run", "--always-make", "lint"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "--dry-run", "--always-make", "lint"],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in OF_MAKE},
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines()
     first = next(i for i, line in enumerate(shown) if "ruff check" in line)
     return shown[first:]
