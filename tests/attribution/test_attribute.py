@@ -308,3 +308,16 @@ def test_a_function_hears_of_the_passes_and_can_stop_them(residual_net, big_imag
     with pytest.raises(KeyError, match="enough"):
         attribute(residual_net, big_images, 1, names, **SMALL | {"batch_size": 3, "progress": stop})
     assert heard[-1] == 3
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(16, [13, 13]), (10, [9, 9, 8]), (64, [26]), (1, [1] * 26)]
+)
+def test_points_fill_batches_evenly(images, batch_size, sizes) -> None:
+    """A small batch at the end would cost more a point."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network, seen = Network(net, images[:1, :1]), []
+    network.quick.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    methods = ["gradient", "gradient+smoothgrad"]
+    attribute(network, images[:1, :1], 1, methods, draws=25, batch_size=batch_size, progress=False)
+    assert seen == sizes

@@ -169,6 +169,36 @@ def test_a_layer_with_layers_in_it(images) -> None:
     np.testing.assert_array_equal(values(whole, k=1, method="gradient"), values(each, k=2, method="gradient"))
 
 
+def state(network: Network) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("order", ["cascading", "independent"])
+def test_networks_of_a_cascade_are_those_redrawn_at_once(net, images, order) -> None:
+    """Though each is made of the one before, whose weights it shares; none changes another."""
+    network = Network(net, images)
+    before, twins = state(network), module.Twins(network, 5)
+    steps = module._steps(network, None, order, "top-down")
+    made = [twins.of(names) for _, names in steps]
+    for (_, names), twin in zip(steps, made, strict=True):
+        alone = Network(copy.deepcopy(net), images).randomized(names, 5)
+        torch.testing.assert_close(state(twin), state(alone), rtol=0, atol=0)
+        torch.testing.assert_close(twin.expected, alone.expected, rtol=0, atol=0)
+    torch.testing.assert_close(state(network), before, rtol=0, atol=0)
+    assert made[0].model.block[0].weight is network.model.block[0].weight
+
+
+def test_a_weight_in_two_layers_is_redrawn_in_both(images) -> None:
+    net = Net(8).eval()
+    net.twice = nn.Linear(8, 8)
+    net.twice.weight = net.head.weight
+    network = Network(net, images)
+    twin = network.randomized(["head"])
+    assert twin.model.twice.weight is twin.model.head.weight
+    assert not torch.equal(twin.model.head.weight, net.head.weight)
+    assert torch.equal(network.model.twice.weight, net.head.weight)
+
+
 def test_the_class_that_each_network_predicts(net, images) -> None:
     twin = Network(net, images).randomized(LAYERS, 0)
     table = randomised(net, images, None, explained="argmax").table

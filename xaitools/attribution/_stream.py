@@ -5,6 +5,7 @@ weights the results add up to that row's map. Points of all paths and rows fill 
 memory needed does not depend on the number of steps or of noisy copies.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -209,6 +210,11 @@ class Stream:
                         _store(maps, (name, smoothing), row.image, moment(moments[name]))
         return maps
 
+    def _even(self, group: Group) -> int:
+        """Points in a batch, so that the last one is hardly smaller than the others: a small one costs more a point."""
+        points = group.count(len(self.images), self.draws) // group.passes.units
+        return math.ceil(points / max(math.ceil(points / self.batch_size), 1)) or 1
+
     def _results(self, group: Group, tell: Tell) -> Iterator[tuple[Row, Tensor, dict[str, Tensor]]]:
         """Yield each row, its image or noisy copy, and its results, one a path, when its last point is in."""
         seeds = [seed_of(image, self.seed) for image in self.images]
@@ -216,7 +222,7 @@ class Stream:
             (row, paths, name) for row, paths in group.rows(len(self.images), self.draws) for name in paths
         )
         sums: dict[str, Tensor] = {}
-        for batch in _batches(jobs, self.batch_size):
+        for batch in _batches(jobs, self._even(group)):
             points, weights, owners, copies, keys = [], [], [], [], []
             for row, paths, name, part in batch:
                 key = seeds[row.image] + (row.draw << 12)

@@ -250,8 +250,9 @@ def model_randomization(
         rows += [{**fixed, "k": 0, "layer": "", "draw": 0, **row} for row in itself["rows"]]
         tell(2)
         for draw in range(n_draws):
+            twins = Twins(network, seed + draw)
             for k, (layer, names) in enumerate(steps, start=1):
-                redrawn = partial(network.randomized, names, seed + draw)
+                redrawn = partial(twins.of, names)
                 make = partial(comparison.of, redrawn, 1 + draw * len(steps) + k)
                 step = {**fixed, "k": k, "layer": layer, "draw": draw}
                 rows += [{**step, **row} for row in kept(f"draw-{draw}_step-{k}", make)["rows"]]
@@ -315,6 +316,23 @@ def smooth_name(text: str) -> str:
     return str(
         MethodName(name.base, name.option, name.smoothing or "smoothgrad", name.absolute, name.regions)
     )
+
+
+class Twins:
+    """Networks redrawn with one seed, one after the other; of a cascade only what the last one has not drawn yet."""
+
+    def __init__(self, network: Network, seed: int) -> None:
+        self._network, self._seed = network, seed
+        self._last: tuple[Network, list[str]] = network, []
+
+    def of(self, layers: Sequence[str]) -> Network:
+        """The network in which these layers are redrawn."""
+        base, drawn = self._last
+        if drawn != list(layers[: len(drawn)]):
+            base, drawn = self._network, []
+        twin = base.randomized(layers[len(drawn) :], self._seed)
+        self._last = twin, list(layers)
+        return twin
 
 
 @dataclass

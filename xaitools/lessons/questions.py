@@ -10,8 +10,9 @@ from xaitools.lessons.checking import box
 from xaitools.lessons.contents import load_lesson
 
 _STYLE = (
-    "<style>.xai-question label{height:auto!important;line-height:1.45!important;padding-left:26px;white-space:normal}"
-    ".xai-question label input{margin-left:-24px!important}</style>"
+    "<style>.xai-question label{height:auto!important;line-height:1.45!important;padding-left:26px;white-space:normal;"
+    "position:relative}.xai-question label input{position:absolute!important;left:2px;top:0;margin:0!important}"
+    "</style>"
 )
 """Long answers go on in a second line, which ipywidgets has no room for."""
 

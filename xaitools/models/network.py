@@ -314,7 +314,8 @@ class Network:
         that they share. Running statistics, as of batch normalisation, go back to mean 0 and variance 1. Parameters
         that a layer does not draw itself, such as class tokens and positions of a transformer, are drawn from a normal
         distribution of their own mean and standard deviation. How a network's constructor draws its layers on top
-        of their own `reset_parameters` is not known here.
+        of their own `reset_parameters` is not known here. What is not drawn anew is shared with this network: train a
+        copy of the twin's `model`, not the model itself.
 
         Raises
         ------
@@ -324,7 +325,10 @@ class Network:
         layers = list(layers)
         for name in layers:
             check_choice(ParameterError, layer=(name, self.layers))
-        other = frozen_copy(self.model)
+        drawn = {id(tensor) for name in layers for tensor in weights_of(self.model.get_submodule(name))}
+        other = frozen_copy(
+            self.model, [tensor for tensor in weights_of(self.model) if id(tensor) not in drawn]
+        )
         with torch.random.fork_rng():
             for name in layers:
                 torch.manual_seed(REDRAWN + seed + zlib.crc32(name.encode()))
@@ -338,6 +342,7 @@ class Network:
         other.__dict__ |= {name: self.__dict__[name] for name in same}
         other.model = model
         other.plain = answering(model, self.output, **self._laid_out)
+        other.layers = self.layers
         with torch.no_grad():
             other.expected = other.plain(self.example.clone())
         other._check_numbers(other.expected)

@@ -3,7 +3,7 @@
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from threading import RLock, get_ident
 from typing import Any
@@ -107,10 +107,11 @@ def _named(model: Any) -> str:
     return f"{name}, a {type(model).__name__}" if name else f"of type {type(model).__name__}"
 
 
-def frozen_copy(model: nn.Module) -> nn.Module:
+def frozen_copy(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
     """Copy of `model` in evaluation mode whose parameters ask for no gradient.
 
     Weights that are made of others at every pass (weight norm, spectral norm) are stored as they are in evaluation.
+    Tensors that are `shared` belong to both.
 
     Raises
     ------
@@ -119,7 +120,7 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     """
     _check_weights(model)
     try:
-        copied = copy.deepcopy(model, _recorded(model))
+        copied = copy.deepcopy(model, _recorded(model) | {id(tensor): tensor for tensor in shared})
     except (RuntimeError, TypeError) as error:
         raise UnsupportedModelError(
             f"The network {type(model).__name__} cannot be copied ({error}); explanations work on a copy so that "
