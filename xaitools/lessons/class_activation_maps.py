@@ -100,7 +100,7 @@ def _weighed(
 
 @checker(
     "5.3",
-    right="16 pixels, a quarter of the image: of a heart 20 pixels wide, such a map can say where it lies, and no more.",
+    right="16 pixels, a quarter of the image: of a heart 20 pixels wide, such a map says where it lies, and no more.",
 )
 def cell_side(answer: Any) -> Hint:
     """Pixels along the side of one of 4 x 4 cells in an image of 64 x 64."""
