@@ -124,6 +124,17 @@ class Bench:
             print(f"{', '.join(missing)} is not installed: ours runs alone")
         return not missing
 
+    def precisions(self) -> dict[str, str]:
+        """Precisions by the name of the way that has them; bf16 only on a processor that knows it (--quick: always)."""
+        import torch
+
+        from xaitools.models.devices import knows_bfloat16
+
+        if self.quick or knows_bfloat16(torch.device("cpu")):
+            return {"ours": "float32", "ours, bf16": "bf16"}
+        print("bf16 is left out, which this processor does not know")
+        return {"ours": "float32"}
+
     def in_turn(
         self,
         ways: Mapping[str, Callable[[], Any]],

@@ -168,7 +168,7 @@ def spread_of_seeds(captum_maps, ours, other_seed):
 def maps(bench):
     own = Slice(bench)
     ways = {"captum + saliency": own.captum} if bench.has("saliency") else {}
-    ways |= {"ours": own.ours, "ours, bf16": partial(own.ours, "bf16")}
+    ways |= {name: partial(own.ours, precision) for name, precision in bench.precisions().items()}
     turns = bench.in_turn(ways, memory={"draws": 2})
     setting = f"{bench.size} x {bench.size}, {bench.steps} steps, {bench.draws} draws"
     agreement = ""
@@ -179,7 +179,7 @@ def maps(bench):
         assert max(exact, regions) < 1e-5, agreement
         assert bench.quick or 0.9 < spread < 1.1, agreement
         setting += f", captum's batches of {own.batch}"
-    for name in ("ours", "ours, bf16"):
+    for name in bench.precisions():
         bench.ratio(turns, "captum + saliency", name, name=name, setting=setting, agreement=agreement)
 
 

@@ -120,7 +120,7 @@ def compare(bench, n_outputs):
     own = Curves(bench, n_outputs)
     ways = {"Quantus": own.by_quantus} if bench.has("quantus") else {}
     ways |= {"loop": own.by_loop}
-    for name, precision in (("ours", "float32"), ("ours, bf16", "bf16")):
+    for name, precision in bench.precisions().items():
         ways[name] = partial(own.ours, Network(own.model, own.images, precision).quick)
     turns = bench.in_turn(ways)
     results = turns.results
@@ -128,7 +128,7 @@ def compare(bench, n_outputs):
     asked = len(own.images) * len(own.maps) * (SIDE**2 + 1)
     setting = f"{len(own.images)} images of {bench.size} x {bench.size}, {len(own.maps)} maps, "
     setting += f"{results['ours'].n_evaluations} evaluations instead of {asked}"
-    for name in ("ours", "ours, bf16"):
+    for name in bench.precisions():
         for peer in set(ways) & {"Quantus", "loop"}:
             off = max(
                 np.abs(results[name].outputs[key, "most"] - results[peer][key]).max() / reach

@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
 from xaitools.errors import DeviceError
-from xaitools.models import available_devices, resolve_device
+from xaitools.models import Network, available_devices, devices, resolve_device, train
 
 
 def test_cpu_is_always_there() -> None:
@@ -25,3 +28,23 @@ def test_absent_device_lists_those_present(name: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(DeviceError, match=f"{name!r} is not on this machine, which has cpu"):
         resolve_device(name)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_processor_without_bfloat16_is_told_of_once(known, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: known)
+    net, images = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), torch.rand(4, 1, 4, 4)
+    network = Network(net, images, "bf16")
+    network.quick, network.randomized(["1"]).quick
+    labelled = SimpleNamespace(
+        images=images, labels=torch.tensor([0, 1, 0, 1]), class_names=("a", "b"), unit=""
+    )
+    train(net, labelled, labelled, max_epochs=1, precision="bf16", device="cpu", progress=False)
+    said = [
+        "precision='bf16' on this processor, which does not know bfloat16: float32 is several times faster here."
+    ]
+    assert caplog.messages == ([] if known else 2 * said)
+    assert devices.knows_bfloat16(torch.device("mps"))
+    Network(net, images)
+    assert len(caplog.messages) == (0 if known else 2)

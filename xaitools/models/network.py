@@ -20,6 +20,7 @@ from xaitools.errors import (
     UnsupportedModelError,
     XaitoolsError,
 )
+from xaitools.models.devices import warn_of_bfloat16
 from xaitools.models.outputs import Output, answering, columns_of, picked
 from xaitools.models.redrawing import has_state, redraw
 from xaitools.models.surgery import (
@@ -115,6 +116,7 @@ class Network:
         self.precision = precision
         self.model = frozen_copy(model)
         self.kind = self._kind(example)
+        warn_of_bfloat16(precision, self.kind.device)
         self.example = self.place(example[:1]).clone()
         image = self.example.clone()
         version = image._version

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from xaitools.errors import DataError, ShapeError, TargetError
 from xaitools.files import digest
 from xaitools.models.checkpoint import Checkpoint
-from xaitools.models.devices import resolve_device
+from xaitools.models.devices import resolve_device, warn_of_bfloat16
 from xaitools.models.history import History
 from xaitools.models.images import LabelledImages
 from xaitools.models.images import digest as digest_of_images
@@ -110,6 +110,7 @@ def checked_loop(
         _check_images(name, labelled)
     task = task_of(training.labels, settings.loss)
     place = resolve_device(device)
+    warn_of_bfloat16(settings.precision, place)
     n_outputs = outputs_of(model.to(place), training.images[:1]).shape[1]
     for name, labelled in sets.items():
         _check_labels(name, labelled.labels, n_outputs, task.is_regression)

@@ -48,10 +48,12 @@ _MOST_FILES = 200_000  # of a cache that are counted
 
 _ASK_TORCH = """
 import torch
-from xaitools.models import available_devices
+from xaitools.models.devices import available_devices, knows_bfloat16
 for name in available_devices():
+    halves = "bfloat16" if knows_bfloat16(torch.device(name)) else "no bfloat16"
     told = torch.cuda.get_device_properties(name) if name.startswith("cuda") else None
-    print(name, f"({told.name}, {told.total_memory / 1e9:.0f} GB)" if told else "", sep=" " if told else "", end="; ")
+    told = f"{told.name}, {told.total_memory / 1e9:.0f} GB, {halves}" if told else halves
+    print(f"{name} ({told})", end="; ")
 print("threads of torch:", torch.get_num_threads())
 """
 _PATIENCE = 120  # seconds for torch to be imported, from a slow disk
