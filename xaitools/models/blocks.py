@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.fx import GraphModule, Node
 
 from xaitools.models.surgery import hooked
@@ -73,7 +74,7 @@ class BlockedConvolution(nn.Module):
         """What the pool returns (batch, channel, *spatial), channels-last."""
         values = F.conv3d(self._blocks(images), self.weight, self.bias).movedim(1, -1)
         cells = values.flatten(1, -2).unflatten(2, (CELLS, -1))
-        largest = F.max_pool2d(cells.movedim(3, 1), (1, CELLS))
+        largest: Tensor = _LargestCell.apply(cells.movedim(3, 1))  # type: ignore[no-untyped-call]
         return largest.unflatten(2, values.shape[1:-1]).squeeze(-1)
 
     def _blocks(self, images: Tensor) -> Tensor:
@@ -84,6 +85,32 @@ class BlockedConvolution(nn.Module):
             borders.append((padding, 2 * (pooled + kernel // 2) - padding - size))
         padded = F.pad(images, [side for border in reversed(borders) for side in border])
         return _channels_last(_two_by_two(padded))
+
+
+class _LargestCell(torch.autograd.Function):
+    """Max pool over the whole last axis of cells (batch, channel, block, cell) that lie channels-last.
+
+    PyTorch's own way back is the same, but copies its result twice: an axis of one cell hides from it that the signal
+    lies channels-last, too.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, cells: Tensor) -> Tensor:
+        largest, places = torch.ops.aten.max_pool2d_with_indices(cells, [1, CELLS])
+        ctx.save_for_backward(places)
+        return largest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, signal: Tensor) -> Tensor:
+        (places,) = ctx.saved_tensors
+        signal = signal.squeeze(-1).movedim(1, -1).contiguous().unsqueeze(2).movedim(-1, 1)
+        shape = (len(signal), signal.shape[2], CELLS, signal.shape[1])
+        unread, found = (signal.new_empty(shape).movedim(-1, 1) for _ in range(2))
+        torch.ops.aten.max_pool2d_with_indices_backward.grad_input(
+            signal, unread, [1, CELLS], [1, CELLS], [0, 0], [1, 1], False, places, grad_input=found
+        )
+        return found
 
 
 def _of_blocks(weight: Tensor) -> Tensor:
