@@ -6,6 +6,8 @@ So one pass forward and one back give a map, and operations are seen however the
 methods or operators. zennit, whose rules these are, sees modules only and replays each of them.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
@@ -34,11 +36,16 @@ def relevance_plan(setting: Setting, composite: Composite) -> Plan:
         If the network has a layer without a rule; the message names it.
     """
     propagation = _Propagation(setting.network, composite)
+    known: dict[int, Tensor] = {}  # the output of each image that was passed as it is
 
     def run(batch: Batch) -> Tensor:
         outputs, leaves = propagation(batch.points)
         with torch.enable_grad():
-            score = select(outputs, batch.target).sum()
+            scores = select(outputs, batch.target)
+            score = scores.sum()
+        for point, owner, own in zip(batch.points, batch.owners, scores.detach(), strict=True):
+            if owner not in known and torch.equal(point, setting.images[owner]):
+                known[owner] = own
         if not score.requires_grad:
             raise UnsupportedModelError(
                 f"The output of {setting.network.name} does not depend on its input through differentiable operations, "
@@ -55,19 +62,24 @@ def relevance_plan(setting: Setting, composite: Composite) -> Plan:
         found = torch.stack([leaf.detach() * signal for leaf, signal in pairs if signal is not None]).sum(0)
         return found.to(batch.points.dtype)
 
-    gap = Gap("relevance_gap", lambda maps: relevance_gap(setting, maps))
+    gap = Gap("relevance_gap", lambda maps: relevance_gap(setting, maps, known))
     return Plan(Passes(setting.name, run), {"image": AT_THE_IMAGE}, gap=gap)
 
 
-def relevance_gap(setting: Setting, maps: Tensor) -> Tensor:
+def relevance_gap(setting: Setting, maps: Tensor, known: Mapping[int, Tensor]) -> Tensor:
     """Output minus the sum of each map, (n,), in the unit of the output: the relevance that reached no pixel.
 
     It is what the rules give to biases, those of merged batch normalisation among them, and to the stabiliser or
     epsilon in their denominators; and what comes to neurons that lack contributions of the sign that a rule asks for:
     with alpha-beta rules those all of whose contributions have one sign, with Deep Taylor those on by their bias alone.
-    In networks with attention it is also what softmax gives to its expansion's constant term.
+    In networks with attention it is also what softmax gives to its expansion's constant term. Outputs that are `known`
+    by the number of the image are not computed again.
     """
-    return setting.network.scores(setting.images, setting.target, setting.batch_size) - maps.flatten(1).sum(1)
+    if len(known) < len(maps):
+        outputs = setting.network.scores(setting.images, setting.target, setting.batch_size)
+    else:
+        outputs = torch.stack([known[image] for image in range(len(maps))])
+    return outputs.to(maps) - maps.flatten(1).sum(1)
 
 
 class _Propagation:
