@@ -36,6 +36,7 @@ def relevance_plan(setting: Setting, composite: Composite) -> Plan:
         If the network has a layer without a rule; the message names it.
     """
     propagation = _Propagation(setting.network, composite)
+    images = dict(enumerate(setting.images))
     known: dict[int, Tensor] = {}  # the output of each image that was passed as it is
 
     def run(batch: Batch) -> Tensor:
@@ -44,7 +45,7 @@ def relevance_plan(setting: Setting, composite: Composite) -> Plan:
             scores = select(outputs, batch.target)
             score = scores.sum()
         for point, owner, own in zip(batch.points, batch.owners, scores.detach(), strict=True):
-            if owner not in known and torch.equal(point, setting.images[owner]):
+            if owner not in known and torch.equal(point, images.get(owner, point.new_empty(0))):
                 known[owner] = own
         if not score.requires_grad:
             raise UnsupportedModelError(
