@@ -5,6 +5,7 @@ from torch import nn
 from xaitools.attribution import attribute, input_x_gradient, lrp
 from xaitools.attribution._lrp_rules import RULES
 from xaitools.errors import MethodError, UnsupportedModelError
+from xaitools.models import Network
 
 
 def outputs(net, x, targets):
@@ -113,3 +114,16 @@ def test_a_value_read_from_an_activation_is_named(functional_net, images, target
         UnsupportedModelError, match="no rule for detach in the forward pass of FunctionalNet"
     ):
         lrp(functional_net, images, targets)
+
+
+def test_the_gap_takes_no_pass_of_its_own() -> None:
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(72, 2)
+    )
+    images, seen = torch.rand(3, 1, 8, 8), []
+    network = Network(net, images)
+    network.folded.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    maps = attribute(network, images, 1, ["lrp[epsilon]"], progress=False)
+    assert seen == [1, 3]  # what has a rule, and the relevance
+    left = net(images)[:, 1].detach() - maps["lrp[epsilon]"].flatten(1).sum(1)
+    torch.testing.assert_close(maps.relevance_gap["lrp[epsilon]"], left, atol=1e-5, rtol=0)
