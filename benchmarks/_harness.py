@@ -25,7 +25,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +35,7 @@ from xaitools.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("torch", "numpy", "captum", "saliency", "zennit", "quantus", "monai", "nilearn", "scikit-learn")
+CLOCKS = ("wall", "processor")
 STATUS = Path("/proc/self/status")
 
 
@@ -87,6 +88,11 @@ class Bench:
         parser.add_argument("--workloads", nargs="+", metavar="NAME", help="only these (all)")
         parser.add_argument(
             "--results", type=Path, help="folder of the rows (beside this script; quick: none)"
+        )
+        parser.add_argument(
+            "--add",
+            action="store_true",
+            help="add these turns to those on record from this very setting and machine",
         )
         parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
         parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
@@ -184,20 +190,38 @@ class Bench:
                 f"  {ours}: {_median(turns.wall[ours])} s, {_median(turns.processor[ours])} s of processor time"
             )
             return
+        name = name or theirs
+        turns = self._with_earlier(turns, self._on_record(name, row.get("setting", "")), (theirs, ours))
         row |= {
             "peer": theirs,
             "wall ratio": _spread(turns.ratios(theirs, ours, "wall")),
             "seconds": {key: _median(turns.wall[key]) for key in (theirs, ours)},
             "processor seconds": {key: _median(turns.processor[key]) for key in (theirs, ours)},
             "memory": {key: turns.memory[key] for key in (theirs, ours) if key in turns.memory},
+            "turns": {clock: getattr(turns, clock) for clock in CLOCKS},
         }
-        self.figure(turns.ratios(theirs, ours), "x", name=name or theirs, load=turns.load, **row)
+        self.figure(turns.ratios(theirs, ours), "x", name=name, load=turns.load, **row)
+
+    def _on_record(self, name: str, setting: str) -> dict[str, Any]:
+        """The row that --add goes on with: none if it was measured otherwise, or on another machine."""
+        row = self._rows().get(self._key(name), {}) if self.options.add else {}
+        same = row and row["setting"] == setting and row["reduced"] == self.reduced
+        return row if same and _lasting(row["machine"]) == _lasting(machine()) else {}
+
+    def _with_earlier(self, turns: Turns, row: Mapping[str, Any], ways: tuple[str, str]) -> Turns:
+        """These turns of some ways behind those of a row."""
+        earlier = row.get("turns", {})
+        clocks = {
+            clock: {way: [*earlier.get(clock, {}).get(way, []), *getattr(turns, clock)[way]] for way in ways}
+            for clock in CLOCKS
+        }
+        return replace(turns, memory=turns.memory or row.get("memory", {}), **clocks)
 
     def figure(
         self, values: list[float], unit: str, *, name: str = "", setting: str = "", **row: Any
     ) -> None:
         """A row: the median of some values with its spread."""
-        key = "/".join(part for part in (self.script, self.workload, name) if part)
+        key = self._key(name)
         row = {"value": _spread(values), "unit": unit, "repeats": len(values), "setting": setting, **row}
         row |= {"reduced": self.reduced, "machine": machine()}
         low, value, high = row["value"]
@@ -206,10 +230,17 @@ class Bench:
         )
         print(f"{key}: {value:.4g} {unit} ({low:.4g} to {high:.4g}) {shown}", flush=True)
         if self.folder:
-            path = self.folder / f"{self.script}.json"
-            rows = json.loads(path.read_text()) if path.exists() else {}
-            rows[key] = row
-            write_text(path, json.dumps(dict(sorted(rows.items())), indent=1, ensure_ascii=False) + "\n")
+            rows = dict(sorted((self._rows() | {key: row}).items()))
+            write_text(self._file(), json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+
+    def _key(self, name: str) -> str:
+        return "/".join(part for part in (self.script, self.workload, name) if part)
+
+    def _file(self) -> Path:
+        return (self.folder or RESULTS) / f"{self.script}.json"
+
+    def _rows(self) -> dict[str, Any]:
+        return json.loads(self._file().read_text()) if self._file().exists() else {}
 
 
 def processor_time() -> float:
@@ -231,6 +262,11 @@ def machine() -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "versions": dict(_versions()),
     }
+
+
+def _lasting(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a machine does not change from day to day."""
+    return {name: value for name, value in found.items() if name not in ("load", "date")}
 
 
 def _versions() -> Iterator[tuple[str, str]]:
