@@ -19,6 +19,8 @@ if workers := os.environ.get(
 ):  # before torch asks, and for kernels that tests start
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages, as in reports: sooner done
+
 # As for mypy, an int is welcome where a float is expected.
 install_import_hook("xaitools", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 

@@ -79,6 +79,7 @@ def test_lab_opens_copies_with_threads_that_sleep_while_they_wait(tmp_path, monk
     ((command, env),) = calls
     assert command[1:] == ["-m", "jupyterlab", str(tmp_path / "mine")]
     assert env["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert env["THP_MEM_ALLOC_ENABLE"] == "1"
     assert "ct_contrast.ipynb" in {file.name for file in (tmp_path / "mine").iterdir()}
     assert not (tmp_path / "mine" / "lessons").exists()
     assert call("lab", "--voila", tmp_path / "mine", "--port=9").exit_code == 3

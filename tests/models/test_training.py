@@ -364,6 +364,55 @@ def test_volumes(sets: Sets) -> None:
     assert len(run(model, (volumes, sets[1], volumes, sets[1]), max_epochs=1).val_loss) == 1
 
 
+class Views(nn.Module):
+    """A network that flattens as many do, which a layout with the channel last forbids; or reshapes."""
+
+    def __init__(self, volumes: bool, forbids: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        convolution = nn.Conv3d if volumes else nn.Conv2d
+        self.first, self.second = convolution(1, 4, 3, stride=2), convolution(4, 6, 3, stride=2)
+        self.forbids, self.last = forbids, nn.LazyLinear(2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = torch.relu(self.second(torch.relu(self.first(images))))
+        flat = features.view(len(features), -1) if self.forbids else features.flatten(1)
+        return self.last(flat)
+
+
+@pytest.mark.parametrize("volumes", [False, True], ids=["slices", "volumes"])
+def test_a_network_that_views_its_features_is_trained_too(sets: Sets, volumes: bool) -> None:
+    if volumes:
+        sets = tuple(
+            s.unsqueeze(2).expand(-1, -1, 16, -1, -1).contiguous() if s.ndim == 4 else s for s in sets
+        )
+    viewing, reshaping = Views(volumes, True), Views(volumes, False)
+    viewing(sets[0][:1])  # tells the last layer its size
+    reshaping.load_state_dict(viewing.state_dict())
+    histories = [run(model, sets, augment="", max_epochs=3) for model in (viewing, reshaping)]
+    assert histories[0].train_loss == pytest.approx(histories[1].train_loss, rel=1e-4)
+    torch.testing.assert_close(weights(viewing), weights(reshaping), rtol=1e-3, atol=1e-5)
+    assert torch.isfinite(viewing(sets[0])).all()
+    layout = torch.channels_last_3d if volumes else torch.channels_last
+    laid_out = [model.second.weight.is_contiguous(memory_format=layout) for model in (viewing, reshaping)]
+    assert laid_out == [False, True]
+
+
+def test_an_error_of_the_network_is_not_taken_for_its_view(sets: Sets) -> None:
+    class Fails(Views):
+        def forward(self, images: Tensor) -> Tensor:
+            if not images.is_contiguous():
+                raise RuntimeError("out of order")
+            return super().forward(images)
+
+    model = Fails(False, False)
+    colour = tuple(s.expand(-1, 3, -1, -1).contiguous() if s.ndim == 4 else s for s in sets)
+    model.first = nn.Conv2d(3, 4, 3, stride=2)
+    model(colour[0][:1])
+    with pytest.raises(RuntimeError, match="out of order"):
+        run(model, colour, max_epochs=1)
+
+
 def test_bad_sets_are_named(sets: Sets) -> None:
     images, labels, val_images, val_labels = sets
     spoiled = images.clone()

@@ -3,9 +3,9 @@
 A loop of our own and not Lightning's, which answers Ctrl-C by leaving the process and ignoring every later one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from xaitools.models.checkpoint import Checkpoint, TrainingState
 from xaitools.models.epochs import clear_epochs, save_epoch
 from xaitools.models.history import History
 from xaitools.models.images import ImageStack, batches, to_device
+from xaitools.models.layout import quickest_forward
 from xaitools.models.prediction import evaluating
 from xaitools.models.settings import TrainingSettings
 from xaitools.models.tasks import Task, rescale_output
@@ -39,13 +40,14 @@ class Loop:
     device: torch.device
     keep_epochs: Path | None = None
     key: str = ""
+    forward: Callable[[Tensor], Tensor] = field(init=False)
 
     def run(self, checkpoint: Checkpoint | None, progress: bool) -> History:
         """Train from the checkpoint on, or from the start; the model ends with its best weights, evaluating."""
         model, settings = self.model, self.settings
         self.training, self.validation = self._placed(self.training), self._placed(self.validation)
-        is_slices = len(self.training[0].shape) == 4
-        model.to(self.device).to(memory_format=torch.channels_last if is_slices else torch.preserve_format)
+        first_batch = self.training[0][: settings.batch_size].to(self.device)
+        self.forward = quickest_forward(model.to(self.device), first_batch)
         state = TrainingState(model, settings.new_optimizer(model), History(), {})
         if checkpoint is not None:
             checkpoint.restore(state)
@@ -92,7 +94,7 @@ class Loop:
         for index in self.settings.batches(len(images), order):
             batch = to_device(self.settings.augmented(images[index], changes), self.device)
             with self._autocast():
-                loss = self.task.mean_loss(self.model(batch), targets[index])
+                loss = self.task.mean_loss(self.forward(batch), targets[index])
             state.optimizer.zero_grad()
             loss.backward()
             state.optimizer.step()
@@ -105,7 +107,7 @@ class Loop:
         images, targets = self.validation
         with evaluating(self.model), self._autocast():
             stack = batches(images, self.settings.batch_size, self.device)
-            outputs = torch.cat([self.model(batch) for batch in stack])
+            outputs = torch.cat([self.forward(batch) for batch in stack])
             return self.task.mean_loss(outputs, targets).item(), self.task.score(outputs.float(), targets)
 
     def _autocast(self) -> torch.autocast:

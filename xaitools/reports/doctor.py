@@ -16,7 +16,7 @@ import psutil
 
 from xaitools.cache import cache_dir
 from xaitools.kept import in_words as in_bytes
-from xaitools.reports.kernel import patience
+from xaitools.reports.kernel import environment
 from xaitools.reports.places import can_write, existing
 from xaitools.study.manifest import versions, without_paths
 from xaitools.study.notebooks import notebooks_dir, studies
@@ -150,7 +150,7 @@ def _quota() -> str:
 
 
 def _threads() -> str:
-    own = patience()
+    own = environment()
     shown = [
         f"{name}={value if _PLAIN.fullmatch(value) else '(set)'}"
         for name in _THREADS

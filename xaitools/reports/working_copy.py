@@ -14,7 +14,7 @@ from typing import Any
 from xaitools.errors import ParameterError
 from xaitools.files import write_text
 from xaitools.reports.front import NOTEBOOK_ONLY
-from xaitools.reports.kernel import patience
+from xaitools.reports.kernel import environment
 from xaitools.study.notebooks import notebooks_dir, read_from
 
 _DASHBOARD = [
@@ -61,13 +61,11 @@ def open_lab(folder: str | Path, options: Sequence[str] = (), *, dashboards: boo
     pictures and widgets without the code.
     """
     application = ["voila", *_DASHBOARD] if dashboards else ["jupyterlab"]
-    command, environment = (
-        [sys.executable, "-m", *application, str(folder), *options],
-        os.environ | patience(),
-    )
+    command = [sys.executable, "-m", *application, str(folder), *options]
+    env = os.environ | environment()
     if os.name == "posix":
-        os.execve(sys.executable, command, environment)  # in our place, so that Ctrl-C is its own
-    return subprocess.run(command, env=environment, check=False).returncode
+        os.execve(sys.executable, command, env)  # in our place, so that Ctrl-C is its own
+    return subprocess.run(command, env=env, check=False).returncode
 
 
 def is_changed(notebook: Path) -> bool:
