@@ -33,7 +33,9 @@ from typing import Any
 
 from xaitools.files import write_text
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages for large tensors, as in reports, of peers and ours
+os.environ.setdefault(
+    "THP_MEM_ALLOC_ENABLE", "1"
+)  # large pages for large tensors, as in reports, of peers and ours
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("torch", "numpy", "captum", "saliency", "zennit", "quantus", "monai", "nilearn", "scikit-learn")

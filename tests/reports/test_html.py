@@ -18,6 +18,8 @@ NAMES = [
     '"><img src=x onerror="window.injected = 1">',
     "$<img src=x onerror=window.injected=1>$",
     "$$\n<img src=x onerror=window.injected=1>\n$$",
+    "$\\text{<img src=x onerror=window.injected=1>}$",
+    "$\\href{javascript:window.injected=1}{x}$",
     "[x](javascript:window.injected=1) `</code><b>` &lt;b&gt; {{ 7 * 7 }}",
     '"; import os; os._exit(3) #\\',
     "line\n\n<b>heading</b>\r\nend",
@@ -172,6 +174,20 @@ def test_a_progress_bar_is_one_message_in_its_last_state(write, browser):
     page = browser.open(write(new_code_cell("run()", outputs=states)))
     assert page.locator("details.messages").count() == 1
     assert page.locator("details.messages pre").text_content().strip() == "explaining: 3/3"
+
+
+def test_formulas_are_drawn_by_the_browser_itself(write, browser):
+    text = "The sum $\\sum_i r_i = f(x)$ of\n\n$$ r_i = \\frac{\\partial f}{\\partial x_i} < 1 $$\n\nfor 5 and 6."
+    page = browser.open(write(new_markdown_cell(text), new_markdown_cell("It costs $\\frac{$ a day.")))
+    assert page.locator("main math").count() == 2
+    fraction = page.locator("main math[display=block] mfrac")
+    numerator, denominator = (fraction.locator("> *").nth(i).bounding_box() for i in (0, 1))
+    assert numerator["y"] + numerator["height"] <= denominator["y"] + 1
+    shown = page.locator("main").inner_text()
+    assert "<" in page.locator("main math[display=block]").text_content()
+    assert "\\sum" not in shown
+    assert "$\\frac{$" in shown
+    assert browser.errors == []
 
 
 def test_title_and_contents_come_from_the_headings(write, browser):

@@ -8,12 +8,12 @@ from tokenize import TokenError
 from typing import Any
 
 import nbformat
-from nbconvert.exporters import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
 from xaitools.files import write_text
+from xaitools.reports.formulas import FormulaExporter
 from xaitools.reports.front import facts, leave_out, make_room_in_front, take_answer
 from xaitools.reports.hiding import hide, parameters_as_run
 from xaitools.study.manifest import without_paths
@@ -52,7 +52,7 @@ def to_html(notebook: str | Path, path: str | Path, *, manifest: Mapping[str, An
     leave_out(node)
     make_room_in_front(node)
     has_plots = prepare_outputs(node)
-    exporter = HTMLExporter(
+    exporter = FormulaExporter(
         template_name="report",
         extra_template_basedirs=[str(Path(__file__).parent / "template")],
         anchor_link_text=" ",
