@@ -146,6 +146,17 @@ def test_maps_that_do_not_fit_are_refused(maps, options, error, message):
         region_table(maps, make_atlas(), **options)
 
 
+@pytest.mark.parametrize("value", [np.float32(1e30), np.float16(6e4), np.float64(1e200)])
+def test_large_values_are_no_infinite_ones(value):
+    atlas = make_atlas()
+    table = region_table(np.full(SHAPE, value), atlas)
+    np.testing.assert_allclose(table["sum"], table["n_voxels"] * float(value), rtol=1e-6)
+    spoiled = np.full(SHAPE, value)
+    spoiled[0, 0, 0] = -np.inf
+    with pytest.raises(DataError, match="NaN or infinite"):
+        region_table(spoiled, atlas)
+
+
 def test_regions_touched_by_a_mask():
     labels = np.zeros((4, 5, 6), dtype=np.int32)
     labels[0], labels[1], labels[2, 0, 0] = 3, 7, 9
