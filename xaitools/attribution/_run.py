@@ -501,15 +501,32 @@ class _Redistribute(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *signals: Tensor) -> Any:
         value, *parts = ctx.saved_tensors
+        if ctx.stabilizer > 0 and len(parts) == 1 and _is_one(ctx.factors[0]) and _same(value, parts[0]):
+            return None, None, None, _kept(value, ctx.stabilizer).mul_(signals[0])
         relevance = signals[0] * value
         shares = [
-            _quotient(relevance * factor, part, ctx.stabilizer)
+            _quotient(relevance if _is_one(factor) else relevance * factor, part, ctx.stabilizer)
             for part, factor in zip(parts, ctx.factors, strict=True)
         ]
         return None, None, None, *shares
 
 
+def _is_one(factor: Tensor | float) -> bool:
+    return not isinstance(factor, Tensor) and factor == 1
+
+
+def _kept(value: Tensor, stabilizer: float) -> Tensor:
+    """The share of a value's relevance that is left by its own stabilised quotient, x / (x + stabilizer sign x)."""
+    size = value.abs()
+    return size.div_(size + stabilizer)
+
+
 def _quotient(numerator: Tensor, denominator: Tensor, stabilizer: float) -> Tensor:
     """A stabilised quotient; 0 where there are no contributions to share among."""
-    stable = denominator + torch.copysign(denominator.new_tensor(stabilizer), denominator)
-    return (numerator / stable).masked_fill_(denominator == 0, 0)
+    stable = torch.copysign(denominator.new_tensor(stabilizer), denominator).add_(denominator)
+    return torch.div(numerator, stable, out=stable).masked_fill_(denominator == 0, 0)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are one in memory."""
+    return bool(_place(a) == _place(b) and a.storage_offset() == b.storage_offset() and a.stride() == b.stride())
