@@ -63,8 +63,9 @@ def reached(goal: dict[str, Any], row: dict[str, Any] | None) -> str:
 def goal_line(goal: dict[str, Any], row: dict[str, Any] | None) -> str:
     wanted = f"≥ {goal['at_least']}" if "at_least" in goal else f"≤ {goal['at_most']}"
     unit = "times" if goal["unit"] == "x" else goal["unit"]
-    found = spread(row) if row else ""
-    return line(goal["title"], f"{wanted} {unit}", found, reached(goal, row), goal.get("in_the_way", ""))
+    found, met = spread(row) if row else "", reached(goal, row)
+    reason = "" if met == "yes" else goal.get("in_the_way", "")
+    return line(goal["title"], f"{wanted} {unit}", found, met, reason)
 
 
 def row_line(name: str, row: dict[str, Any]) -> str:
