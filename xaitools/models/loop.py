@@ -46,8 +46,7 @@ class Loop:
         """Train from the checkpoint on, or from the start; the model ends with its best weights, evaluating."""
         model, settings = self.model, self.settings
         self.training, self.validation = self._placed(self.training), self._placed(self.validation)
-        first_batch = self.training[0][: settings.batch_size].to(self.device)
-        self.forward = quickest_forward(model.to(self.device), first_batch)
+        model.to(self.device)
         state = TrainingState(model, settings.new_optimizer(model), History(), {})
         if checkpoint is not None:
             checkpoint.restore(state)
@@ -56,6 +55,8 @@ class Loop:
         n_batches = settings.n_batches(len(self.training[0]))
         total, done = settings.max_epochs * n_batches, len(state.history) * n_batches
         with _private_randomness(self.device), _progress_bar(total, done, progress) as bar:
+            first_batch = self.training[0][: settings.batch_size].to(self.device)
+            self.forward = quickest_forward(model, first_batch)
             while not state.history.is_over(settings):
                 train_loss = self._train_epoch(state, bar)
                 state.history = state.history.extended(train_loss, *self._validate())
