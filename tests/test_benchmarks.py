@@ -126,6 +126,39 @@ def test_without_its_peer_a_full_run_says_what_to_install(run):
     assert "monai is not installed: pip install -e '.[bench]'" in output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "setting", "expected"),
+    [
+        (["--add"], "big", [2.0, 2.0, 3.0, 3.0]),
+        ([], "big", [3.0, 3.0]),
+        (["--add"], "another", [3.0, 3.0]),
+        (["--add", "--images", "2"], "big", [3.0, 3.0]),
+    ],
+)
+def test_turns_are_added_to_those_of_the_same_measurement_alone(
+    monkeypatch, tmp_path, arguments, setting, expected
+):
+    monkeypatch.syspath_prepend(FOLDER)
+    harness = importlib.import_module("_harness")
+
+    def measure(ratio, setting, *arguments):
+        monkeypatch.setattr(sys, "argv", ["script.py", "--results", str(tmp_path), *arguments])
+        turns = harness.Turns(
+            *({"peer": [ratio, ratio], "ours": [1.0, 1.0], "other": [5.0, 5.0]} for _ in harness.CLOCKS), {}
+        )
+        harness.Bench("", images=harness.Size(8, quick=1)).ratio(turns, "peer", setting=setting)
+
+    measure(2.0, "big")
+    measure(3.0, setting, *arguments)
+    row = json.loads((tmp_path / "script.json").read_text())["script/peer"]
+    found = [
+        a / b for a, b in zip(*(row["turns"]["processor"][way] for way in ("peer", "ours")), strict=True)
+    ]
+    assert found == expected
+    assert row["repeats"] == len(expected)
+    assert row["value"] == [min(expected), sum(expected) / len(expected), max(expected)]
+
+
 @pytest.fixture
 def table(monkeypatch):
     """The module that renders RESULTS.md."""

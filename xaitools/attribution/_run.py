@@ -529,4 +529,6 @@ def _quotient(numerator: Tensor, denominator: Tensor, stabilizer: float) -> Tens
 
 def _same(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are one in memory."""
-    return bool(_place(a) == _place(b) and a.storage_offset() == b.storage_offset() and a.stride() == b.stride())
+    return bool(
+        _place(a) == _place(b) and a.storage_offset() == b.storage_offset() and a.stride() == b.stride()
+    )
