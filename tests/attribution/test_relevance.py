@@ -15,6 +15,7 @@ from torch import nn
 from xaitools.attribution import input_x_gradient, lrp
 from xaitools.attribution._lrp_rules import RULES, composite, deep_taylor_composite
 from xaitools.attribution._relevance import relevance_plan
+from xaitools.attribution._run import _Redistribute
 from xaitools.attribution._stream import Batch
 from xaitools.attribution.registry import Setting
 from xaitools.errors import UnsupportedModelError
@@ -507,3 +508,14 @@ def test_a_layer_is_rectified_only_if_nothing_but_relus_follows(images, targets,
         for net in (Forked(conv, head, None), Forked(conv, head, nn.Identity()))
     )
     torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_stabiliser_too_small_for_the_precision_makes_no_nan(dtype):
+    inputs = torch.tensor([[1.0, 0.0, -2.0]], dtype=dtype, requires_grad=True)
+    kept = _Redistribute.apply(inputs.detach(), (1.0,), 1e-9, inputs)
+    (signal,) = torch.autograd.grad(kept.sum(), inputs)
+    torch.testing.assert_close(signal, torch.tensor([[1.0, 0.0, 1.0]], dtype=dtype))
+    kept = _Redistribute.apply(inputs.detach(), (1.0,), 0.5, inputs)
+    (signal,) = torch.autograd.grad(kept.sum(), inputs)
+    torch.testing.assert_close(signal, torch.tensor([[1 / 1.5, 0.0, 2 / 2.5]], dtype=dtype))

@@ -140,9 +140,8 @@ def _voxels(atlas: Atlas) -> tuple[np.ndarray, np.ndarray]:
     flat = atlas.labels.ravel()
     voxels = np.flatnonzero(flat != 0)  # of bool it is the quicker
     region = np.searchsorted(list(atlas.names), flat[voxels])
-    order = np.argsort(
-        region.astype(np.min_scalar_type(len(atlas.names))), kind="stable"
-    )  # of 16 bits by radix
+    small = region.astype(np.min_scalar_type(len(atlas.names)))  # of 16 bits it is sorted by radix
+    order = np.argsort(small, kind="stable")
     return voxels[order], region[order]
 
 
@@ -168,13 +167,12 @@ def _sums(
     sums = np.zeros((len(stack), len(atlas.names)))
     inside = np.empty(len(voxels), dtype=stack.dtype)
     for index, values in enumerate(stack):
-        if not _is_finite(values.ravel()):
+        flat = values.ravel()
+        if not _is_finite(flat):
             raise DataError(
                 f"map {index + 1} of {len(stack)} has NaN or infinite values; the method that made it failed there"
             )
-        np.take(
-            values.ravel(), voxels, out=inside, mode="clip"
-        )  # they are all within; "raise" would copy `out`
+        np.take(flat, voxels, out=inside, mode="clip")  # they are all within; "raise" would copy `out`
         if absolute:
             np.abs(inside, out=inside)
         if len(present):

@@ -501,7 +501,12 @@ class _Redistribute(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *signals: Tensor) -> Any:
         value, *parts = ctx.saved_tensors
-        if ctx.stabilizer > 0 and len(parts) == 1 and _is_one(ctx.factors[0]) and _same(value, parts[0]):
+        if (
+            len(parts) == 1
+            and _is_one(ctx.factors[0])
+            and _same(value, parts[0])
+            and _counts(ctx.stabilizer, value)
+        ):
             return None, None, None, _kept(value, ctx.stabilizer).mul_(signals[0])
         relevance = signals[0] * value
         shares = [
@@ -513,6 +518,11 @@ class _Redistribute(torch.autograd.Function):
 
 def _is_one(factor: Tensor | float) -> bool:
     return not isinstance(factor, Tensor) and factor == 1
+
+
+def _counts(stabilizer: float, value: Tensor) -> bool:
+    """Whether it is more than 0 in the value's precision too."""
+    return stabilizer >= torch.finfo(value.dtype).tiny
 
 
 def _kept(value: Tensor, stabilizer: float) -> Tensor:

@@ -9,42 +9,14 @@ from latex2mathml.converter import convert_to_element
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
+# fmt: off
 _ATTRIBUTES = {
-    *(
-        "xmlns",
-        "display",
-        "displaystyle",
-        "scriptlevel",
-        "mathvariant",
-        "mathcolor",
-        "mathbackground",
-        "mathsize",
-    ),
-    *(
-        "stretchy",
-        "fence",
-        "form",
-        "separator",
-        "largeop",
-        "movablelimits",
-        "symmetric",
-        "accent",
-        "accentunder",
-    ),
-    *(
-        "minsize",
-        "maxsize",
-        "width",
-        "height",
-        "depth",
-        "lspace",
-        "rspace",
-        "voffset",
-        "linethickness",
-        "notation",
-    ),
-    *("columnalign", "rowalign", "columnlines", "rowlines", "columnspacing", "rowspacing", "frame"),
+    "xmlns", "display", "displaystyle", "scriptlevel", "mathvariant", "mathcolor", "mathbackground", "mathsize",
+    "stretchy", "fence", "form", "separator", "largeop", "movablelimits", "symmetric", "accent", "accentunder",
+    "minsize", "maxsize", "width", "height", "depth", "lspace", "rspace", "voffset", "linethickness", "notation",
+    "columnalign", "rowalign", "columnlines", "rowlines", "columnspacing", "rowspacing", "frame",
 }
+# fmt: on
 
 
 class FormulaExporter(HTMLExporter):
