@@ -68,6 +68,11 @@ def to_device(images: Tensor, device: torch.device) -> Tensor:
     return images.to(device, memory_format=memory_format)
 
 
+def is_of_layout(error: RuntimeError) -> bool:
+    """Whether a network failed because it views features that have the channel last in memory."""
+    return "view" in str(error)
+
+
 def quick_forward(model: nn.Module) -> Callable[[Tensor], Any]:
     """The model's forward pass, with the channel last in memory unless the model views what it needs channel first.
 
@@ -81,7 +86,7 @@ def quick_forward(model: nn.Module) -> Callable[[Tensor], Any]:
             try:
                 return model(to_device(batch, batch.device))
             except RuntimeError as error:
-                if "view" not in str(error):
+                if not is_of_layout(error):
                     raise
                 channel_last = False
         return model(batch.clone(memory_format=torch.contiguous_format))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from xaitools.models.images import to_device
+from xaitools.models.images import is_of_layout, to_device
 from xaitools.models.prediction import evaluating
 from xaitools.models.surgery import channel_first, channels_last
 
@@ -29,7 +29,7 @@ def quickest_forward(model: nn.Module, images: Tensor) -> Callable[[Tensor], Ten
             for batch in (images, images[:1]):
                 model(to_device(batch, images.device))
     except RuntimeError as error:
-        if "view" not in str(error):
+        if not is_of_layout(error):
             raise
         channel_first(model)
         return lambda batch: model(batch.clone(memory_format=torch.contiguous_format))
