@@ -69,19 +69,29 @@ def test_the_kernel_is_the_running_python_even_if_another_is_registered(notebook
     assert printed.strip() == sys.executable.replace(sys.prefix, "python")
 
 
-@pytest.mark.parametrize("users", [None, "ACTIVE"])
-def test_threads_of_a_kernel_sleep_while_they_wait_unless_the_user_says_otherwise(
-    notebooks, tmp_path, monkeypatch, users
+@pytest.mark.parametrize(
+    ("users", "found"),
+    [
+        ({}, "PASSIVE 2000"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
+        ({"GOMP_SPINCOUNT": "7"}, "None 7"),
+    ],
+)
+def test_threads_of_a_kernel_soon_sleep_while_they_wait_unless_the_user_says_otherwise(
+    notebooks, tmp_path, monkeypatch, users, found
 ):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if users:
-        monkeypatch.setenv("OMP_WAIT_POLICY", users)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in users.items():
+        monkeypatch.setenv(name, value)
     notebook = nbformat.read(notebooks / "broken.ipynb", as_version=4)
-    notebook.cells[-1].source = "import os; print(os.environ['OMP_WAIT_POLICY'])"
+    notebook.cells[
+        -1
+    ].source = "import os; print(os.environ.get('OMP_WAIT_POLICY'), os.environ.get('GOMP_SPINCOUNT'))"
     nbformat.write(notebook, tmp_path / "broken.ipynb")
     run_study(tmp_path / "broken.ipynb", out=tmp_path / "out", progress=False)
     printed = nbformat.read(tmp_path / "out" / "broken.ipynb", as_version=4).cells[-1].outputs[0].text
-    assert printed.strip() == (users or "PASSIVE")
+    assert printed.strip() == found
 
 
 def test_relative_paths_count_from_the_current_folder(notebooks, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from xaitools.models.epochs import clear_epochs, save_epoch
 from xaitools.models.history import History
 from xaitools.models.images import ImageStack, batches, to_device
 from xaitools.models.layout import quickest_forward
+from xaitools.models.narrow_norm import NarrowNorm
 from xaitools.models.prediction import evaluating
 from xaitools.models.settings import TrainingSettings
 from xaitools.models.tasks import Task, rescale_output
@@ -94,7 +95,7 @@ class Loop:
         losses = []
         for index in self.settings.batches(len(images), order):
             batch = to_device(self.settings.augmented(images[index], changes), self.device)
-            with self._autocast():
+            with self._autocast(), NarrowNorm():
                 loss = self.task.mean_loss(self.forward(batch), targets[index])
             state.optimizer.zero_grad()
             loss.backward()
