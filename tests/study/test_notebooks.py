@@ -1,3 +1,7 @@
+import json
+import subprocess
+import sys
+
 import pytest
 
 from xaitools.errors import ParameterError
@@ -44,6 +48,32 @@ def test_a_notebook_without_its_parameters_tag_is_refused(notebooks, tmp_path):
     untagged.write_text((notebooks / "tiny.ipynb").read_text().replace('"parameters"', '"other"'))
     with pytest.raises(ParameterError, match=r"untagged\.ipynb has no cell tagged 'parameters'"):
         read_parameters(untagged)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "no JSON", "[]", "{}", '{"worksheets": []}', '{"cells": [{}]}', '{"cells": [3]}', '{"cells": null}'],
+)
+def test_a_file_that_is_no_notebook_is_refused(tmp_path, text):
+    (tmp_path / "file.ipynb").write_text(text)
+    with pytest.raises(ParameterError, match=r"file\.ipynb is no notebook of Jupyter's format 4"):
+        read_parameters(tmp_path / "file.ipynb")
+
+
+def test_a_source_is_read_in_lines_or_in_one(tmp_path):
+    for source in ("a: int = 1\nb: int = 2", ["a: int = 1\n", "b: int = 2"]):
+        cells = [{"source": "x", "metadata": {}}, {"source": source, "metadata": {"tags": ["parameters"]}}]
+        (tmp_path / "file.ipynb").write_text(json.dumps({"cells": cells}))
+        found = read_parameters(tmp_path / "file.ipynb")
+        assert {name: parameter.default for name, parameter in found.items()} == {"a": 1, "b": 2}
+
+
+def test_a_kernel_that_reads_its_parameters_does_not_load_nbformat():
+    check = (
+        "import sys; from xaitools.study.notebooks import find_notebook, read_parameters; "
+        "read_parameters(find_notebook('ct_contrast')); sys.exit('nbformat' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("computed", ["seed + 1", "("])

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import difflib
 import io
+import json
 import os
 import re
 import tokenize
@@ -72,18 +73,27 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
     Raises
     ------
     ParameterError
-        If the notebook has no cell tagged ``parameters``, or if a default is not a literal.
+        If the file is no notebook, has no cell tagged ``parameters``, or if a default is not a literal.
     """
-    import nbformat
-
-    cells = nbformat.read(notebook, as_version=4).cells
-    source = next((cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), None)
+    source = _tagged_source(notebook, "parameters")
     if source is None:
         raise ParameterError(f"{notebook.name} has no cell tagged 'parameters': tag the one that sets them")
     try:
         return parse_parameters(source)
     except (ValueError, SyntaxError, tokenize.TokenError) as error:
         raise ParameterError(f"the parameters cell of {notebook.name} is not plain: {error}") from error
+
+
+def _tagged_source(notebook: Path, tag: str) -> str | None:
+    """The source of the first cell with a tag, as the file says: to load nbformat would take each kernel a second."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        found = next((cell["source"] for cell in cells if tag in cell["metadata"].get("tags", [])), None)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ParameterError(
+            f"{notebook.name} is no notebook of Jupyter's format 4; open it in JupyterLab and save it"
+        ) from error
+    return "".join(found) if isinstance(found, list) else found
 
 
 def parse_parameters(source: str) -> dict[str, Parameter]:
