@@ -1,6 +1,7 @@
 """Batch normalisation of few channels: PyTorch's own numbers, on one thread."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -23,12 +24,22 @@ def two_threads():
 
 @pytest.fixture
 def threads_seen(monkeypatch):
-    """How many threads there were whenever PyTorch normalised within the mode."""
+    """How many threads there were whenever the mode had PyTorch normalise, forward and back."""
     seen = []
-    own = torch.native_batch_norm
-    monkeypatch.setattr(
-        torch, "native_batch_norm", lambda *given: seen.append(torch.get_num_threads()) or own(*given)
-    )
+
+    class Spied:
+        def __init__(self, own):
+            self.own = own
+
+        def __getattr__(self, name):
+            return getattr(self.own, name)
+
+        def __call__(self, *given):
+            seen.append(torch.get_num_threads())
+            return self.own(*given)
+
+    for place, name in ((torch, "native_batch_norm"), (torch.ops.aten, "native_batch_norm_backward")):
+        monkeypatch.setattr(place, name, Spied(getattr(place, name)))
     return seen
 
 
@@ -56,16 +67,15 @@ def test_outputs_gradients_and_running_statistics_are_those_of_pytorch(
         images_of(shape, torch.float64),
     )
     expected, theirs = copy.deepcopy(norm), images.detach().contiguous().requires_grad_()
-    for module, given in ((expected, theirs), (norm, images)):
+    for module, given, mode in ((expected, theirs, nullcontext), (norm, images, NarrowNorm)):
         for _ in range(2):
-            if module is norm:
-                with NarrowNorm():
-                    output = module(given)
-            else:
+            with mode():
                 output = module(given)
             (output**3).sum().backward()
-    assert threads_seen == [1, 1]
+    assert threads_seen == [1] * 4
     assert torch.get_num_threads() == 2
+    for own, other in zip(norm.buffers(), expected.buffers(), strict=True):
+        torch.testing.assert_close(own, other)
     torch.testing.assert_close(output, expected(theirs))
     torch.testing.assert_close(images.grad, theirs.grad)
     for own, other in zip(norm.parameters(), expected.parameters(), strict=True):
@@ -113,7 +123,7 @@ def test_half_precision_trains(two_threads, threads_seen):
     with torch.autocast("cpu", torch.bfloat16), NarrowNorm():
         loss = net(torch.rand(2, 1, 8, 8)).square().mean()
     loss.backward()
-    assert threads_seen == [1]
+    assert threads_seen == [1, 1]
     assert net[1].weight.grad.isfinite().all()
 
 
@@ -131,5 +141,5 @@ def test_a_training_uses_it(two_threads, threads_seen):
     network = build_network("eitel_cnn_small", input_size=brains.shape)
     train(network, brains, brains, max_epochs=1, batch_size=4, device="cpu", progress=False)
     narrow = [m for m in network.modules() if isinstance(m, nn.BatchNorm3d) and m.num_features % 16]
-    assert threads_seen == [1] * 2 * len(narrow) != []
+    assert threads_seen == [1] * 4 * len(narrow) != []  # two batches, forward and back
     assert torch.get_num_threads() == 2

@@ -75,7 +75,7 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
     ParameterError
         If the file is no notebook, has no cell tagged ``parameters``, or if a default is not a literal.
     """
-    source = _tagged_source(notebook, "parameters")
+    source = _parameters_source(notebook)
     if source is None:
         raise ParameterError(f"{notebook.name} has no cell tagged 'parameters': tag the one that sets them")
     try:
@@ -84,11 +84,12 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
         raise ParameterError(f"the parameters cell of {notebook.name} is not plain: {error}") from error
 
 
-def _tagged_source(notebook: Path, tag: str) -> str | None:
-    """The source of the first cell with a tag, as the file says: to load nbformat would take each kernel a second."""
+def _parameters_source(notebook: Path) -> str | None:
+    """The source of its cell, as the file says: to load nbformat would take each kernel a second."""
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        found = next((cell["source"] for cell in cells if tag in cell["metadata"].get("tags", [])), None)
+        tagged = (cell["source"] for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+        found = next(tagged, None)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ParameterError(
             f"{notebook.name} is no notebook of Jupyter's format 4; open it in JupyterLab and save it"
